@@ -1,0 +1,110 @@
+# syncd — one non-recursive Makefile (GNU make).
+#
+#   make            the programs, in $(BUILD)
+#   make unit       unit tests            make e2e       end-to-end tests (root, sshd)
+#   make check      everything: installs what is missing, builds, runs every test
+#   make demo       two daemons on two folders, live, in a temporary place
+#   make install    PREFIX=/usr/local DESTDIR=
+#   make asan clang tsan valgrind  builds of their own under $(BUILD), with the unit tests
+#   V=1 shows the commands; BUILD=dir builds elsewhere; CC, CFLAGS and LDFLAGS are yours.
+
+VERSION := 0.1.0
+BUILD ?= build
+PREFIX ?= /usr/local
+DESTDIR ?=
+CC = gcc
+CFLAGS ?= -O2 -g
+WARNINGS = -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wpointer-arith -Wvla
+ifneq ($(NO_WERROR),1)
+WARNINGS += -Werror
+endif
+
+PACKAGES = libssh2 libzstd libxxhash libcrypto libuv inih jansson
+# asked for late, so that `make check` can install them first
+PKG_CFLAGS = $(shell pkg-config --cflags $(PACKAGES))
+PKG_LIBS = $(shell pkg-config --libs $(PACKAGES)) -llmdb -lpthread
+ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DSYNCD_VERSION='"$(VERSION)"' -I. \
+	-fno-strict-aliasing $(WARNINGS) $(PKG_CFLAGS) $(CFLAGS)
+
+# Layers, low to high. A file includes its own layer and lower ones only (tests/layers.sh).
+base := buf clock error file log random
+merkle := chunk_tree chunker diff hash ignore index path record scan store tree version
+tombstones := conflict decide knowledge members observe purge replica trash
+transfer := apply fetch frame message serve session stage transport
+syncd := cmd_conflicts cmd_reconcile cmd_serve cmd_status cmd_trash config control endpoint exit_codes folder link \
+	schedule ui watch
+programs := syncd syncctl syncd-ssh
+
+layers := base merkle tombstones transfer syncd
+sources := $(foreach l,$(layers),$(wildcard $(patsubst %,$l/%.c,$($l))))
+archives := $(foreach l,syncd transfer tombstones merkle base,$(BUILD)/lib$l.a)
+mains := $(wildcard $(patsubst %,syncd/main_%.c,$(subst -,_,$(programs))))
+bins := $(patsubst syncd/main_%.c,$(BUILD)/%,$(mains))
+bins := $(patsubst %/syncd_ssh,%/syncd-ssh,$(bins))
+tests := $(wildcard tests/unit/*/test_*.c)
+test_bins := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(tests))
+objects := $(patsubst %.c,$(BUILD)/%.o,$(sources) $(mains) $(tests))
+
+ifeq ($(V),1)
+Q :=
+say = @:
+else
+Q := @
+say = @printf '  %-5s %s\n'
+endif
+
+all: $(bins)
+
+$(BUILD)/%.o: %.c
+	$(say) CC $<
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+define archive
+$(BUILD)/lib$1.a: $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(patsubst %,$1/%.c,$($1))))
+	$$(say) AR $$@
+	@mkdir -p $$(@D)
+	$$(Q)rm -f $$@ && $$(AR) rcsD $$@ $$^
+endef
+$(foreach l,$(layers),$(eval $(call archive,$l)))
+
+$(BUILD)/syncd-ssh: $(BUILD)/syncd/main_syncd_ssh.o $(archives)
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/%: $(BUILD)/syncd/main_%.o $(archives)
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(archives)
+	$(say) LD $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
+
+unit-bins: $(test_bins)
+
+# Runs every unit test program, also after a failure; fails if one failed.
+unit: $(test_bins)
+	@failed=; for t in $(test_bins); do \
+		$(TEST_WRAPPER) $$t >$$t.out 2>&1 && grep -h '^\[  PASSED  \]' $$t.out | tail -n 1 | sed "s|^|$${t#$(BUILD)/unit/}: |" \
+			|| { cat $$t.out; echo "FAILED: $$t"; failed=1; }; done; test -z "$$failed"
+
+asan:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' all unit
+
+clang:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/clang CC=clang all unit
+
+tsan:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan CFLAGS='-O1 -g -fsanitize=thread' all unit
+
+valgrind: 
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/valgrind TEST_WRAPPER='valgrind -q --error-exitcode=9 --leak-check=full' unit
+
+clean:
+	rm -rf $(BUILD)
+
+-include $(objects:.o=.d)
+
+.PHONY: all unit unit-bins asan clang tsan valgrind clean
+.SECONDARY:

@@ -1,0 +1,235 @@
+/* base/buf.c — see base/buf.h. */
+#include "base/buf.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+
+void buf_deinit(struct buf *b)
+{
+	free(b->data);
+	*b = (struct buf){.max_bytes = b->max_bytes};
+}
+
+void buf_clear(struct buf *b)
+{
+	b->len = 0;
+	b->error = 0;
+}
+
+int buf_error(const struct buf *b)
+{
+	return b->error;
+}
+
+uint8_t *buf_reserve(struct buf *b, size_t n)
+{
+	uint8_t *room;
+	int r;
+
+	if (b->error)
+		return NULL;
+	if (n > SIZE_MAX - b->len || (b->max_bytes && b->len + n > b->max_bytes)) {
+		b->error = -EMSGSIZE;
+		return NULL;
+	}
+	r = array_reserve(&b->data, &b->cap, b->len + n ? b->len + n : 1, 1);
+	if (r < 0) {
+		b->error = r;
+		return NULL;
+	}
+	room = b->data + b->len;
+	b->len += n;
+	return room;
+}
+
+void buf_consume(struct buf *b, size_t n)
+{
+	if (n >= b->len) {
+		b->len = 0;
+		return;
+	}
+	memmove(b->data, b->data + n, b->len - n);
+	b->len -= n;
+}
+
+void put_bytes(struct buf *b, const void *p, size_t n)
+{
+	uint8_t *room = buf_reserve(b, n);
+
+	if (room && n)
+		memcpy(room, p, n);
+}
+
+void put_u8(struct buf *b, uint8_t v)
+{
+	put_bytes(b, &v, sizeof(v));
+}
+
+void put_u16(struct buf *b, uint16_t v)
+{
+	v = htole16(v);
+	put_bytes(b, &v, sizeof(v));
+}
+
+void put_u32(struct buf *b, uint32_t v)
+{
+	v = htole32(v);
+	put_bytes(b, &v, sizeof(v));
+}
+
+void put_u64(struct buf *b, uint64_t v)
+{
+	v = htole64(v);
+	put_bytes(b, &v, sizeof(v));
+}
+
+void put_varint(struct buf *b, uint64_t v)
+{
+	uint8_t bytes[10];
+	size_t n = 0;
+
+	while (v >= 0x80) {
+		bytes[n++] = (uint8_t)(v | 0x80);
+		v >>= 7;
+	}
+	bytes[n++] = (uint8_t)v;
+	put_bytes(b, bytes, n);
+}
+
+void put_string(struct buf *b, const void *p, size_t n)
+{
+	put_varint(b, n);
+	put_bytes(b, p, n);
+}
+
+struct cursor cursor_over(const void *p, size_t n)
+{
+	return (struct cursor){.p = p, .end = n ? (const uint8_t *)p + n : p};
+}
+
+size_t cursor_left(const struct cursor *c)
+{
+	return c->failed ? 0 : (size_t)(c->end - c->p);
+}
+
+void cursor_fail(struct cursor *c)
+{
+	c->failed = true;
+}
+
+int cursor_finish(const struct cursor *c)
+{
+	return c->failed || c->p != c->end ? -EBADMSG : 0;
+}
+
+void get_bytes(struct cursor *c, void *ret, size_t n)
+{
+	if (cursor_left(c) < n)
+		c->failed = true;
+	if (c->failed) {
+		memset(ret, 0, n);
+		return;
+	}
+	if (n)
+		memcpy(ret, c->p, n);
+	c->p += n;
+}
+
+uint8_t get_u8(struct cursor *c)
+{
+	uint8_t v;
+
+	get_bytes(c, &v, sizeof(v));
+	return v;
+}
+
+uint16_t get_u16(struct cursor *c)
+{
+	uint16_t v;
+
+	get_bytes(c, &v, sizeof(v));
+	return le16toh(v);
+}
+
+uint32_t get_u32(struct cursor *c)
+{
+	uint32_t v;
+
+	get_bytes(c, &v, sizeof(v));
+	return le32toh(v);
+}
+
+uint64_t get_u64(struct cursor *c)
+{
+	uint64_t v;
+
+	get_bytes(c, &v, sizeof(v));
+	return le64toh(v);
+}
+
+uint64_t get_varint(struct cursor *c)
+{
+	uint64_t v = 0;
+
+	for (unsigned shift = 0; shift < 64; shift += 7) {
+		uint8_t byte = get_u8(c);
+
+		if (c->failed)
+			return 0;
+		if ((shift == 63 && byte > 1) || (shift && byte == 0))
+			break; /* overflow, or not the shortest form */
+		v |= (uint64_t)(byte & 0x7f) << shift;
+		if (!(byte & 0x80))
+			return v;
+	}
+	c->failed = true;
+	return 0;
+}
+
+uint64_t get_varint_max(struct cursor *c, uint64_t max)
+{
+	uint64_t v = get_varint(c);
+
+	if (v > max) {
+		c->failed = true;
+		return 0;
+	}
+	return v;
+}
+
+const uint8_t *get_string(struct cursor *c, size_t max_bytes, size_t *ret_n)
+{
+	size_t n = get_varint_max(c, max_bytes);
+	const uint8_t *p = c->p;
+
+	if (cursor_left(c) < n)
+		c->failed = true;
+	if (c->failed)
+		n = 0;
+	c->p += n;
+	*ret_n = n;
+	return p;
+}
+
+char *get_text(struct cursor *c, size_t max_bytes)
+{
+	size_t n;
+	const uint8_t *p = get_string(c, max_bytes, &n);
+	char *text;
+
+	if (c->failed)
+		return NULL;
+	text = n && memchr(p, 0, n) ? NULL : malloc(n + 1);
+	if (!text) {
+		c->failed = true;
+		return NULL;
+	}
+	if (n)
+		memcpy(text, p, n);
+	text[n] = 0;
+	return text;
+}

@@ -1,0 +1,52 @@
+/* base/error.c — see base/error.h. */
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+void cleanup_free_p(void *p)
+{
+	free(*(void **)p);
+}
+
+void cleanup_close_p(int *fd)
+{
+	close_keep(*fd);
+}
+
+int close_keep(int fd)
+{
+	if (fd >= 0) {
+		int saved = errno;
+
+		close(fd);
+		errno = saved;
+	}
+	return -1;
+}
+
+int array_reserve(void *array_p, size_t *cap, size_t need, size_t element_bytes)
+{
+	void *old, *grown;
+	size_t n = *cap ? *cap : 4;
+
+	if (need <= *cap)
+		return 0;
+	while (n < need) {
+		if (n > SIZE_MAX / 2)
+			return -EOVERFLOW;
+		n *= 2;
+	}
+	if (n > SIZE_MAX / element_bytes)
+		return -EOVERFLOW;
+	memcpy(&old, array_p, sizeof(old));
+	grown = realloc(old, n * element_bytes);
+	if (!grown)
+		return -ENOMEM;
+	memcpy(array_p, &grown, sizeof(grown));
+	*cap = n;
+	return 0;
+}

@@ -1,0 +1,154 @@
+/*
+ * base/file.h — the only place that makes file-system calls (the index's LMDB maps its own file).
+ * The simulator links its own version of this module.
+ *
+ * Confinement (P9): a path below a root is resolved once, with openat2(RESOLVE_BENEATH |
+ * RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV), to the descriptor of its parent
+ * directory; everything after that names a single component under a held descriptor and never follows a
+ * symlink. A `name` parameter is always one component: "", ".", ".." and names with '/' are -EINVAL.
+ *
+ * Races of the file system are the positive outcomes of enum file_outcome.
+ */
+#ifndef BASE_FILE_H
+#define BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define FILE_NAME_BYTES_MAX 255	  /* one component, without NUL */
+#define FILE_PATH_BYTES_MAX 4095  /* a path below the root, without NUL */
+#define FILE_DEPTH_MAX 256	  /* components of a path */
+
+enum file_outcome {
+	FILE_VANISHED = 1, /* ENOENT, ENOTDIR: the name, or a directory on the way, is not there */
+	FILE_EXISTS,	   /* EEXIST */
+	FILE_NOT_EMPTY,	   /* ENOTEMPTY */
+	FILE_IS_DIRECTORY, /* EISDIR */
+	FILE_DENIED,	   /* EACCES, EPERM */
+	FILE_OUTSIDE,	   /* ELOOP, EXDEV: a symlink or a mount on the way */
+	FILE_UNSUPPORTED,  /* EOPNOTSUPP, ENOTTY, ENOSYS, EINVAL of a flag: this file system can't */
+	FILE_BUSY,	   /* EBUSY, ETXTBSY, EAGAIN of a lease or lock: someone has it open */
+	FILE_END,	   /* no more entries / data */
+};
+
+/* Words for people for an int of either sign that a function here returned. */
+const char *file_error_text(int r);
+
+enum file_kind {
+	FILE_KIND_REGULAR,
+	FILE_KIND_DIRECTORY,
+	FILE_KIND_SYMLINK,
+	FILE_KIND_OTHER, /* fifo, socket, device */
+};
+
+struct file_stat {
+	enum file_kind kind;
+	uint16_t mode;	   /* permission bits with setuid, setgid, sticky (07777) */
+	uint32_t uid, gid;
+	uint32_t nlink;
+	uint64_t size;	   /* bytes */
+	uint64_t blocks;   /* of 512 bytes, allocated */
+	uint64_t ino;
+	uint64_t dev;	   /* only comparable within one mount of one boot */
+	int64_t mtime_ns, ctime_ns;
+	int64_t btime_ns;  /* 0 where the file system has none */
+};
+
+/* --- opening --- */
+
+/* Open a directory named by a user (symlinks on the way are fine). FILE_VANISHED, FILE_DENIED. */
+int file_open_directory(const char *path, int *ret_fd);
+/* Open a directory at `path` ("" = the root itself) beneath root, O_RDONLY|O_DIRECTORY. */
+int file_open_directory_at(int root, const char *path, int *ret_fd);
+/* Open the directory that holds `path`; *ret_name points at the last component inside `path`. */
+int file_open_parent(int root, const char *path, int *ret_dir, const char **ret_name);
+/* Open a regular file for reading, O_NOFOLLOW|O_NONBLOCK|O_NOATIME where allowed. Another kind: FILE_UNSUPPORTED. */
+int file_open_read(int dir, const char *name, int *ret_fd);
+/* Open an existing regular file for reading and writing. */
+int file_open_write(int dir, const char *name, int *ret_fd);
+/* Create a new regular file O_RDWR|O_EXCL. FILE_EXISTS. */
+int file_create(int dir, const char *name, uint16_t mode, int *ret_fd);
+
+/* --- looking --- */
+
+int file_stat_fd(int fd, struct file_stat *ret);
+int file_stat_at(int dir, const char *name, struct file_stat *ret); /* lstat; across a mount: FILE_OUTSIDE */
+/* *ret: heap, NUL-terminated. */
+int file_readlink(int dir, const char *name, char **ret);
+/* FS_IOC_GETVERSION; FILE_UNSUPPORTED where there is none. */
+int file_generation(int fd, uint64_t *ret);
+/* A stable id of the file system (f_fsid); 0 where unknown. */
+int file_system_id(int fd, uint64_t *ret);
+int file_space(int fd, uint64_t *ret_free_bytes, uint64_t *ret_total_bytes);
+
+/* Iterate a directory in no order, without "." and "..". The iterator owns a duplicate of the descriptor. */
+struct file_dir;
+int file_dir_open(int dir, struct file_dir **ret);
+void file_dir_close(struct file_dir *d);
+/* 0, FILE_END, or < 0 (the listing is incomplete: absences are unproven). *ret_name is valid until the next call. */
+int file_dir_next(struct file_dir *d, const char **ret_name);
+
+/* --- reading and writing; short transfers and EINTR are handled --- */
+
+/* *ret_n < n only at end of file. */
+int file_read(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n);
+int file_write(int fd, const void *p, size_t n, uint64_t offset);
+int file_truncate(int fd, uint64_t size);
+/* The next data range at or after offset: [*ret_from, *ret_to). FILE_END if only hole is left; where SEEK_DATA
+ * is unsupported, all is data. */
+int file_next_data(int fd, uint64_t offset, uint64_t size, uint64_t *ret_from, uint64_t *ret_to);
+/* Whole-file reflink; FILE_UNSUPPORTED. */
+int file_clone(int from, int to);
+/* Copy a range in the kernel, falling back to read and write; holes become holes where cheap. */
+int file_copy_range(int from, uint64_t from_offset, int to, uint64_t to_offset, uint64_t n);
+
+/* --- changing names; both directories are held descriptors --- */
+
+int file_mkdir(int dir, const char *name, uint16_t mode);
+int file_symlink(const char *target, int dir, const char *name);
+int file_unlink(int dir, const char *name);
+int file_rmdir(int dir, const char *name); /* FILE_NOT_EMPTY */
+int file_rename_noreplace(int from_dir, const char *from, int to_dir, const char *to); /* FILE_EXISTS */
+int file_rename_replace(int from_dir, const char *from, int to_dir, const char *to);
+int file_exchange(int dir1, const char *name1, int dir2, const char *name2); /* FILE_UNSUPPORTED */
+int file_link(int from_dir, const char *from, int to_dir, const char *to);
+
+/* --- attributes --- */
+
+int file_chmod_fd(int fd, uint16_t mode);
+int file_chown_fd(int fd, uint32_t uid, uint32_t gid);
+int file_chown_at(int dir, const char *name, uint32_t uid, uint32_t gid); /* of a symlink itself */
+int file_set_mtime_fd(int fd, int64_t mtime_ns);			  /* atime is left alone */
+int file_set_mtime_at(int dir, const char *name, int64_t mtime_ns);	  /* of a symlink itself */
+/* chattr +d; FILE_UNSUPPORTED. */
+int file_set_nodump(int fd);
+
+/* --- durability and exclusion --- */
+
+int file_fsync(int fd);
+int file_syncfs(int fd);
+int file_start_writeback(int fd); /* sync_file_range(WRITE): begins, does not wait */
+/* Take and release a read lease. FILE_BUSY: open for writing or mapped writable; FILE_UNSUPPORTED: can't tell. */
+int file_lease_read(int fd);
+int file_lease_release(int fd);
+/* Exclusive flock without waiting. FILE_BUSY. */
+int file_lock(int fd);
+
+/* --- what this file system can do, tried out in a scratch directory that is left empty --- */
+
+struct file_abilities {
+	bool exchange;	     /* RENAME_EXCHANGE */
+	bool no_replace;     /* RENAME_NOREPLACE */
+	bool reflink;	     /* FICLONE */
+	bool lease;	     /* F_SETLEASE */
+	bool symlink;
+	bool fold_case;	     /* two names differing in case are one */
+	bool fold_unicode;   /* composed and decomposed names are one */
+	int64_t time_granularity_ns; /* 1, 100, 1e6, 1e9, 2e9 … */
+};
+
+int file_probe(int dir, struct file_abilities *ret);
+
+#endif

@@ -1,0 +1,73 @@
+/*
+ * merkle/diff.h — find where two indexes differ: a step machine without input or output, driven by transfer/session.
+ *
+ * One side asks (the walker), the other answers from its own index without keeping state:
+ *
+ *   walker                                          answerer
+ *     diff_next() → ASK {tree, level, from, to}  →  diff_answer() → ENTRIES {sep64, hash64} of that level in the range
+ *     diff_learn(entries): compares with its own entries of the range and
+ *       – queues an ASK one level lower for each sub-range (between separators both have) in which they differ, or
+ *       – at level 0 yields the paths that differ: its own (path), and the peer's (by 64-bit path hash)
+ *
+ * The separator is XXH3 of the path key, the hash XXH3 of the entry's 32 bytes, both seeded by the session's nonces.
+ * Ranges are walked from the last path to the first, so that what lies below a directory is yielded before it.
+ * (Structural comparison after Demers' anti-entropy and Dynamo's Merkle trees; history-independent shape, see tree.h.)
+ */
+#ifndef MERKLE_DIFF_H
+#define MERKLE_DIFF_H
+
+#include "merkle/tree.h"
+
+#define DIFF_ENTRIES_MAX 4096 /* in one answer; a fuller range is cut, and the answer says where it ends */
+#define DIFF_QUEUE_MAX 65536  /* ranges waiting to be asked; hostile answers beyond it are -E2BIG */
+
+struct diff_range {
+	enum tree_which which;
+	uint8_t level; /* of the entries asked for: 3 … 0 */
+	struct path_key from;
+	struct path_key to;
+	bool open; /* no end: `to` is unused */
+};
+
+struct diff_entry {
+	uint64_t separator; /* XXH3 of the key, seeded */
+	uint64_t hash;	    /* XXH3 of the 32-byte hash, seeded */
+};
+
+/*
+ * Answer one ask. Appends at most DIFF_ENTRIES_MAX entries to *ret (heap array, caller frees). If the range holds more,
+ * the answer covers its END only: *ret_cut is true and *ret_from is the key it is complete from. O(entries in the range).
+ */
+int diff_answer(struct index_txn *t, const struct diff_range *range, uint64_t seed, struct diff_entry **ret, size_t *ret_n,
+	bool *ret_cut, struct path_key *ret_from);
+
+struct diff;
+int diff_new(struct diff **ret, uint64_t seed);
+void diff_free(struct diff *d);
+/* Begin a walk of the live tree, and of the tombstones where asked. Forgets an unfinished walk. */
+int diff_start(struct diff *d, bool live, bool tombstones);
+/* The next range to ask for: 0, or DIFF_IDLE (nothing to ask now; answers may be due), DIFF_DONE (walk complete). */
+enum diff_outcome { DIFF_IDLE = 1, DIFF_DONE };
+int diff_next(struct diff *d, struct diff_range *ret);
+
+/* What a level-0 answer showed. */
+struct diff_found {
+	char **ours;	  /* paths of our rows in the range that the peer lacks or has otherwise; descending order */
+	size_t n_ours;
+	uint64_t *theirs; /* separators of the peer's rows in the range that we lack or have otherwise; descending */
+	size_t n_theirs;
+};
+void diff_found_deinit(struct diff_found *f);
+
+/*
+ * Take the answer to a range that diff_next gave (any order). `cut` and `from` as diff_answer set them: the rest of the
+ * range is asked for again. Answers at level 0 fill *ret; others leave it empty. -EBADMSG: an answer to nothing asked.
+ */
+int diff_learn(struct diff *d, struct index_txn *t, const struct diff_range *range, const struct diff_entry *entries,
+	size_t n, bool cut, const struct path_key *from, struct diff_found *ret);
+
+/* Find rows in [from, to) of a tree by their separators (for answering WANTs). Calls emit for each that is found. */
+int diff_resolve(struct index_txn *t, const struct diff_range *range, uint64_t seed, const uint64_t *separators, size_t n,
+	index_path_emit *emit, void *data);
+
+#endif

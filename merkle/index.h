@@ -1,0 +1,123 @@
+/*
+ * merkle/index.h — the index of one replica: an LMDB environment of rows and what hangs on them.
+ *
+ *   meta        enum index_meta -> blob
+ *   rows        path key -> row (checksummed; see merkle/record.h)
+ *   changes     local sequence -> path: what changed here, in order; a row stands there once, at its newest
+ *   contents    XXH3 of the content root -> sequence   (files of equal content; dup-sorted)
+ *   inodes      inode -> sequence                      (dup-sorted)
+ *   nodes       node hash -> reference count, payload  (chunk trees, see merkle/chunk_tree.h)
+ *   intents     batch id, number -> opaque bytes of transfer/apply
+ *   lineage     position -> incarnation
+ *   tree        the comparison tree, see merkle/tree.h
+ *
+ * One process opens it (the store's lock holder). Any thread may begin a read transaction; write transactions
+ * exclude each other by LMDB's own lock; a commit is durable (fdatasync) when index_commit returns. No read transaction
+ * outlives one message. Never used across fork. Every value carries an XXH3 checksum; a wrong one is -EBADMSG and means
+ * that the index must be rebuilt. -ENOSPC when the disk is full; a failed write transaction changes nothing.
+ * Pointers handed out are copies (owned by the caller), never into the map.
+ */
+#ifndef MERKLE_INDEX_H
+#define MERKLE_INDEX_H
+
+#include "merkle/path.h"
+#include "merkle/record.h"
+
+#define INDEX_FORMAT 1
+
+struct index;
+struct index_txn;
+
+enum index_outcome {
+	INDEX_ABSENT = 1, /* no such row, value or entry; also the end of an iteration */
+	INDEX_MISSING,	  /* index_open without create: there is no index */
+};
+
+enum index_meta { /* values are part of the format */
+	INDEX_META_FORMAT = 1,
+	INDEX_META_IDENTITY = 2,     /* merkle/store: ids, algorithm, what copying can't carry */
+	INDEX_META_KNOWLEDGE = 3,    /* tombstones/knowledge */
+	INDEX_META_COUNTERS = 4,     /* tombstones/replica: Lamport clock, incarnation */
+	INDEX_META_MEMBERS = 5,	     /* tombstones/members */
+	INDEX_META_PURGED_SEQ = 6,   /* highest sequence purged or dropped */
+	INDEX_META_POLICY = 7,	     /* digest of the ignore policy of the last scan */
+};
+
+/* dir: descriptor of the directory that holds data.mdb and lock.mdb. key: the folder's id, which keys the comparison
+ * tree. With create, an empty environment is made where none is. -EPROTONOSUPPORT: another format's version. */
+int index_open(struct index **ret, int dir, bool create);
+void index_close(struct index *x);
+
+int index_begin_read(struct index *x, struct index_txn **ret);
+int index_begin_write(struct index *x, struct index_txn **ret); /* waits for another writer */
+int index_commit(struct index_txn **txn);			/* consumes it, also on failure */
+void index_abort(struct index_txn *txn);			/* NULL is fine */
+
+/* The folder's id keys the comparison tree; the algorithm hashes it. Changing either rebuilds the tree: O(rows). */
+int index_set_key(struct index_txn *w, uint64_t folder_id, enum hash_algorithm algorithm);
+
+/* --- meta --- */
+int index_meta_get(struct index_txn *t, enum index_meta key, struct buf *ret); /* appended to ret; INDEX_ABSENT */
+int index_meta_put(struct index_txn *w, enum index_meta key, const void *p, size_t n);
+
+/* --- rows --- */
+int index_get(struct index_txn *t, const char *path, struct row *ret); /* INDEX_ABSENT; ret must be empty */
+/* Insert or replace; gives the row a new local sequence (written to row->seq) if it has a record, and keeps all other
+ * tables and the comparison tree in step. A file's chunk-tree nodes are referenced by content: see index_node_put. */
+int index_put(struct index_txn *w, const char *path, struct row *row);
+/* Rewrite only the local half (place, stamp, recorded_ns): no new sequence, the record must be unchanged. */
+int index_restamp(struct index_txn *w, const char *path, const struct row *row);
+int index_drop(struct index_txn *w, const char *path); /* raises INDEX_META_PURGED_SEQ; INDEX_ABSENT */
+
+struct index_counts {
+	uint64_t live;	     /* rows with a live record */
+	uint64_t tombstones; /* rows with a deleted record */
+	uint64_t bytes;	     /* content bytes of live files */
+	uint64_t head_seq;   /* highest local sequence given */
+	uint64_t purged_seq; /* highest sequence purged or dropped */
+};
+int index_counts(struct index_txn *t, struct index_counts *ret); /* O(1) */
+
+/* Iterate rows in path order. A cursor belongs to its transaction and is freed before it. */
+struct index_cursor;
+int index_cursor_open(struct index_txn *t, struct index_cursor **ret);
+void index_cursor_close(struct index_cursor *c);
+/* First row at or after the key of `path` ("" = the first of all); last row before it. INDEX_ABSENT at the end. */
+int index_cursor_seek(struct index_cursor *c, const char *path);
+int index_cursor_seek_key(struct index_cursor *c, const struct path_key *key);
+int index_cursor_next(struct index_cursor *c);
+/* The row under the cursor. ret_path: heap. Either may be NULL. */
+int index_cursor_get(struct index_cursor *c, char **ret_path, struct row *ret_row);
+/* Cheap view for the tree: key, hash of the record, live; false for rows without a record. */
+bool index_cursor_peek(struct index_cursor *c, struct path_key *ret_key, struct hash *ret_hash, bool *ret_live);
+
+/* Is any live record strictly below path? O(log n) plus the tombstones passed over. 1 yes, 0 no, < 0. */
+int index_any_live_below(struct index_txn *t, const char *path);
+
+/* Paths whose rows changed after sequence `after`, in order; stops when emit returns non-zero (passed on). */
+typedef int index_change_emit(uint64_t seq, const char *path, void *data);
+int index_changes(struct index_txn *t, uint64_t after, index_change_emit *emit, void *data);
+
+/* Paths of live rows that are on disk with this content / of this inode. Non-zero from emit stops (passed on). */
+typedef int index_path_emit(const char *path, void *data);
+int index_by_content(struct index_txn *t, const struct content *content, index_path_emit *emit, void *data);
+int index_by_inode(struct index_txn *t, uint64_t ino, index_path_emit *emit, void *data);
+
+/* --- chunk-tree nodes: counted references. A row with content.height > 0 and place ROW_ON_DISK holds one reference on
+ * its root; a node holds one on each child node. index_put/index_drop add and release the row's; nodes must have been
+ * put before the row that refers to them (in the same transaction: what is unreferenced at commit may stay as garbage,
+ * and index_node_sweep removes it). --- */
+int index_node_put(struct index_txn *w, const struct hash *hash, uint8_t level, const void *payload, size_t n);
+int index_node_get(struct index_txn *t, const struct hash *hash, uint8_t *ret_level, struct buf *ret); /* INDEX_ABSENT */
+
+/* --- intents --- */
+int index_intent_put(struct index_txn *w, uint64_t batch, uint32_t number, const void *p, size_t n);
+int index_intent_drop_batch(struct index_txn *w, uint64_t batch);
+typedef int index_intent_emit(uint64_t batch, uint32_t number, const void *p, size_t n, void *data);
+int index_intents(struct index_txn *t, index_intent_emit *emit, void *data);
+
+/* --- lineage --- */
+int index_lineage_put(struct index_txn *w, const struct version_incarnation *i); /* appends */
+int index_lineage_load(struct index_txn *t, struct version_lineage *ret);
+
+#endif
