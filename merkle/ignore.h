@@ -1,0 +1,34 @@
+/*
+ * merkle/ignore.h — .syncignore: which paths are not ours. gitignore's syntax and meaning: blank lines, '#', '!',
+ * '\', trailing '/', leading or inner '/', '*', '?', '[…]', '**'; the last matching line wins; nothing below an
+ * ignored directory can be taken back. Files named .syncignore in any directory apply to what is below it; the file in a
+ * deeper directory wins over one above. The .syncignore files themselves are synced like any file.
+ * Newly ignored paths are untracked, never deleted.
+ */
+#ifndef MERKLE_IGNORE_H
+#define MERKLE_IGNORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define IGNORE_FILE_NAME ".syncignore"
+#define IGNORE_FILE_BYTES_MAX (1024 * 1024)
+
+struct ignore;
+
+int ignore_new(struct ignore **ret);
+void ignore_free(struct ignore *i);
+/* Set (or replace) the rules of the .syncignore in directory `dir` ("" = root); n == 0 removes them. A line that cannot
+ * be understood is skipped and counted in *ret_bad (may be NULL). */
+int ignore_set(struct ignore *i, const char *dir, const char *text, size_t n, size_t *ret_bad);
+/* Drop the rules of all directories at or below dir. */
+void ignore_forget(struct ignore *i, const char *dir);
+/* Is the path itself, or a directory above it, ignored? `directory`: what the path is. O(depth × lines). */
+bool ignore_match(const struct ignore *i, const char *path, bool directory);
+/* Digest of all rules, independent of the order of setting; 0 if there are none. */
+uint64_t ignore_digest(const struct ignore *i);
+/* Read the .syncignore files of directory `dirfd` (path `dir`) if it changed; called while scanning. */
+int ignore_read(struct ignore *i, int dirfd, const char *dir);
+
+#endif

@@ -1,0 +1,94 @@
+/*
+ * merkle/scan.h — look at what is on disk and say what differs from the index. Writes nothing.
+ *
+ * A scan walks by directory descriptors, in path order, iteratively. An entry whose stat equals its row's stamp and is
+ * older than the recording is clean (racily clean ones are rehashed); the rest is hashed. The sink gets one observation per
+ * path that is not clean, in path order within a directory. Any error below a directory makes its absences
+ * unproven: the rows below are then not reported as gone, and the error is.
+ * A file that changes while it is read is reported as SCAN_UNSETTLED and is to be looked at again later.
+ */
+#ifndef MERKLE_SCAN_H
+#define MERKLE_SCAN_H
+
+#include <stdatomic.h>
+
+#include "merkle/ignore.h"
+#include "merkle/store.h"
+
+enum scan_what {
+	SCAN_NEW,	/* on disk, no row with a live record on disk */
+	SCAN_CHANGED,	/* state (kind, content, target) differs from the row; attributes and mtime may, too */
+	SCAN_TOUCHED,	/* same state; mode, owner or mtime differ from the stamp */
+	SCAN_RESTAMP,	/* same in all that counts; the stamp must be renewed (inode, ctime, racily clean) */
+	SCAN_GONE,	/* row is ROW_ON_DISK or ROW_IMPLIED, and its absence is proven */
+	SCAN_IGNORED,	/* row with a live record, the path is ignored now */
+	SCAN_UNIGNORED, /* row is ROW_IGNORED, the path is not ignored any more; nothing of it is on disk */
+	SCAN_LEFT_OUT,	/* fifo, socket, device, foreign mount, invalid name: reported, not ours, never absent */
+	SCAN_UNSETTLED, /* changed while it was read, or open for writing and too young: again later */
+	SCAN_ERROR,	/* could not be read: error says why; nothing is concluded */
+};
+
+/* Flags of what a SCAN_NEW/CHANGED/TOUCHED observation found different. */
+enum { SCAN_MODE = 1, SCAN_OWNER = 2, SCAN_MTIME = 4 };
+
+struct scan_observation {
+	enum scan_what what;
+	const char *path;
+	uint64_t seq;		    /* the row's sequence when it was looked at; 0: no row, or one without a record */
+	bool had_row;
+	struct record state;	    /* NEW, CHANGED: live, kind, content, target, mode, uid, gid, mtime_ns as found;
+				       TOUCHED, RESTAMP: mode, uid, gid, mtime_ns as found; no versions */
+	struct stamp stamp;	    /* as found (NEW, CHANGED, TOUCHED, RESTAMP) */
+	int64_t looked_ns;	    /* wall clock just before the stamp was taken */
+	unsigned flags;		    /* SCAN_MODE | … against the row's stamp (TOUCHED) */
+	int error;		    /* ERROR, LEFT_OUT: negative errno or file outcome */
+	const struct chunk_tree_node *nodes; /* NEW, CHANGED with height > 0: to be put into the index */
+	size_t n_nodes;
+};
+
+/* A finished node of a file's chunk tree, held until its row is written. */
+struct chunk_tree_node {
+	struct hash hash;
+	uint8_t level;
+	uint32_t n;
+	uint8_t *payload;
+};
+
+struct scan_sink {
+	/* Each observation; valid during the call. Non-zero stops the scan and is returned. */
+	int (*observe)(const struct scan_observation *o, void *data);
+	/* Before a directory is read (add the watch first). NULL: none. Non-zero outcomes are ignored. */
+	void (*directory)(int dirfd, const char *path, void *data);
+	void *data;
+};
+
+struct scan_counts {
+	uint64_t directories, files, symlinks, bytes_hashed, left_out, errors, unsettled;
+};
+
+struct scan_options {
+	struct store *store;
+	struct ignore *ignore;	    /* rules; .syncignore files met on the way are read into it */
+	const char *subtree;	    /* "" = all; else this path and, if it is a directory, all below */
+	bool shallow;		    /* of a directory: itself and its direct children only (children that are directories
+				       and have no row are scanned whole) */
+	bool rehash;		    /* trust no stamp: hash the content of `subtree` even when stat is equal */
+	const atomic_bool *cancel;  /* NULL, or checked between entries: -ECANCELED */
+	/* May this row be skipped (a path under an intent)? NULL: none. */
+	bool (*busy)(const char *path, void *data);
+	void *busy_data;
+};
+
+/* One walk. 0: complete (errors may still have been observed); < 0 stopped; STORE_ROOT_CHANGED before anything else, and
+ * again checked at the end: if the root changed meanwhile, absences already reported must not be used. Therefore all
+ * SCAN_GONE observations are delivered at the end of the walk, after that check. */
+int scan_run(const struct scan_options *options, const struct scan_sink *sink, struct scan_counts *ret_counts);
+
+/* The state on disk of one name: fills state and stamp, hashing as needed; nodes are appended. Outcomes as of base/file.h,
+ * CHUNKER_CHANGED is mapped to FILE_BUSY. Used by apply to look at what came out of an exchange. */
+int scan_look(struct store *store, int dir, const char *name, struct record *ret_state, struct stamp *ret_stamp,
+	struct chunk_tree_node **ret_nodes, size_t *ret_n_nodes);
+void scan_nodes_free(struct chunk_tree_node *nodes, size_t n);
+void stamp_of(const struct file_stat *st, struct stamp *ret); /* generation left 0 */
+
+#endif

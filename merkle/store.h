@@ -1,0 +1,71 @@
+/*
+ * merkle/store.h — a replica's places: the root, `.syncd/` with its parts, the identity, the lock, the open index.
+ *
+ *   ROOT/.syncd/            0700, owned by the root directory's owner, nodump
+ *     identity              text; what it is and what copying can't carry prove that root and index belong together
+ *     lock                  flock'ed by the one process that opens the index; holds "pid socket-path\n"
+ *     index/                LMDB (or in state_dir)
+ *     staging/              new objects before they are put in place; emptied at recovery
+ *     trash/                what was replaced or deleted, by day
+ *     CACHEDIR.TAG
+ *
+ * Identity (DESIGN §5): the index remembers inode, generation and birth time of .syncd/identity and the file system's id.
+ * All equal: it is ours. The file is there with the same ids, but those differ: root and index were copied or restored:
+ * `copied` is told, and the store goes on as a new replica (new replica id; the caller empties K, see tombstones/observe).
+ * Device numbers and the machine id prove nothing.
+ */
+#ifndef MERKLE_STORE_H
+#define MERKLE_STORE_H
+
+#include "base/file.h"
+#include "merkle/index.h"
+
+enum store_outcome {
+	STORE_NO_ROOT = 1,  /* the path is not a directory (not there, not mounted) */
+	STORE_NO_INDEX,	    /* no .syncd here, or no index in it, and `create` was not given */
+	STORE_LOCKED,	    /* another process has it; store_lock_holder says who */
+	STORE_ROOT_CHANGED, /* the path is another directory now than the one that was opened, or lost its .syncd */
+	STORE_FOREIGN,	    /* the index belongs to another identity file (a state_dir of another root) */
+	STORE_DENIED,
+	STORE_READ_ONLY,
+};
+
+struct store;
+
+struct store_options {
+	bool create;			/* make .syncd/ and an index where none is */
+	enum hash_algorithm algorithm;	/* for a created folder; 0: SHA-256 */
+	const char *state_dir;		/* where the index is, instead of ROOT/.syncd/index; made if create */
+	const char *holder;		/* written into the lock for others to find us (socket path); may be NULL */
+};
+
+int store_open(struct store **ret, const char *root, const struct store_options *options);
+void store_close(struct store *s);
+
+/* Who holds the lock of `root`: pid and the holder text (heap, "" if none). STORE_NO_INDEX if nobody does. */
+int store_lock_holder(const char *root, int64_t *ret_pid, char **ret_holder);
+/* uid that owns ROOT/.syncd (or ROOT, where there is none yet). */
+int store_owner(const char *root, uint32_t *ret_uid);
+
+const char *store_path(const struct store *s); /* the root as given, made absolute; for people */
+int store_root(const struct store *s);	       /* descriptors: valid until store_close */
+int store_staging(const struct store *s);
+int store_trash(const struct store *s);
+struct index *store_index(const struct store *s);
+const struct file_abilities *store_abilities(const struct store *s);
+enum hash_algorithm store_algorithm(const struct store *s);
+uint64_t store_folder_id(const struct store *s);
+uint64_t store_replica_id(const struct store *s);
+bool store_joined(const struct store *s); /* has this replica ever met a peer? until then it adopts the peer's folder id */
+bool store_created(const struct store *s); /* by this open */
+bool store_copied(const struct store *s);  /* recognised as a copy or restored by this open */
+
+/* Is the path still the directory that we opened, with our .syncd/identity in it? 0 or STORE_ROOT_CHANGED. Cheap. */
+int store_check_root(const struct store *s);
+/* Take a folder id and algorithm from a peer (allowed only while not joined) and/or mark as joined. Rewrites identity
+ * and meta durably; rebuilds the tree if the id changes; a changed algorithm drops all rows (they are rescanned). */
+int store_join(struct store *s, uint64_t folder_id, enum hash_algorithm algorithm);
+/* Draw a new replica id (a clone met its original). */
+int store_renew_replica(struct store *s);
+
+#endif

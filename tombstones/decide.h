@@ -1,0 +1,57 @@
+/*
+ * tombstones/decide.h — the decision table of DESIGN §3, one pure function. No input or output, no clock.
+ *
+ * For one side and one path: our record and our K of that path at the moment of applying; the peer's record and its K of
+ * that path, read together in one transaction of the peer's.
+ */
+#ifndef TOMBSTONES_DECIDE_H
+#define TOMBSTONES_DECIDE_H
+
+#include "merkle/record.h"
+
+enum decide_action {
+	DECIDE_NONE,   /* nothing to do here */
+	DECIDE_TAKE,   /* put the peer's state in place; the record is as given */
+	DECIDE_MERGE,  /* our state stays; the record (versions, attributes, mtime) becomes as given */
+	DECIDE_ASIDE,  /* our content to a conflict copy (a new event there), then take as given */
+	DECIDE_DELETE, /* ours, as a new event */
+	DECIDE_DROP,   /* our tombstone goes (the caller also checks its grace) */
+	DECIDE_WAIT,   /* the peer must act first: this path keeps its old knowledge */
+};
+
+enum decide_policy_kind { /* values are part of the protocol */
+	DECIDE_KEEP_BOTH = 0, /* the order over dots */
+	DECIDE_NEWEST = 1,    /* (mtime, then dots) */
+	DECIDE_PREFER = 2,    /* rank of the member that wrote the state's greatest dot, then dots */
+};
+
+struct decide_policy {
+	enum decide_policy_kind kind;
+	const uint64_t *prefer; /* replica ids, best first; not owned */
+	size_t n_prefer;
+};
+
+struct decide_input {
+	const struct record *ours;   /* NULL: absent */
+	const struct record *theirs; /* NULL: absent, proven by a comparison */
+	const struct version_vector *our_k;
+	const struct version_vector *their_k;
+	const struct version_lineage *lineage;
+	bool taker_loses;		     /* the peer only sends: our version loses every conflict */
+	const struct decide_policy *policy; /* NULL: keep-both */
+};
+
+struct decide_result {
+	enum decide_action action;
+	struct record record;  /* TAKE, MERGE, ASIDE: the record to store; owned */
+	bool attributes_moved; /* mode or owner of the result differ from ours (both live) */
+	bool mtime_moved;
+	bool privileges_cleared; /* setuid/setgid did not follow the content: to be told */
+};
+
+void decide_result_deinit(struct decide_result *r);
+/* 0 or -ENOMEM/-EOVERFLOW. *ret is written on success only. */
+int decide(const struct decide_input *in, struct decide_result *ret);
+const char *decide_action_name(enum decide_action action);
+
+#endif

@@ -1,0 +1,50 @@
+/*
+ * tombstones/observe.h — turn what a scan saw into events. DESIGN §3 "What is not on disk is not deleted", §7, §8 interlocks.
+ *
+ * Observations are collected and committed in batches (OBSERVE_BATCH rows). A row that changed since it was looked at
+ * (sequence differs) is left to the next look. An edit descends from the materialised version only: what stands where a
+ * row is not on disk (ignored, unsupported) is an independent version: equal content makes the row ROW_ON_DISK; other
+ * content is moved aside as a conflict copy, and the row is forgotten, to be fetched again. Deletions are made last, deepest
+ * first, and only if the scan was complete and the root is still ours; beyond the budget they are held.
+ * In a suspect replica (copied, restored) nothing is deleted: rows that are gone are dropped without a tombstone and K is
+ * empty anyway; what differs is an event that descends from nothing.
+ */
+#ifndef TOMBSTONES_OBSERVE_H
+#define TOMBSTONES_OBSERVE_H
+
+#include "merkle/scan.h"
+#include "tombstones/replica.h"
+
+#define OBSERVE_BATCH 1000
+#define OBSERVE_BUDGET_MIN 100	   /* deletions that never need confirming */
+#define OBSERVE_BUDGET_PERCENT 20  /* of the live entries, overall or of a top-level subtree */
+
+struct observe_options {
+	struct replica *replica;
+	bool confirmed;	   /* a person confirmed the deletions that were held */
+	bool revert;	   /* pull with revert: local changes are put into trash instead of becoming events (left to the caller) */
+	/* Told once per path that is not in sync because of what was seen (left out, unsettled, error, conflict). */
+	void (*tell)(const char *path, enum scan_what what, int error, void *data);
+	void *tell_data;
+};
+
+struct observe_result {
+	uint64_t events;	/* made and committed */
+	uint64_t created, changed, touched, deleted, restamped;
+	uint64_t held;		/* deletions held until confirmed; then nothing of them was recorded */
+	char held_at[256];	/* "" = overall, else the top-level subtree whose budget it was */
+	uint64_t raced;		/* rows that changed meanwhile: look again */
+	uint64_t unsettled;	/* look again later */
+	struct scan_counts scan;
+};
+
+/* Scan and observe: scan_run with options->… and the sink of this module. scan->store must be the replica's. Takes the
+ * writer lock per batch. STORE_ROOT_CHANGED: nothing was concluded from absences. */
+int observe_run(const struct observe_options *options, const struct scan_options *scan,
+	void (*directory)(int dirfd, const char *path, void *data), void *directory_data, struct observe_result *ret);
+
+/* The deletion interlock, also used by apply for what a peer deletes: would `n` deletions of the `live` entries
+ * need confirming? */
+bool observe_over_budget(uint64_t n, uint64_t live);
+
+#endif

@@ -1,0 +1,84 @@
+/*
+ * tombstones/replica.h — one replica at work: its store, knowledge, lineage, incarnation, and the transactions in which
+ * events happen. Everything that changes records goes through a replica_txn.
+ *
+ * Events (DESIGN §3): the first one after a start draws a new incarnation; counters are Lamport clocks and go on across
+ * incarnations. An event raises K and every exception's vector.
+ *
+ * Threads: any thread may read (index_begin_read + replica_knowledge_read). Writers exclude each other by the writer lock,
+ * which apply holds from its intents to its final commit, so that a scan never sees a half-done batch as an edit.
+ */
+#ifndef TOMBSTONES_REPLICA_H
+#define TOMBSTONES_REPLICA_H
+
+#include "merkle/store.h"
+#include "tombstones/decide.h"
+#include "tombstones/knowledge.h"
+#include "tombstones/members.h"
+
+struct replica;
+
+/* Takes the store over (also on failure). After a copied or restored root (store_copied) K is emptied and
+ * replica_suspect() is true until a complete scan was observed. */
+int replica_open(struct replica **ret, struct store *store);
+void replica_close(struct replica *r); /* closes the store */
+
+struct store *replica_store(const struct replica *r);
+struct index *replica_index(const struct replica *r);
+struct version_lineage *replica_lineage(const struct replica *r);
+/* The index may not match the tree (copied): absences are not deletions, differences do not descend from the record. */
+bool replica_suspect(const struct replica *r);
+void replica_set_suspect(struct replica *r, bool suspect); /* durable with the next commit */
+
+/* K as of a transaction of this index. ret must be empty. */
+int replica_knowledge_read(struct index_txn *t, struct knowledge *ret);
+int replica_members_read(struct index_txn *t, struct members *ret);
+/* The open incarnation and its last counter; {0,0} before the first event since the start. */
+struct version_dot replica_own(const struct replica *r);
+/* End the incarnation: the next event draws a new one (a restore was noticed, a lost session …). */
+void replica_end_incarnation(struct replica *r);
+
+/* The writer lock; recursive use is an error. */
+void replica_lock(struct replica *r);
+void replica_unlock(struct replica *r);
+
+/* A write transaction with K loaded; the writer lock must be held by the caller. */
+struct replica_txn {
+	struct replica *replica;
+	struct index_txn *index;
+	struct knowledge knowledge;
+	bool knowledge_dirty;
+	uint64_t events; /* made in this transaction */
+	struct version_dot own; /* incarnation and counter as of now; taken over by the replica at commit */
+	uint64_t clock;		/* Lamport clock */
+};
+
+int replica_begin(struct replica *r, struct replica_txn *ret);
+int replica_commit(struct replica_txn *t); /* durable; consumes it, also on failure (then all is as before) */
+void replica_abort(struct replica_txn *t); /* harmless after commit */
+
+enum replica_event_kind {
+	REPLICA_EVENT_STATE,	  /* kind, content or target: writes the attributes' and mtime's dots too where they differ
+				     from the old record's, or there is none */
+	REPLICA_EVENT_ATTRIBUTES, /* mode, owner */
+	REPLICA_EVENT_MTIME,	  /* mtime */
+	REPLICA_EVENT_BOTH,	  /* attributes and mtime */
+	REPLICA_EVENT_DELETE,
+};
+
+/*
+ * Make an event for one path. old: the record it descends from (NULL: none; a record that is not materialised here must
+ * not be passed). in_out: the new values (live, kind, content, target, mode, uid, gid, mtime) whose versions are filled in:
+ * vv = old.vv + dot; the registers' dots per kind; lost is emptied by a new state, kept otherwise. For DELETE in_out is
+ * made a tombstone. Nothing is stored: call index_put. -EOVERFLOW at VERSION_COUNTER_MAX.
+ */
+int replica_event(struct replica_txn *t, enum replica_event_kind kind, const struct record *old, struct record *in_out);
+
+/* Take over a peer's lineage entries, parents first. -EBADMSG: contradictory or with an unknown parent; or an entry
+ * claims an incarnation of our own replica id that we do not know (allowed: a restored past of ours). */
+int replica_learn_lineage(struct replica_txn *t, const struct version_incarnation *i, size_t n);
+int replica_members_write(struct replica_txn *t, const struct members *m);
+/* Adopt a folder id and algorithm of a peer and be joined from now on; see store_join. Not inside a transaction. */
+int replica_join(struct replica *r, uint64_t folder_id, enum hash_algorithm algorithm);
+
+#endif
