@@ -1,0 +1,55 @@
+/*
+ * transfer/frame.h — the byte stream: a preface, then frames. No input or output.
+ *
+ *   preface   "syncd" 0x00, u8 lowest version spoken, u8 highest         (8 bytes, first thing on the stream, both ways)
+ *   frame     u32 payload length, u8 type, u8 flags, u16 zero, u32 check, payload        (little-endian, 12 bytes + payload)
+ *             check: low 32 bits of XXH3-64 over the first 8 header bytes and the payload, seeded by the frame's number
+ *             (from 0, each direction), so that nothing is dropped, doubled or reordered unseen
+ *             flag 1: the payload is u32 raw length, then one zstd frame of exactly that many bytes
+ *
+ * The highest version that both speak is used. Lengths are checked against the message table before anything is
+ * allocated; a compressed payload is decoded into a buffer of its announced and checked size.
+ */
+#ifndef TRANSFER_FRAME_H
+#define TRANSFER_FRAME_H
+
+#include "base/buf.h"
+
+#define FRAME_PREFACE_BYTES 8
+#define FRAME_HEADER_BYTES 12
+#define FRAME_VERSION_MIN 1
+#define FRAME_VERSION_MAX 1
+#define FRAME_COMPRESS_MIN_BYTES 128 /* shorter payloads are not tried */
+
+void frame_put_preface(struct buf *out);
+
+/* --- writing --- */
+struct frame_writer;
+int frame_writer_new(struct frame_writer **ret, int zstd_level);
+void frame_writer_free(struct frame_writer *w);
+/* Append one frame to out; compresses where that pays and `compress` is set. */
+int frame_write(struct frame_writer *w, struct buf *out, uint8_t type, const void *payload, size_t n, bool compress);
+
+/* --- reading --- */
+struct frame_reader;
+/* max_bytes(type): longest raw payload of a type, 0 for unknown types (which are refused). */
+int frame_reader_new(struct frame_reader **ret, size_t (*max_bytes)(uint8_t type));
+void frame_reader_free(struct frame_reader *r);
+
+enum frame_outcome {
+	FRAME_MORE = 1,	   /* needs more input */
+	FRAME_NOT_SYNCD,   /* the stream did not begin with the preface: frame_reader_garbage() */
+	FRAME_VERSION,	   /* no common version: frame_reader_versions() */
+};
+
+/* Hand over input; it is buffered (bounded by one frame: call frame_read until FRAME_MORE before feeding again). */
+int frame_reader_feed(struct frame_reader *r, const void *p, size_t n);
+/* The next frame. *ret_payload is valid until the next call on this reader. -EBADMSG: damaged or hostile. */
+int frame_read(struct frame_reader *r, uint8_t *ret_type, const uint8_t **ret_payload, size_t *ret_n);
+/* After the preface: the version in use; 0 before. */
+uint8_t frame_reader_version(const struct frame_reader *r);
+void frame_reader_versions(const struct frame_reader *r, uint8_t *ret_min, uint8_t *ret_max);
+/* The first bytes of what is not syncd's protocol, as text for people (NUL-terminated, cut at 80). */
+const char *frame_reader_garbage(const struct frame_reader *r);
+
+#endif

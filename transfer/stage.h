@@ -1,0 +1,52 @@
+/*
+ * transfer/stage.h — build one file's content in `.syncd/staging`, from what is here and from chunks that a peer sends.
+ *
+ * Made by a plan, then fed chunks; every byte that goes in is hashed against the chunk tree whose root was announced (P8).
+ * Not thread-safe: one job at a time works on a stage.
+ *
+ *   stage_begin      looks for the content here: files of equal content (index_by_content) are cloned or copied and verified
+ *   stage_chunks     (else) takes the list of chunks; those found in the old version of the path are copied and verified, zero
+ *                    chunks become holes, the rest is `missing`
+ *   stage_write      one missing chunk's bytes: hash checked, written
+ *   stage_finish     all there: truncates to size; the object stays in staging under stage_name()
+ */
+#ifndef TRANSFER_STAGE_H
+#define TRANSFER_STAGE_H
+
+#include "merkle/scan.h"
+#include "tombstones/replica.h"
+
+struct stage;
+
+struct stage_missing {
+	uint64_t offset;
+	uint32_t length;
+	uint32_t chunk; /* its number, for stage_write */
+};
+
+enum stage_outcome {
+	STAGE_COMPLETE = 1, /* everything is here already */
+	STAGE_MISMATCH,	    /* bytes do not hash to what was announced: thrown away */
+};
+
+/* path: where the content is to go (its present file, if any, is the old version). STAGE_COMPLETE: a local file of equal
+ * content was used, stage_finish is all that is left. */
+int stage_begin(struct stage **ret, struct replica *r, const char *path, const struct content *content);
+void stage_free(struct stage *s); /* removes the staged object unless it was taken (stage_taken) */
+
+/* entries: the level-0 entries of the whole file, in order (for height 0: the one chunk). Checked: their lengths add up to the
+ * size and no longer than CHUNK_BYTES_MAX, and their tree has the announced root (-EBADMSG).
+ * STAGE_COMPLETE: nothing is missing. O(size of the old version) where it must be re-cut, else O(chunks). */
+int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n);
+/* The missing chunks in ascending order; valid until stage_free. */
+const struct stage_missing *stage_missing(const struct stage *s, size_t *ret_n);
+/* STAGE_MISMATCH; STAGE_COMPLETE when it was the last. A chunk that is not missing (any more) is -EINVAL. */
+int stage_write(struct stage *s, uint32_t chunk, const void *bytes, size_t n);
+int stage_finish(struct stage *s);
+
+const char *stage_name(const struct stage *s); /* in store_staging() */
+/* The chunk tree's nodes (height > 0), for the index; owned by the stage. */
+const struct chunk_tree_node *stage_nodes(const struct stage *s, size_t *ret_n);
+void stage_taken(struct stage *s); /* the object is not in staging any more */
+
+#endif
