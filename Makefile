@@ -6,6 +6,7 @@
 #   make demo       two daemons on two folders, live, in a temporary place
 #   make install    PREFIX=/usr/local DESTDIR=
 #   make asan clang tsan valgrind  builds of their own under $(BUILD), with the unit tests
+#   make fuzz       FUZZ_SECONDS=60, each target    make fuzz-replay  their corpora
 #   V=1 shows the commands; BUILD=dir builds elsewhere; CC, CFLAGS and LDFLAGS are yours.
 
 VERSION := 0.1.0
@@ -101,10 +102,39 @@ tsan:
 valgrind: 
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/valgrind TEST_WRAPPER='valgrind -q --error-exitcode=9 --leak-check=full' unit
 
+# Fuzzing: tests/fuzz/fuzz_<name>.c is a target, tests/fuzz/corpus/<name>/ its corpus. `make fuzz` needs clang; what it
+# finds is left in $(BUILD)/fuzz. `make fuzz-replay` runs the corpora with any compiler.
+FUZZ_SECONDS ?= 60
+fuzz_names := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+replay_bins := $(patsubst %,$(BUILD)/replay/%,$(fuzz_names))
+fuzzer_bins := $(patsubst %,$(BUILD)/fuzzer/%,$(fuzz_names))
+objects += $(patsubst %,$(BUILD)/tests/fuzz/fuzz_%.o,$(fuzz_names)) $(BUILD)/tests/fuzz/replay.o
+
+$(BUILD)/replay/%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/replay.o $(archives)
+	$(say) LD $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/fuzzer/%: $(BUILD)/tests/fuzz/fuzz_%.o $(archives)
+	$(say) LD $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(PKG_LIBS)
+
+fuzz-replay: $(replay_bins)
+	@for n in $(fuzz_names); do printf '%s: ' fuzz_$$n; $(TEST_WRAPPER) $(BUILD)/replay/$$n tests/fuzz/corpus/$$n/* || exit 1; done
+
+fuzz-run: $(fuzzer_bins)
+	@for n in $(fuzz_names); do mkdir -p $(BUILD)/found/$$n && $(BUILD)/fuzzer/$$n -max_total_time=$(FUZZ_SECONDS) \
+		-timeout=10 -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix=$(BUILD)/found/$$n- \
+		$(BUILD)/found/$$n tests/fuzz/corpus/$$n || exit 1; done
+
+fuzz:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=clang CFLAGS='-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' fuzz-run
+
 clean:
 	rm -rf $(BUILD)
 
 -include $(objects:.o=.d)
 
-.PHONY: all unit unit-bins asan clang tsan valgrind clean
+.PHONY: all unit unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
 .SECONDARY:

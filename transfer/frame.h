@@ -8,7 +8,8 @@
  *             flag 1: the payload is u32 raw length, then one zstd frame of exactly that many bytes
  *
  * The highest version that both speak is used. Lengths are checked against the message table before anything is
- * allocated; a compressed payload is decoded into a buffer of its announced and checked size.
+ * allocated; a compressed payload is decoded in one step into a buffer of its announced and checked size (so there is
+ * no window whose size a peer could choose). Unknown flags and a non-zero reserved field are refused.
  */
 #ifndef TRANSFER_FRAME_H
 #define TRANSFER_FRAME_H
@@ -20,19 +21,24 @@
 #define FRAME_VERSION_MIN 1
 #define FRAME_VERSION_MAX 1
 #define FRAME_COMPRESS_MIN_BYTES 128 /* shorter payloads are not tried */
+#define FRAME_LEVEL_MAX 19	     /* of zstd; beyond it memory grows without use to us */
+#define FRAME_GARBAGE_BYTES 80	     /* of a foreign stream's beginning are kept */
 
 void frame_put_preface(struct buf *out);
 
 /* --- writing --- */
 struct frame_writer;
+/* A level above FRAME_LEVEL_MAX is taken as that. */
 int frame_writer_new(struct frame_writer **ret, int zstd_level);
 void frame_writer_free(struct frame_writer *w);
-/* Append one frame to out; compresses where that pays and `compress` is set. */
+/* Append one frame to out; compresses where that pays (a gain of 5 %) and `compress` is set. The payload must not be
+ * inside out. On failure (-EMSGSIZE, or out's sticky error) nothing was appended and the frame was not counted. */
 int frame_write(struct frame_writer *w, struct buf *out, uint8_t type, const void *payload, size_t n, bool compress);
 
 /* --- reading --- */
 struct frame_reader;
-/* max_bytes(type): longest raw payload of a type, 0 for unknown types (which are refused). */
+/* max_bytes(type): longest raw payload of a type, 0 for unknown types (which are refused; a known type that has no
+ * payload says 1). No payload is longer on the wire than raw. */
 int frame_reader_new(struct frame_reader **ret, size_t (*max_bytes)(uint8_t type));
 void frame_reader_free(struct frame_reader *r);
 
@@ -42,14 +48,19 @@ enum frame_outcome {
 	FRAME_VERSION,	   /* no common version: frame_reader_versions() */
 };
 
-/* Hand over input; it is buffered (bounded by one frame: call frame_read until FRAME_MORE before feeding again). */
+/* Hand over input; it is buffered. Call frame_read until FRAME_MORE before feeding again: -ENOBUFS while what frame_read
+ * last waited for is already here, so that the buffer never holds more than one unfinished frame (its length already
+ * checked) and n bytes. Memory grows with what arrived, not with what was announced. */
 int frame_reader_feed(struct frame_reader *r, const void *p, size_t n);
-/* The next frame. *ret_payload is valid until the next call on this reader. -EBADMSG: damaged or hostile. */
+/* The next frame. *ret_payload is valid until the next call on this reader, never NULL. -EBADMSG: damaged or hostile.
+ * Everything but 0 and FRAME_MORE is final: later calls return the same. */
 int frame_read(struct frame_reader *r, uint8_t *ret_type, const uint8_t **ret_payload, size_t *ret_n);
-/* After the preface: the version in use; 0 before. */
+/* After the preface: the version in use; 0 before, or if there is none in common. */
 uint8_t frame_reader_version(const struct frame_reader *r);
+/* What the peer speaks: after the preface, 0 before. */
 void frame_reader_versions(const struct frame_reader *r, uint8_t *ret_min, uint8_t *ret_max);
-/* The first bytes of what is not syncd's protocol, as text for people (NUL-terminated, cut at 80). */
+/* The first FRAME_GARBAGE_BYTES of what is not syncd's protocol (a login message, an error of the shell), as text for
+ * people, quoted by text_quote(). After FRAME_NOT_SYNCD more may be fed to complete it. "" if there is none. */
 const char *frame_reader_garbage(const struct frame_reader *r);
 
 #endif

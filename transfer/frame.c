@@ -1,0 +1,365 @@
+/*
+ * transfer/frame.c — see transfer/frame.h.
+ *
+ *   reader->in:   | taken, kept for the caller |  next frame …  | fed beyond it |
+ *                 0                           pos            pos + want       in.len
+ *
+ * Invariants: pos <= in.len. Nothing moves inside `in` but in feed, so a payload handed out stays where it is and many
+ * small frames in one feed cost no quadratic moving. `want` is what frame_read last found it needs from pos: a preface,
+ * a header, or a header and a payload whose length was checked. feed accepts nothing while want is satisfied.
+ */
+#include "transfer/frame.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+#include <zstd.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+#define FRAME_MAGIC "syncd" /* with its NUL: 6 bytes */
+#define FRAME_MAGIC_BYTES sizeof(FRAME_MAGIC)
+#define FRAME_CHECKED_HEADER_BYTES 8
+#define FRAME_FLAG_ZSTD 1
+#define FRAME_RAW_LENGTH_BYTES 4
+#define FRAME_KEEP_BYTES (256 * 1024) /* a larger buffer is given back when it is empty */
+
+struct frame_writer {
+	ZSTD_CCtx *zstd;
+	XXH3_state_t *xxh;
+	uint64_t number; /* of the next frame */
+};
+
+enum reader_state {
+	READER_PREFACE,
+	READER_FRAMES,
+	READER_GARBAGE, /* not our protocol: only the garbage is completed */
+};
+
+struct frame_reader {
+	size_t (*max_bytes)(uint8_t type);
+	ZSTD_DCtx *zstd;
+	XXH3_state_t *xxh;
+	struct buf in;	 /* input not yet given back to the heap */
+	size_t pos;	 /* where the next frame begins */
+	size_t want;	 /* bytes from pos that frame_read needs */
+	struct buf raw;	 /* the last payload that was compressed */
+	uint64_t number; /* of the next frame */
+	int final;	 /* 0, or what every later frame_read returns */
+	enum reader_state state;
+	uint8_t version, peer_min, peer_max;
+	char garbage[FRAME_GARBAGE_BYTES + 1];
+	size_t n_garbage;
+	char text[FRAME_GARBAGE_BYTES * 4 + 8]; /* garbage, quoted */
+};
+
+struct frame_header {
+	uint32_t length; /* of the payload on the wire */
+	uint8_t type;
+	uint8_t flags;
+	uint16_t reserved;
+	uint32_t check;
+};
+
+void frame_put_preface(struct buf *out)
+{
+	static_assert(FRAME_MAGIC_BYTES + 2 == FRAME_PREFACE_BYTES, "the preface's parts");
+	put_bytes(out, FRAME_MAGIC, FRAME_MAGIC_BYTES);
+	put_u8(out, FRAME_VERSION_MIN);
+	put_u8(out, FRAME_VERSION_MAX);
+}
+
+static uint32_t frame_check(XXH3_state_t *xxh, uint64_t number, const uint8_t *header,
+	const uint8_t *payload, size_t n)
+{
+	XXH3_64bits_reset_withSeed(xxh, number);
+	XXH3_64bits_update(xxh, header, FRAME_CHECKED_HEADER_BYTES);
+	XXH3_64bits_update(xxh, payload, n);
+	return (uint32_t)XXH3_64bits_digest(xxh);
+}
+
+/* --- writing --- */
+
+int frame_writer_new(struct frame_writer **ret, int zstd_level)
+{
+	struct frame_writer *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return -ENOMEM;
+	w->zstd = ZSTD_createCCtx();
+	w->xxh = XXH3_createState();
+	if (!w->zstd || !w->xxh) {
+		frame_writer_free(w);
+		return -ENOMEM;
+	}
+	if (zstd_level > FRAME_LEVEL_MAX)
+		zstd_level = FRAME_LEVEL_MAX;
+	/* zstd clamps what is below its own minimum */
+	ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, zstd_level);
+	*ret = w;
+	return 0;
+}
+
+void frame_writer_free(struct frame_writer *w)
+{
+	if (!w)
+		return;
+	ZSTD_freeCCtx(w->zstd);
+	XXH3_freeState(w->xxh);
+	free(w);
+}
+
+/* Writes the compressed form into room[0..n); its length, 0 if it does not pay. */
+static size_t compress_payload(struct frame_writer *w, uint8_t *room, const void *payload, size_t n)
+{
+	struct buf length = {.data = room, .cap = FRAME_RAW_LENGTH_BYTES};
+	size_t worth = n - (n + 19) / 20;
+	size_t packed;
+
+	packed = ZSTD_compress2(w->zstd, room + FRAME_RAW_LENGTH_BYTES,
+		worth - FRAME_RAW_LENGTH_BYTES, payload, n);
+	if (ZSTD_isError(packed))
+		return 0; /* mostly: does not fit into what would be worth it */
+	put_u32(&length, (uint32_t)n);
+	return FRAME_RAW_LENGTH_BYTES + packed;
+}
+
+static void put_header(uint8_t *at, const struct frame_header *h)
+{
+	struct buf b = {.data = at, .cap = FRAME_HEADER_BYTES};
+
+	put_u32(&b, h->length);
+	put_u8(&b, h->type);
+	put_u8(&b, h->flags);
+	put_u16(&b, h->reserved);
+	put_u32(&b, h->check);
+	assert(b.len == FRAME_HEADER_BYTES && !buf_error(&b));
+}
+
+int frame_write(struct frame_writer *w, struct buf *out, uint8_t type, const void *payload,
+	size_t n, bool compress)
+{
+	struct frame_header h = {.type = type};
+	size_t start = out->len, packed = 0;
+	uint8_t *room;
+
+	if (n > UINT32_MAX - FRAME_HEADER_BYTES)
+		return -EMSGSIZE;
+	room = buf_reserve(out, FRAME_HEADER_BYTES + n);
+	if (!room)
+		return buf_error(out);
+	if (compress && n >= FRAME_COMPRESS_MIN_BYTES)
+		packed = compress_payload(w, room + FRAME_HEADER_BYTES, payload, n);
+	if (packed)
+		h.flags = FRAME_FLAG_ZSTD;
+	else if (n)
+		memcpy(room + FRAME_HEADER_BYTES, payload, n);
+	h.length = (uint32_t)(packed ? packed : n);
+	put_header(room, &h);
+	h.check = frame_check(w->xxh, w->number++, room, room + FRAME_HEADER_BYTES, h.length);
+	put_header(room, &h);
+	out->len = start + FRAME_HEADER_BYTES + h.length;
+	return 0;
+}
+
+/* --- reading --- */
+
+int frame_reader_new(struct frame_reader **ret, size_t (*max_bytes)(uint8_t type))
+{
+	struct frame_reader *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		return -ENOMEM;
+	r->max_bytes = max_bytes;
+	r->want = FRAME_PREFACE_BYTES;
+	r->zstd = ZSTD_createDCtx();
+	r->xxh = XXH3_createState();
+	if (!r->zstd || !r->xxh) {
+		frame_reader_free(r);
+		return -ENOMEM;
+	}
+	*ret = r;
+	return 0;
+}
+
+void frame_reader_free(struct frame_reader *r)
+{
+	if (!r)
+		return;
+	ZSTD_freeDCtx(r->zstd);
+	XXH3_freeState(r->xxh);
+	buf_deinit(&r->in);
+	buf_deinit(&r->raw);
+	free(r);
+}
+
+static void garbage_add(struct frame_reader *r, const uint8_t *p, size_t n)
+{
+	while (n-- && r->n_garbage < FRAME_GARBAGE_BYTES) {
+		r->garbage[r->n_garbage++] = *p ? (char)*p : '?';
+		p++;
+	}
+	r->garbage[r->n_garbage] = 0;
+	text_quote(r->text, sizeof(r->text), r->garbage);
+}
+
+static void give_back(struct buf *b)
+{
+	if (b->cap > FRAME_KEEP_BYTES)
+		buf_deinit(b);
+	else
+		buf_clear(b);
+}
+
+int frame_reader_feed(struct frame_reader *r, const void *p, size_t n)
+{
+	if (r->state == READER_GARBAGE) {
+		garbage_add(r, p, n);
+		return 0;
+	}
+	if (r->final)
+		return 0; /* nothing more is read; frame_read says why */
+	if (r->in.len - r->pos >= r->want)
+		return -ENOBUFS;
+	if (r->pos == r->in.len)
+		give_back(&r->in);
+	else if (r->pos)
+		buf_consume(&r->in, r->pos);
+	r->pos = 0;
+	put_bytes(&r->in, p, n);
+	return buf_error(&r->in);
+}
+
+/* Something else than syncd is told by its first differing byte: it may never send as much as a preface. */
+static int read_preface(struct frame_reader *r)
+{
+	const uint8_t *p = r->in.data;
+	size_t n = r->in.len;
+
+	if (n && memcmp(p, FRAME_MAGIC, n < FRAME_MAGIC_BYTES ? n : FRAME_MAGIC_BYTES) != 0) {
+		r->state = READER_GARBAGE;
+		garbage_add(r, p, n);
+		buf_deinit(&r->in);
+		return FRAME_NOT_SYNCD;
+	}
+	if (n < FRAME_PREFACE_BYTES)
+		return FRAME_MORE;
+	r->peer_min = p[FRAME_MAGIC_BYTES];
+	r->peer_max = p[FRAME_MAGIC_BYTES + 1];
+	if (r->peer_min == 0 || r->peer_min > r->peer_max)
+		return -EBADMSG;
+	if (r->peer_max < FRAME_VERSION_MIN || r->peer_min > FRAME_VERSION_MAX)
+		return FRAME_VERSION;
+	r->version = r->peer_max < FRAME_VERSION_MAX ? r->peer_max : FRAME_VERSION_MAX;
+	r->pos = FRAME_PREFACE_BYTES;
+	r->want = FRAME_HEADER_BYTES;
+	r->state = READER_FRAMES;
+	return 0;
+}
+
+/* The header at pos, all of it checked but the sum. */
+static int read_header(const struct frame_reader *r, struct frame_header *ret)
+{
+	struct cursor c = cursor_over(r->in.data + r->pos, FRAME_HEADER_BYTES);
+	size_t max;
+
+	ret->length = get_u32(&c);
+	ret->type = get_u8(&c);
+	ret->flags = get_u8(&c);
+	ret->reserved = get_u16(&c);
+	ret->check = get_u32(&c);
+	max = r->max_bytes(ret->type);
+	if (max == 0 || ret->length > max || (ret->flags & ~FRAME_FLAG_ZSTD) || ret->reserved)
+		return -EBADMSG;
+	return 0;
+}
+
+/* Exactly one zstd frame that says that it holds what the payload says. */
+static int decompress_payload(struct frame_reader *r, uint8_t type, const uint8_t *payload,
+	size_t n)
+{
+	struct cursor c = cursor_over(payload, n);
+	uint32_t length = get_u32(&c);
+	size_t left = cursor_left(&c), got;
+	uint8_t *room;
+
+	if (c.failed || length == 0 || length > r->max_bytes(type))
+		return -EBADMSG;
+	if (ZSTD_getFrameContentSize(c.p, left) != length)
+		return -EBADMSG;
+	if (ZSTD_findFrameCompressedSize(c.p, left) != left)
+		return -EBADMSG;
+	room = buf_reserve(&r->raw, length);
+	if (!room)
+		return buf_error(&r->raw);
+	got = ZSTD_decompressDCtx(r->zstd, room, length, c.p, left);
+	return got == length ? 0 : -EBADMSG;
+}
+
+static int read_frame(struct frame_reader *r, uint8_t *ret_type, const uint8_t **ret_payload,
+	size_t *ret_n)
+{
+	const uint8_t *payload;
+	struct frame_header h;
+	int e;
+
+	if (r->in.len - r->pos < FRAME_HEADER_BYTES)
+		return FRAME_MORE;
+	e = read_header(r, &h);
+	if (e < 0)
+		return e;
+	r->want = (size_t)FRAME_HEADER_BYTES + h.length;
+	if (r->in.len - r->pos < r->want)
+		return FRAME_MORE;
+	payload = r->in.data + r->pos + FRAME_HEADER_BYTES;
+	if (frame_check(r->xxh, r->number, r->in.data + r->pos, payload, h.length) != h.check)
+		return -EBADMSG;
+	if (h.flags & FRAME_FLAG_ZSTD) {
+		e = decompress_payload(r, h.type, payload, h.length);
+		if (e < 0)
+			return e;
+	}
+	r->number++;
+	r->pos += r->want;
+	r->want = FRAME_HEADER_BYTES;
+	*ret_type = h.type;
+	*ret_payload = h.flags & FRAME_FLAG_ZSTD ? r->raw.data : payload;
+	*ret_n = h.flags & FRAME_FLAG_ZSTD ? r->raw.len : h.length;
+	return 0;
+}
+
+int frame_read(struct frame_reader *r, uint8_t *ret_type, const uint8_t **ret_payload,
+	size_t *ret_n)
+{
+	int e = 0;
+
+	if (r->final)
+		return r->final;
+	give_back(&r->raw);
+	if (r->state == READER_PREFACE)
+		e = read_preface(r);
+	if (e == 0)
+		e = read_frame(r, ret_type, ret_payload, ret_n);
+	if (e != 0 && e != FRAME_MORE)
+		r->final = e;
+	return e;
+}
+
+uint8_t frame_reader_version(const struct frame_reader *r)
+{
+	return r->version;
+}
+
+void frame_reader_versions(const struct frame_reader *r, uint8_t *ret_min, uint8_t *ret_max)
+{
+	*ret_min = r->peer_min;
+	*ret_max = r->peer_max;
+}
+
+const char *frame_reader_garbage(const struct frame_reader *r)
+{
+	return r->text;
+}
