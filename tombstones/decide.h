@@ -3,6 +3,9 @@
  *
  * For one side and one path: our record and our K of that path at the moment of applying; the peer's record and its K of
  * that path, read together in one transaction of the peer's.
+ *
+ * All policies are total orders that both sides compute alike from the same two records: DECIDE_NEWEST takes what has no
+ * mtime of its own (directories, tombstones) for the oldest; DECIDE_PREFER takes members not listed for the last.
  */
 #ifndef TOMBSTONES_DECIDE_H
 #define TOMBSTONES_DECIDE_H
@@ -47,10 +50,11 @@ struct decide_result {
 	bool attributes_moved; /* mode or owner of the result differ from ours (both live) */
 	bool mtime_moved;
 	bool privileges_cleared; /* setuid/setgid did not follow the content: to be told */
+	bool same_dot;		 /* one dot names two states, a fault (a clone, a liar): both are kept; to be told */
 };
 
 void decide_result_deinit(struct decide_result *r);
-/* 0 or -ENOMEM/-EOVERFLOW. *ret is written on success only. */
+/* 0 or what merkle/version returns (no memory, limits). *ret is written on success only. Cost: O(dots × vector). */
 int decide(const struct decide_input *in, struct decide_result *ret);
 const char *decide_action_name(enum decide_action action);
 

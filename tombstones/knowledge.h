@@ -28,16 +28,18 @@ void knowledge_deinit(struct knowledge *k); /* and zero it */
 int knowledge_copy(struct knowledge *ret, const struct knowledge *from);
 /* K of that path. Valid until the knowledge changes. O(log exceptions). */
 const struct version_vector *knowledge_of(const struct knowledge *k, const char *path);
-/* An own event: raises K and every exception's vector. */
+/* An own event: raises K and the vector of every exception that knows our events before it; one that does not (a forgotten
+ * path) must not come to imply them: its record may have been our own, and "seen here, since gone" would delete it at
+ * peers. On failure k is to be thrown away. */
 int knowledge_event(struct knowledge *k, struct version_dot dot, const struct version_lineage *l);
-/* Forget one path: its vector becomes empty (its record was dropped without a decision). -ENOSPC at the limit. */
+/* Forget one path: its vector becomes empty (its record was dropped without a decision). -ENOSPC at a limit. */
 int knowledge_forget(struct knowledge *k, const char *path);
 
 /*
  * K := K joined with the peer's, for every path but the skipped ones, which keep the vector they had (learn() of the
- * model). `skipped` need not be sorted. own_inc/own_counter: the receiver's open incarnation (0: none): all own events stay
- * known in every exception. Exceptions that are no longer below K vanish.
- * KNOWLEDGE_FULL: more than the maximum would remain: nothing was changed.
+ * model). `skipped` need not be sorted; doubles are fine. own: the receiver's open incarnation and its counter ({0,0}:
+ * none): all own events stay known in every exception, but for forgotten paths. Exceptions that are no longer below K
+ * vanish. KNOWLEDGE_FULL: more exceptions, or more bytes, than the maximum would remain: nothing was changed.
  */
 enum knowledge_outcome { KNOWLEDGE_FULL = 1 };
 int knowledge_learn(struct knowledge *me, const struct knowledge *peer, const char *const *skipped, size_t n_skipped,
@@ -45,6 +47,7 @@ int knowledge_learn(struct knowledge *me, const struct knowledge *peer, const ch
 
 bool knowledge_equal(const struct knowledge *a, const struct knowledge *b);
 void knowledge_put(struct buf *b, const struct knowledge *k);
-void knowledge_get(struct cursor *c, struct knowledge *ret); /* enforces order and limits */
+/* Enforces order, valid paths and limits; ret must be empty, and is deinit-able either way. */
+void knowledge_get(struct cursor *c, struct knowledge *ret);
 
 #endif

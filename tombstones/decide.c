@@ -1,0 +1,452 @@
+/*
+ * tombstones/decide.c — see tombstones/decide.h and the table in DESIGN §3.
+ *
+ * Invariants:
+ *  - The result depends on the two records, the two knowledges and the lineage only; both sides, given the same, pick
+ *    the same winner.
+ *  - A result's vv is the join of both, so whoever holds it is past both versions.
+ *  - Nothing live is deleted, or replaced without being put aside, unless the peer has seen the events that wrote it.
+ *  - tests/unit/tombstones/model/ holds the same table as a Python program; both are compared on random cases.
+ */
+#include "tombstones/decide.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+
+#define PRIVILEGES 06000 /* setuid, setgid */
+
+/* Which record a register's value is taken from. BOTH: the values are equal, the dots are merged. */
+enum pick { PICK_OURS, PICK_THEIRS, PICK_BOTH };
+
+void decide_result_deinit(struct decide_result *r)
+{
+	record_deinit(&r->record);
+	*r = (struct decide_result){0};
+}
+
+const char *decide_action_name(enum decide_action action)
+{
+	static const char *const names[] = {
+		[DECIDE_NONE] = "none",
+		[DECIDE_TAKE] = "take",
+		[DECIDE_MERGE] = "merge",
+		[DECIDE_ASIDE] = "aside",
+		[DECIDE_DELETE] = "delete",
+		[DECIDE_DROP] = "drop",
+		[DECIDE_WAIT] = "wait",
+	};
+
+	assert((size_t)action < ARRAY_SIZE(names));
+	return names[action];
+}
+
+/* --- who has seen what --- */
+
+static bool seen(const struct version_dots *dots, const struct version_vector *vv, const struct version_vector *k,
+	const struct version_lineage *l)
+{
+	for (size_t i = 0; i < dots->n; i++)
+		if (!version_vector_has(k, dots->v[i], l) && !(vv && version_vector_has(vv, dots->v[i], l)))
+			return false;
+	return true;
+}
+
+static bool they_saw(const struct decide_input *in, const struct version_dots *ours)
+{
+	return seen(ours, &in->theirs->vv, in->their_k, in->lineage);
+}
+
+static bool we_saw(const struct decide_input *in, const struct version_dots *theirs)
+{
+	return seen(theirs, &in->ours->vv, in->our_k, in->lineage);
+}
+
+static bool intersect(const struct version_dots *a, const struct version_dots *b)
+{
+	for (size_t i = 0; i < a->n; i++)
+		if (version_dots_contain(b, a->v[i]))
+			return true;
+	return false;
+}
+
+static int add_unless(struct version_dots *ret, const struct version_dots *from, const struct version_dots *both,
+	const struct version_vector *vv, const struct version_lineage *l)
+{
+	for (size_t i = 0; i < from->n; i++) {
+		int r;
+
+		if (version_vector_has(vv, from->v[i], l) && !version_dots_contain(both, from->v[i]))
+			continue;
+		r = version_dots_add(ret, from->v[i]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* (o∩t) ∪ (o not in t.vv) ∪ (t not in o.vv), or the union where that is empty: a dot that one side knows and no longer
+ * names was written over there. Replaces *ret. */
+static int merge_dots(const struct decide_input *in, const struct version_dots *o, const struct version_dots *t,
+	struct version_dots *ret)
+{
+	struct version_dots merged = {0};
+	int r;
+
+	r = add_unless(&merged, o, t, &in->theirs->vv, in->lineage);
+	if (r >= 0)
+		r = add_unless(&merged, t, o, &in->ours->vv, in->lineage);
+	if (r >= 0 && !merged.n) {
+		r = version_dots_unite(&merged, o);
+		if (r >= 0)
+			r = version_dots_unite(&merged, t);
+	}
+	if (r < 0) {
+		version_dots_deinit(&merged);
+		return r;
+	}
+	version_dots_deinit(ret);
+	*ret = merged;
+	return 0;
+}
+
+/* --- the order among versions that know nothing of each other --- */
+
+static int compare_i64(int64_t a, int64_t b)
+{
+	return (a > b) - (a < b);
+}
+
+static int compare_u64(uint64_t a, uint64_t b)
+{
+	return (a > b) - (a < b);
+}
+
+/* A directory's mtime is a hint that differs between replicas, and would order them differently. */
+static int64_t age_key(const struct record *r)
+{
+	return r->live && r->kind != RECORD_DIRECTORY ? r->mtime_ns : INT64_MIN;
+}
+
+static size_t preference(const struct decide_input *in, const struct record *r)
+{
+	const struct version_incarnation *i =
+		in->lineage ? version_lineage_find(in->lineage, version_dots_order(&r->dots).inc) : NULL;
+	size_t rank = 0;
+
+	while (rank < in->policy->n_prefer && !(i && in->policy->prefer[rank] == i->replica))
+		rank++;
+	return rank;
+}
+
+/* Only decides where two states bear the same dots, which is a fault. */
+static int compare_state(const struct record *a, const struct record *b)
+{
+	int c = (int)a->live - (int)b->live;
+
+	if (!c)
+		c = (int)a->kind - (int)b->kind;
+	if (!c)
+		c = hash_compare(&a->content.root, &b->content.root);
+	if (!c)
+		c = compare_u64(a->content.size, b->content.size);
+	if (!c)
+		c = (int)a->content.chunk_bits - (int)b->content.chunk_bits;
+	if (!c)
+		c = (int)a->content.height - (int)b->content.height;
+	if (!c)
+		c = strcmp(a->target ? a->target : "", b->target ? b->target : "");
+	return c;
+}
+
+static bool ours_wins(const struct decide_input *in)
+{
+	const struct record *o = in->ours, *t = in->theirs;
+	int c = 0;
+
+	if (in->policy && in->policy->kind == DECIDE_NEWEST)
+		c = compare_i64(age_key(o), age_key(t));
+	else if (in->policy && in->policy->kind == DECIDE_PREFER)
+		c = compare_u64(preference(in, t), preference(in, o)); /* a smaller rank wins */
+	if (!c)
+		c = version_order_compare(version_dots_order(&o->dots), version_dots_order(&t->dots));
+	if (!c)
+		c = compare_state(o, t);
+	return c > 0;
+}
+
+/* --- registers --- */
+
+/* The causally newer, else the order over dots, else the larger value. value: <0, 0, >0 as ours is to theirs. */
+static enum pick register_pick(const struct decide_input *in, const struct version_dots *o, const struct version_dots *t,
+	int value)
+{
+	bool theirs_knows, ours_knows;
+	int c;
+
+	if (!value)
+		return PICK_BOTH;
+	theirs_knows = they_saw(in, o);
+	ours_knows = we_saw(in, t);
+	if (theirs_knows != ours_knows)
+		return theirs_knows ? PICK_THEIRS : PICK_OURS;
+	c = version_order_compare(version_dots_order(o), version_dots_order(t));
+	if (!c)
+		c = value;
+	return c > 0 ? PICK_OURS : PICK_THEIRS;
+}
+
+static int compare_attributes(const struct record *a, const struct record *b)
+{
+	int c = compare_u64(a->mode, b->mode);
+
+	if (!c)
+		c = compare_u64(a->uid, b->uid);
+	if (!c)
+		c = compare_u64(a->gid, b->gid);
+	return c;
+}
+
+/* res is a copy of `state`, which is ours or theirs; both are live and of one kind. */
+static int settle_attributes(const struct decide_input *in, const struct record *state, struct decide_result *res)
+{
+	const struct record *o = in->ours, *t = in->theirs, *from;
+	enum pick pick = register_pick(in, &o->adots, &t->adots, compare_attributes(o, t));
+
+	if (pick == PICK_BOTH)
+		return merge_dots(in, &o->adots, &t->adots, &res->record.adots);
+	from = pick == PICK_OURS ? o : t;
+	res->record.mode = from->mode;
+	res->record.uid = from->uid;
+	res->record.gid = from->gid;
+	/* Given to other content, by someone who had not seen this one: it must not run with those rights. */
+	if (from != state && (from->mode & PRIVILEGES) && !record_same_state(o, t)) {
+		res->record.mode &= (uint16_t)~PRIVILEGES;
+		res->privileges_cleared = true;
+	}
+	return version_dots_copy(&res->record.adots, &from->adots);
+}
+
+/* Both have the same state. */
+static int settle_mtime(const struct decide_input *in, struct decide_result *res)
+{
+	const struct record *o = in->ours, *t = in->theirs, *from;
+	enum pick pick;
+
+	if (o->kind == RECORD_DIRECTORY) {
+		res->record.mtime_ns = o->mtime_ns;
+		return 0;
+	}
+	pick = register_pick(in, &o->mdots, &t->mdots, compare_i64(o->mtime_ns, t->mtime_ns));
+	if (pick == PICK_BOTH)
+		return merge_dots(in, &o->mdots, &t->mdots, &res->record.mdots);
+	from = pick == PICK_OURS ? o : t;
+	res->record.mtime_ns = from->mtime_ns;
+	return version_dots_copy(&res->record.mdots, &from->mdots);
+}
+
+/* The record that follows from both: this state, vv joined, attributes and mtime by their own registers where the states
+ * leave it to them. */
+static int make(const struct decide_input *in, const struct record *state, struct decide_result *res)
+{
+	const struct record *o = in->ours, *t = in->theirs;
+	bool both_live = o->live && t->live;
+	int r;
+
+	r = record_copy(&res->record, state);
+	if (r >= 0)
+		r = version_vector_join(&res->record.vv, state == o ? &t->vv : &o->vv, in->lineage);
+	if (r >= 0 && both_live && o->kind == t->kind)
+		r = settle_attributes(in, state, res);
+	if (r >= 0 && both_live && record_same_state(o, t))
+		r = settle_mtime(in, res);
+	if (r < 0)
+		return r;
+	res->attributes_moved = both_live && !record_same_attributes(&res->record, o);
+	res->mtime_moved = both_live && res->record.kind != RECORD_DIRECTORY && res->record.mtime_ns != o->mtime_ns;
+	return 0;
+}
+
+/* --- the rows of the table --- */
+
+static int finish(struct decide_result *res, enum decide_action action)
+{
+	bool same_dot = res->same_dot;
+
+	if (action != DECIDE_TAKE && action != DECIDE_MERGE && action != DECIDE_ASIDE) {
+		decide_result_deinit(res);
+		res->same_dot = same_dot;
+	}
+	res->action = action;
+	return 0;
+}
+
+/* Our state stays; is there anything to write down? */
+static int ours_stays(const struct decide_input *in, struct decide_result *res)
+{
+	int r = make(in, in->ours, res);
+
+	if (r < 0)
+		return r;
+	return finish(res, record_equal(&res->record, in->ours) ? DECIDE_NONE : DECIDE_MERGE);
+}
+
+static int ours_absent(const struct decide_input *in, struct decide_result *res)
+{
+	int r;
+
+	if (seen(&in->theirs->dots, NULL, in->our_k, in->lineage))
+		return finish(res, DECIDE_NONE);
+	r = record_copy(&res->record, in->theirs);
+	if (r < 0)
+		return r;
+	return finish(res, DECIDE_TAKE);
+}
+
+static int theirs_absent(const struct decide_input *in, struct decide_result *res)
+{
+	if (!seen(&in->ours->dots, NULL, in->their_k, in->lineage))
+		return finish(res, DECIDE_NONE);
+	if (in->ours->live)
+		return finish(res, DECIDE_DELETE);
+	return finish(res, version_vector_leq(&in->ours->vv, in->our_k, in->lineage) ? DECIDE_DROP : DECIDE_NONE);
+}
+
+/* One state, reached twice. */
+static int same_state(const struct decide_input *in, struct decide_result *res)
+{
+	int r = make(in, in->ours, res);
+
+	if (r >= 0)
+		r = merge_dots(in, &in->ours->dots, &in->theirs->dots, &res->record.dots);
+	if (r >= 0)
+		r = version_dots_unite(&res->record.lost, &in->theirs->lost);
+	if (r < 0)
+		return r;
+	return finish(res, DECIDE_MERGE);
+}
+
+/* Each side's state was seen, and is no longer what stands, at the other. */
+static int both_saw(const struct decide_input *in, struct decide_result *res)
+{
+	const struct record *o = in->ours, *t = in->theirs;
+	bool ours_lost = version_dots_subset(&o->dots, &t->lost);
+	bool theirs_lost = version_dots_subset(&t->dots, &o->lost);
+	int r;
+
+	if (ours_lost && theirs_lost) { /* two resolutions of one conflict */
+		bool ours = ours_wins(in);
+
+		r = make(in, ours ? o : t, res);
+		if (r >= 0)
+			r = version_dots_unite(&res->record.lost, ours ? &t->lost : &o->lost);
+		if (r < 0)
+			return r;
+		return finish(res, ours ? DECIDE_MERGE : DECIDE_TAKE);
+	}
+	if (ours_lost)
+		return ours_stays(in, res);
+	if (theirs_lost) {
+		r = make(in, t, res);
+		if (r < 0)
+			return r;
+		return finish(res, DECIDE_TAKE);
+	}
+	return finish(res, o->live ? DECIDE_DELETE : DECIDE_NONE);
+}
+
+/* The loser's side puts its own aside, the winner's side waits for that. */
+static int conflict(const struct decide_input *in, struct decide_result *res)
+{
+	int r;
+
+	if (ours_wins(in) && !in->taker_loses)
+		return finish(res, DECIDE_WAIT);
+	r = make(in, in->theirs, res);
+	for (size_t i = 0; r >= 0 && i < in->ours->dots.n; i++)
+		if (!res->same_dot || !version_dots_contain(&in->theirs->dots, in->ours->dots.v[i]))
+			r = version_dots_add(&res->record.lost, in->ours->dots.v[i]);
+	if (r >= 0)
+		r = version_dots_unite(&res->record.lost, &in->ours->lost);
+	if (r < 0)
+		return r;
+	return finish(res, DECIDE_ASIDE);
+}
+
+static int neither_saw(const struct decide_input *in, struct decide_result *res)
+{
+	int r;
+
+	if (in->ours->live && in->theirs->live)
+		return conflict(in, res);
+	r = make(in, in->ours->live ? in->ours : in->theirs, res); /* a modification beats a deletion */
+	if (r < 0)
+		return r;
+	return finish(res, in->ours->live ? DECIDE_MERGE : DECIDE_TAKE);
+}
+
+/* Nothing new in theirs but, perhaps, its attributes. */
+static int only_we_saw(const struct decide_input *in, struct decide_result *res)
+{
+	int r;
+
+	if (!in->ours->live || !in->theirs->live)
+		return finish(res, DECIDE_NONE);
+	r = make(in, in->ours, res);
+	if (r < 0)
+		return r;
+	if (!res->attributes_moved)
+		return finish(res, DECIDE_NONE);
+	return finish(res, DECIDE_MERGE);
+}
+
+static int decide_both(const struct decide_input *in, struct decide_result *res)
+{
+	const struct record *o = in->ours, *t = in->theirs;
+	bool theirs_knows, ours_knows;
+	int r;
+
+	if (record_equal(o, t))
+		return finish(res, DECIDE_NONE);
+	if (record_same_state(o, t))
+		return same_state(in, res);
+	if (intersect(&o->dots, &t->dots)) { /* "seen" says nothing about a name that two things bear */
+		res->same_dot = true;
+		return neither_saw(in, res);
+	}
+	theirs_knows = they_saw(in, &o->dots);
+	ours_knows = we_saw(in, &t->dots);
+	if (theirs_knows && ours_knows)
+		return both_saw(in, res);
+	if (ours_knows)
+		return only_we_saw(in, res);
+	if (!theirs_knows)
+		return neither_saw(in, res);
+	r = make(in, t, res);
+	if (r < 0)
+		return r;
+	return finish(res, DECIDE_TAKE);
+}
+
+int decide(const struct decide_input *in, struct decide_result *ret)
+{
+	struct decide_result res = {0};
+	int r;
+
+	if (!in->ours && !in->theirs)
+		r = finish(&res, DECIDE_NONE);
+	else if (!in->ours)
+		r = ours_absent(in, &res);
+	else if (!in->theirs)
+		r = theirs_absent(in, &res);
+	else
+		r = decide_both(in, &res);
+	if (r < 0) {
+		decide_result_deinit(&res);
+		return r;
+	}
+	*ret = res;
+	return 0;
+}
