@@ -31,7 +31,7 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DSYNCD_VERSION='"$
 base := buf clock error file log random
 merkle := chunk_tree chunker diff hash ignore index path record scan store tree version
 tombstones := conflict decide knowledge members observe purge replica trash
-transfer := apply fetch frame message serve session stage transport
+transfer := apply compare fetch frame message serve session stage transport
 syncd := cmd_conflicts cmd_reconcile cmd_serve cmd_status cmd_trash config control endpoint exit_codes folder link \
 	schedule ui watch
 programs := syncd syncctl syncd-ssh

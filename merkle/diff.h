@@ -34,6 +34,9 @@ struct diff_entry {
 	uint64_t hash;	    /* XXH3 of the 32-byte hash, seeded */
 };
 
+/* The separator of a path. */
+uint64_t diff_separator(const struct path_key *key, uint64_t seed);
+
 /*
  * Answer one ask. Appends at most DIFF_ENTRIES_MAX entries to *ret (heap array, caller frees). If the range holds more,
  * the answer covers its END only: *ret_cut is true and *ret_from is the key it is complete from. O(entries in the range).

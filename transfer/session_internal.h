@@ -1,0 +1,283 @@
+/*
+ * transfer/session_internal.h — what the session's parts share: session.c (handshake, rounds, dispatch), compare.c
+ * (walking, rows), fetch.c (offers to applied batches), serve.c (content for the peer). Nobody else includes it.
+ */
+#ifndef TRANSFER_SESSION_INTERNAL_H
+#define TRANSFER_SESSION_INTERNAL_H
+
+#include "transfer/frame.h"
+#include "transfer/session.h"
+#include "transfer/stage.h"
+
+#define ASKS_MAX 32 /* ranges asked for and not answered */
+
+/* A vector shared by the offers of one message. */
+struct shared_vector {
+	unsigned refs;
+	struct version_vector v;
+};
+
+/* The tree walk of one content, level by level. */
+struct node_walk {
+	uint8_t level;			    /* of the entries below */
+	struct chunk_tree_entry *entries;   /* of this level, in order; owned */
+	size_t n;
+	struct chunk_tree_entry **children; /* of each entry once its node is here; owned */
+	size_t *n_children;
+	size_t asked;			    /* entries before it were looked up or asked for */
+	size_t unresolved;		    /* of `entries` */
+};
+
+/* One path that differs: what the peer has, and what became of it here. */
+struct offer {
+	char *path;
+	bool absent; /* the peer has nothing there */
+	struct record theirs;
+	struct shared_vector *k; /* the peer's K of this path */
+	bool deferred_once;	 /* comes from the deferred list: do not defer again */
+	/* planning */
+	enum decide_action action;
+	bool deletes; /* would remove something live here */
+	bool defer;   /* is to wait until all else of the round is dealt with */
+	bool fetch_tree;
+	int error;
+	struct stage *stage;
+	bool staged; /* content complete and finished in staging */
+	/* fetching */
+	struct node_walk *walk;
+	size_t next_missing; /* chunks before it were asked for */
+	size_t unwritten;    /* missing chunks not yet written */
+	unsigned refs;	     /* outstanding requests and ops */
+	bool open;	     /* still being fetched (counts in the batch's pending) */
+	bool failed;
+	struct batch *batch;
+	struct offer *next_fetch; /* list of offers with something to ask for */
+	/* result */
+	enum apply_result result;
+	bool conflict, privileges_cleared;
+};
+
+enum batch_state { BATCH_FILLING, BATCH_PLANNING, BATCH_FETCHING, BATCH_APPLYING };
+
+struct batch {
+	enum batch_state state;
+	struct offer **v;
+	size_t n, cap;
+	size_t pending;	  /* offers still being fetched */
+	struct batch *next;
+};
+
+/* A request for content that was sent. */
+struct fetch_request {
+	uint32_t id;
+	struct offer *offer;
+	size_t first, n; /* its missing chunks: stage_missing()[first … first + n) */
+	size_t done;	 /* ranges received whole */
+	uint64_t bytes;	 /* asked for */
+	uint8_t *chunk;	 /* the range being received; owned */
+	uint32_t at;	 /* bytes of it */
+	struct fetch_request *next;
+};
+
+struct nodes_request {
+	uint32_t id;
+	struct offer *offer;
+	size_t n;
+	size_t *slots; /* positions in the walk; owned */
+	struct nodes_request *next;
+};
+
+/* Something to do to a stage, on the plan lane. */
+struct stage_op {
+	struct offer *offer;
+	struct chunk_tree_entry *entries; /* CHUNKS: owned; NULL: a WRITE */
+	size_t n_entries;
+	uint32_t chunk;	  /* WRITE */
+	uint8_t *bytes;	  /* owned */
+	size_t n;
+	int result;
+	struct stage_op *next;
+};
+
+/* The peer's request, waiting to be read. */
+struct serve_request {
+	struct message_request request;
+	struct serve_request *next;
+};
+
+enum job_type { JOB_JOIN, JOB_RENEW, JOB_LINEAGE, JOB_LEARN, JOB_PLAN, JOB_STAGE, JOB_APPLY, JOB_READ };
+
+struct session_job {
+	enum job_type type;
+	enum session_lane lane;
+	struct session *session;
+	struct session_job *next;
+	int error;
+	/* JOIN */
+	uint64_t folder_id;
+	enum hash_algorithm algorithm;
+	/* LINEAGE */
+	union message lineage;
+	/* LEARN */
+	struct knowledge peer_knowledge;
+	bool learn; /* join it (else only the members' table is brought up to date) */
+	char **skipped;
+	size_t n_skipped;
+	bool full;
+	/* PLAN, APPLY */
+	struct batch *batch;
+	/* STAGE */
+	struct stage_op *ops;
+	/* READ */
+	struct serve_request *request;
+	struct buf data; /* the ranges' bytes, one after the other */
+	uint8_t gone;	 /* enum message_gone_reason, 0: data is whole */
+};
+
+struct ask {
+	bool used;
+	uint32_t id;
+	struct diff_range range;
+};
+
+/* A PAIR or ROWS that waits for lineage or for room in the backlog. */
+struct pending_rows {
+	uint8_t type;
+	union message m;
+	struct pending_rows *next;
+};
+
+struct session {
+	struct session_options options;
+	struct replica *replica; /* NULL until attached */
+	const struct ignore *ignore;
+	enum session_state state;
+
+	struct frame_reader *reader;
+	struct frame_writer *writer;
+	struct buf out;
+	int64_t now_ns, last_in_ns, last_out_ns;
+	uint64_t bytes_in, bytes_out, content_in, content_out;
+
+	/* handshake */
+	bool opened, greet_sent, greeted, ready, finishing, bye_sent;
+	uint64_t nonce, peer_nonce, seed;
+	uint64_t peer_replica, peer_folder_id;
+	bool peer_joined;
+	enum hash_algorithm peer_algorithm;
+	bool renewing;	  /* a clone: one of us takes a new id */
+	bool joining;	  /* JOB_JOIN is under way */
+	bool peer_sends, peer_takes;
+	bool policy_differs, ignore_differs;
+	char *peer_name, *peer_version;
+
+	/* lineage */
+	size_t lineage_sent;	  /* entries of ours that the peer was sent or has */
+	bool lineage_wanted;	  /* the digests differed: the peer's last LINEAGE is awaited */
+	bool lineage_last;	  /* it came (maybe before we knew that it is wanted) */
+	unsigned lineage_jobs;	  /* queued */
+
+	/* round */
+	uint32_t round;
+	bool hello_sent, hello_received, compared, equal, walked, walk_sent, walk_received;
+	bool deferred_flushed, learning, learned, done_sent, done_received;
+	bool local_changed, progress;
+	struct hash root, peer_root;	   /* of HELLO */
+	struct hash done_root, peer_done_root;
+	struct hash last_root, last_peer_root; /* at the end of the round before */
+	uint64_t lineage_digest, peer_lineage_digest;
+	uint64_t live;
+	struct knowledge peer_knowledge;
+	bool peer_has_knowledge;
+	bool in_sync, stuck;
+	uint64_t peer_skipped, peer_held;
+
+	/* walking */
+	struct diff *diff;
+	struct ask asks[ASKS_MAX];
+	uint32_t next_id;
+	size_t asks_out, pairs_out;
+	struct pending_rows *rows_head, **rows_tail;
+
+	/* taking */
+	struct batch *batches; /* in order; the last may be filling */
+	size_t n_batches, backlog, pending;
+	struct offer **deferred;
+	size_t n_deferred, cap_deferred;
+	bool deferred_overflow; /* more than the budget: forgotten, the round joins nothing */
+	uint64_t deferred_deletes;
+	struct offer *fetch_head, **fetch_tail;
+	struct fetch_request *fetches;
+	struct nodes_request *nodes_out;
+	struct stage_op *ops_head, **ops_tail;
+	uint64_t window; /* bytes asked for and not yet written */
+	char **skipped;
+	size_t n_skipped, cap_skipped;
+	bool skipped_overflow;
+	uint64_t skipped_count, held_count;
+	uint64_t applied, conflicts;
+
+	/* serving */
+	struct serve_request *serve_head, **serve_tail;
+	size_t serve_n;
+
+	/* jobs */
+	struct session_job *queue[SESSION_LANES], **queue_tail[SESSION_LANES];
+	bool lane_busy[SESSION_LANES];
+
+	/* the end */
+	bool failed;
+	int error;
+	uint16_t code;
+	char text[MESSAGE_TEXT_BYTES_MAX];
+};
+
+/* session.c */
+int session_send(struct session *s, uint8_t type, const union message *m);
+int session_send_lineage(struct session *s, bool last);
+int session_step(struct session *s);
+struct session_job *session_job_new(struct session *s, enum job_type type, enum session_lane lane);
+void session_job_queue(struct session *s, struct session_job *job);
+bool session_we_send(const struct session *s);
+bool session_we_take(const struct session *s);
+/* The peer broke the protocol: -EBADMSG with a reason for people. */
+int session_protocol_error(struct session *s, const char *why);
+
+/* compare.c */
+int compare_begin(struct session *s);
+int compare_pump(struct session *s); /* asks, and rows that can be dealt with now */
+int compare_ask(struct session *s, const struct message_ask *m);
+int compare_entries(struct session *s, const struct message_entries *m);
+int compare_rows(struct session *s, uint8_t type, union message *m); /* takes the message over */
+bool compare_idle(const struct session *s);
+void compare_reset(struct session *s);
+
+/* fetch.c */
+int fetch_offer(struct session *s, const char *path, struct record *theirs, struct shared_vector *k); /* theirs is moved; NULL: absent */
+int fetch_pump(struct session *s);
+int fetch_flush_deferred(struct session *s);
+bool fetch_idle(const struct session *s);
+int fetch_nodes(struct session *s, const struct message_nodes *m);
+int fetch_data(struct session *s, const struct message_data *m);
+int fetch_gone(struct session *s, const struct message_gone *m);
+void fetch_run_plan(struct session_job *job);
+void fetch_run_stage(struct session_job *job);
+void fetch_run_apply(struct session_job *job);
+int fetch_done_plan(struct session *s, struct session_job *job);
+int fetch_done_stage(struct session *s, struct session_job *job);
+int fetch_done_apply(struct session *s, struct session_job *job);
+void fetch_reset(struct session *s);
+int fetch_skip(struct session *s, const char *path);
+struct shared_vector *shared_vector_new(const struct version_vector *v);
+void shared_vector_unref(struct shared_vector *k);
+void batch_free(struct session *s, struct batch *b);
+
+/* serve.c */
+int serve_fetch(struct session *s, struct message_fetch *m); /* takes the requests over */
+int serve_nodes(struct session *s, const struct message_nodes_ask *m);
+int serve_pump(struct session *s);
+void serve_run_read(struct session_job *job);
+int serve_done_read(struct session *s, struct session_job *job);
+void serve_reset(struct session *s);
+
+#endif
