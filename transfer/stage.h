@@ -2,11 +2,14 @@
  * transfer/stage.h — build one file's content in `.syncd/staging`, from what is here and from chunks that a peer sends.
  *
  * Made by a plan, then fed chunks; every byte that goes in is hashed against the chunk tree whose root was announced (P8).
- * Not thread-safe: one job at a time works on a stage.
+ * Not thread-safe: one job at a time works on a stage; any thread may, in turn. No read transaction is open between calls.
+ * Memory: O(chunks) between calls, and CHUNK_BYTES_MAX within stage_chunks. One descriptor until stage_finish. The object
+ * is 0600. After a negative errno (a full disk: -ENOSPC, -EDQUOT) only stage_free is left to call, but that stage_write may
+ * be repeated.
  *
  *   stage_begin      looks for the content here: files of equal content (index_by_content) are cloned or copied and verified
  *   stage_chunks     (else) takes the list of chunks; those found in the old version of the path are copied and verified, zero
- *                    chunks become holes, the rest is `missing`
+ *                    chunks become holes, the rest is `missing` (a chunk that occurs more than once only at its first place)
  *   stage_write      one missing chunk's bytes: hash checked, written
  *   stage_finish     all there: truncates to size; the object stays in staging under stage_name()
  */
@@ -30,22 +33,29 @@ enum stage_outcome {
 };
 
 /* path: where the content is to go (its present file, if any, is the old version). STAGE_COMPLETE: a local file of equal
- * content was used, stage_finish is all that is left. */
+ * content was used, or it is empty: stage_finish is all that is left. -EBADMSG: no content that a file can have; -EINVAL:
+ * no path. *ret is set also with STAGE_COMPLETE. O(size) if a local file of equal content is there. */
 int stage_begin(struct stage **ret, struct replica *r, const char *path, const struct content *content);
 void stage_free(struct stage *s); /* removes the staged object unless it was taken (stage_taken) */
 
-/* entries: the level-0 entries of the whole file, in order (for height 0: the one chunk). Checked: their lengths add up to the
- * size and no longer than CHUNK_BYTES_MAX, and their tree has the announced root (-EBADMSG).
- * STAGE_COMPLETE: nothing is missing. O(size of the old version) where it must be re-cut, else O(chunks). */
+/* entries: the level-0 entries of the whole file, in order (for height 0: the one chunk). Checked (-EBADMSG): their lengths add
+ * up to the size, each is one that the chunker makes, zero ones hash like zeros, and their tree has the announced root.
+ * Once per stage. STAGE_COMPLETE: nothing is missing. O(size of the old version, at most 16 times the new one's and 64 MiB)
+ * where it must be re-cut, else O(chunks found). A file of one chunk has no use for its old version. The old version is read as it is now: what does not hash to what is looked
+ * for is not there. */
 int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n);
 /* The missing chunks in ascending order; valid until stage_free. */
 const struct stage_missing *stage_missing(const struct stage *s, size_t *ret_n);
-/* STAGE_MISMATCH; STAGE_COMPLETE when it was the last. A chunk that is not missing (any more) is -EINVAL. */
+/* STAGE_MISMATCH; STAGE_COMPLETE when it was the last. A chunk that is not missing (any more) is -EINVAL. -EBADMSG: the bytes
+ * are as announced, but zeros that were not announced as such: no file has this tree. */
 int stage_write(struct stage *s, uint32_t chunk, const void *bytes, size_t n);
+/* -EINVAL: something is missing; -ESTALE: the object was removed from staging meanwhile. Closes the descriptor; nothing is
+ * fsynced here. */
 int stage_finish(struct stage *s);
 
 const char *stage_name(const struct stage *s); /* in store_staging() */
-/* The chunk tree's nodes (height > 0), for the index; owned by the stage. */
+/* The chunk tree's nodes (height > 0), children before parents, for the index; owned by the stage. Complete after
+ * STAGE_COMPLETE of stage_begin, or after stage_chunks. */
 const struct chunk_tree_node *stage_nodes(const struct stage *s, size_t *ret_n);
 void stage_taken(struct stage *s); /* the object is not in staging any more */
 

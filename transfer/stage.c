@@ -1,0 +1,776 @@
+/*
+ * transfer/stage.c — see transfer/stage.h.
+ *
+ * Invariants: nothing is written to the object but bytes that hash to the chunk they are written for (or a whole copy, which
+ * is hashed as it lies there before it counts). The object has its full length before the first chunk is written and was all
+ * hole then; so zeros need not be written anywhere. `order` holds the chunks by hash, equal ones by number: chunks of one hash
+ * are one group, become present together, and the group's first stands in `missing`. left = groups not present.
+ */
+#include "transfer/stage.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/random.h"
+
+#define STAGE_NAME_BYTES 16
+#define STAGE_SOURCES_MAX 4	       /* files of equal content that are tried */
+#define STAGE_HOLE_BYTES 4096	       /* zeros are left out in aligned units of this */
+#define STAGE_RECUT_FACTOR 16	       /* an old version is read no further than this × the new size … */
+#define STAGE_RECUT_BYTES (64u << 20)  /* … and this */
+
+struct stage_chunk {
+	struct hash hash;
+	uint64_t offset;
+	uint32_t length;
+	bool zero;
+	bool present;
+	bool again; /* not the first of its group */
+};
+
+struct stage {
+	struct replica *replica; /* not owned */
+	struct store *store;	 /* the replica's */
+	char *path;
+	struct content content;
+	char name[STAGE_NAME_BYTES + 1];
+	int fd;	      /* the object; -1 after stage_finish */
+	bool linked;  /* the object is in staging under `name` */
+	bool whole;   /* complete by a local copy */
+	struct chunk_tree_node *nodes;
+	size_t n_nodes, cap_nodes;
+	struct stage_chunk *chunks; /* in file order; NULL before stage_chunks */
+	uint32_t *order;	    /* numbers of chunks by (hash, number) */
+	size_t n_chunks;
+	size_t left;
+	struct stage_missing *missing;
+	size_t n_missing;
+};
+
+DEFINE_CLEANUP(struct stage *, stage_free)
+DEFINE_CLEANUP(struct index_txn *, index_abort)
+DEFINE_CLEANUP(struct hash_state *, hash_state_free)
+DEFINE_CLEANUP(struct chunk_tree_builder *, chunk_tree_builder_free)
+
+static enum hash_algorithm algorithm(const struct stage *s)
+{
+	return store_algorithm(s->store);
+}
+
+/* --- the object --- */
+
+static int create_object(struct stage *s)
+{
+	int r;
+
+	do {
+		snprintf(s->name, sizeof(s->name), "%016llx", (unsigned long long)random_id());
+		r = file_create(store_staging(s->store), s->name, 0600, &s->fd);
+	} while (r == FILE_EXISTS);
+	if (r > 0)
+		return -EACCES; /* our own directory is not ours any more */
+	if (r == 0)
+		s->linked = true;
+	return r;
+}
+
+static bool all_zero(const uint8_t *p, size_t n)
+{
+	return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
+}
+
+/* Bytes up to the next multiple of STAGE_HOLE_BYTES of the file, at most n. */
+static size_t unit_at(uint64_t offset, size_t n)
+{
+	size_t unit = STAGE_HOLE_BYTES - offset % STAGE_HOLE_BYTES;
+
+	return unit < n ? unit : n;
+}
+
+/* Write but for zeros, into what is a hole. */
+static int write_sparse(int fd, const uint8_t *p, size_t n, uint64_t offset)
+{
+	size_t from = 0, at = 0;
+	int r;
+
+	while (at < n) {
+		size_t unit = unit_at(offset + at, n - at);
+
+		if (all_zero(p + at, unit)) {
+			r = at > from ? file_write(fd, p + from, at - from, offset + from) : 0;
+			if (r < 0)
+				return r;
+			from = at + unit;
+		}
+		at += unit;
+	}
+	return n > from ? file_write(fd, p + from, n - from, offset + from) : 0;
+}
+
+static int keep_node(const struct hash *hash, uint8_t level, const void *payload, size_t n,
+	void *data)
+{
+	struct stage *s = data;
+	struct chunk_tree_node *node;
+	int r;
+
+	r = array_reserve(&s->nodes, &s->cap_nodes, s->n_nodes + 1, sizeof(*s->nodes));
+	if (r < 0)
+		return r;
+	node = &s->nodes[s->n_nodes];
+	*node = (struct chunk_tree_node){.hash = *hash, .level = level, .n = (uint32_t)n};
+	node->payload = malloc(n ? n : 1);
+	if (!node->payload)
+		return -ENOMEM;
+	memcpy(node->payload, payload, n);
+	s->n_nodes++;
+	return 0;
+}
+
+static void drop_nodes(struct stage *s)
+{
+	scan_nodes_free(s->nodes, s->n_nodes);
+	s->nodes = NULL;
+	s->n_nodes = s->cap_nodes = 0;
+}
+
+/* --- local sources --- */
+
+/* 0, or what keeps the file from being used (of either sign). */
+static int open_source(const struct stage *s, const char *path, int *ret_fd, struct file_stat *ret)
+{
+	cleanup_close int dir = -1, fd = -1;
+	const char *name;
+	int r;
+
+	r = file_open_parent(store_root(s->store), path, &dir, &name);
+	if (r == 0)
+		r = file_open_read(dir, name, &fd);
+	if (r == 0)
+		r = file_stat_fd(fd, ret);
+	if (r == 0)
+		*ret_fd = steal_fd(fd);
+	return r;
+}
+
+/* Failures that another source would not mend. */
+static bool is_ours(int r)
+{
+	return r == -ENOSPC || r == -EDQUOT || r == -EFBIG || r == -ENOMEM || r == -EROFS;
+}
+
+static int clone_or_copy(struct stage *s, int from)
+{
+	int r = FILE_UNSUPPORTED;
+
+	if (store_abilities(s->store)->reflink)
+		r = file_clone(from, s->fd);
+	if (r == 0 || is_ours(r))
+		return r;
+	r = file_truncate(s->fd, s->content.size);
+	return r != 0 ? r : file_copy_range(from, 0, s->fd, 0, s->content.size);
+}
+
+/* Does the object, as it lies there, hold the announced content? STAGE_MISMATCH. Keeps its nodes. */
+static int verify_object(struct stage *s)
+{
+	struct file_stat st;
+	struct content found;
+	int r;
+
+	r = file_stat_fd(s->fd, &st);
+	if (r != 0)
+		return r;
+	if (st.size != s->content.size)
+		return STAGE_MISMATCH;
+	r = chunk_tree_of_file(s->fd, st.size, s->content.chunk_bits, algorithm(s), keep_node, s,
+		&found);
+	if (r != 0)
+		return r < 0 ? r : STAGE_MISMATCH;
+	found.chunk_bits = s->content.chunk_bits;
+	return content_equal(&found, &s->content) ? 0 : STAGE_MISMATCH;
+}
+
+/* STAGE_COMPLETE, or 0: not usable, the object is empty again. */
+static int take_whole(struct stage *s, const char *path)
+{
+	cleanup_close int from = -1;
+	struct file_stat st;
+	int r;
+
+	r = open_source(s, path, &from, &st);
+	if (r != 0 || st.size != s->content.size)
+		return is_ours(r) ? r : 0;
+	r = clone_or_copy(s, from);
+	if (r == 0)
+		r = verify_object(s);
+	if (r == 0) {
+		s->whole = true;
+		return STAGE_COMPLETE;
+	}
+	drop_nodes(s);
+	if (is_ours(r))
+		return r;
+	r = file_truncate(s->fd, 0);
+	return r > 0 ? -EIO : r;
+}
+
+struct sources {
+	char *paths[STAGE_SOURCES_MAX];
+	size_t n;
+};
+
+static void sources_deinit(struct sources *f)
+{
+	for (size_t i = 0; i < f->n; i++)
+		free(f->paths[i]);
+}
+
+static int collect_source(const char *path, void *data)
+{
+	struct sources *f = data;
+	char *copy = strdup(path);
+
+	if (!copy)
+		return -ENOMEM;
+	f->paths[f->n++] = copy;
+	return f->n == STAGE_SOURCES_MAX;
+}
+
+static int find_sources(const struct stage *s, struct sources *ret)
+{
+	cleanup(index_abort_p) struct index_txn *t = NULL;
+	int r;
+
+	r = index_begin_read(replica_index(s->replica), &t);
+	if (r != 0)
+		return r;
+	r = index_by_content(t, &s->content, collect_source, ret);
+	return r < 0 ? r : 0;
+}
+
+static int look_for_whole(struct stage *s)
+{
+	cleanup(sources_deinit) struct sources sources = {0};
+	int r;
+
+	r = find_sources(s, &sources);
+	for (size_t i = 0; r == 0 && i < sources.n; i++)
+		r = take_whole(s, sources.paths[i]);
+	return r;
+}
+
+static int take_empty(struct stage *s)
+{
+	struct hash h;
+
+	hash_bytes(algorithm(s), "", 0, &h);
+	if (!hash_equal(&h, &s->content.root))
+		return -EBADMSG;
+	s->whole = true;
+	return STAGE_COMPLETE;
+}
+
+static bool content_possible(const struct content *c)
+{
+	return c->chunk_bits >= CHUNK_BITS_MIN && c->chunk_bits <= CHUNK_BITS_MAX &&
+		c->height <= CHUNK_TREE_HEIGHT_MAX && (c->size > 0 || c->height == 0) &&
+		c->size <= INT64_MAX;
+}
+
+int stage_begin(struct stage **ret, struct replica *r, const char *path,
+	const struct content *content)
+{
+	cleanup(stage_free_p) struct stage *s = NULL;
+	int e;
+
+	if (!path_valid(path))
+		return -EINVAL;
+	if (!content_possible(content))
+		return -EBADMSG;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return -ENOMEM;
+	s->fd = -1;
+	s->replica = r;
+	s->store = replica_store(r);
+	s->content = *content;
+	s->path = strdup(path);
+	if (!s->path)
+		return -ENOMEM;
+	e = create_object(s);
+	if (e == 0)
+		e = content->size == 0 ? take_empty(s) : look_for_whole(s);
+	if (e >= 0)
+		*ret = steal(s);
+	return e;
+}
+
+void stage_free(struct stage *s)
+{
+	if (!s)
+		return;
+	close_keep(s->fd);
+	if (s->linked)
+		(void)file_unlink(store_staging(s->store), s->name); /* recovery empties staging */
+	drop_nodes(s);
+	free(s->chunks);
+	free(s->order);
+	free(s->missing);
+	free(s->path);
+	free(s);
+}
+
+/* --- the list of chunks --- */
+
+/* Only what the chunker makes: bounds the number of chunks by the size, and what zeros cost to check. */
+static bool length_possible(const struct stage *s, const struct chunk_tree_entry *e, bool last)
+{
+	uint64_t average = UINT64_C(1) << s->content.chunk_bits, max = average * 4;
+
+	if (e->length == 0 || e->length > max)
+		return false;
+	return last || (e->length >= average / 4 && (!e->zero || e->length == max));
+}
+
+static int copy_entries(struct stage *s, const struct chunk_tree_entry *entries, size_t n)
+{
+	uint64_t offset = 0;
+
+	if (n == 0 || n > UINT32_MAX)
+		return -EBADMSG;
+	s->chunks = calloc(n, sizeof(*s->chunks));
+	s->order = calloc(n, sizeof(*s->order));
+	if (!s->chunks || !s->order)
+		return -ENOMEM;
+	s->n_chunks = n;
+	for (size_t i = 0; i < n; i++) {
+		const struct chunk_tree_entry *e = &entries[i];
+
+		if (!length_possible(s, e, i == n - 1) || e->length > s->content.size - offset)
+			return -EBADMSG;
+		s->chunks[i] = (struct stage_chunk){.hash = e->hash,
+			.offset = offset,
+			.length = (uint32_t)e->length,
+			.zero = e->zero};
+		s->order[i] = (uint32_t)i;
+		offset += e->length;
+	}
+	return offset == s->content.size ? 0 : -EBADMSG;
+}
+
+static int check_root(struct stage *s)
+{
+	cleanup(chunk_tree_builder_free_p) struct chunk_tree_builder *b = NULL;
+	struct content found;
+	int r;
+
+	r = chunk_tree_builder_new(&b, algorithm(s), keep_node, s);
+	for (size_t i = 0; r == 0 && i < s->n_chunks; i++) {
+		const struct stage_chunk *c = &s->chunks[i];
+
+		r = chunk_tree_builder_add(b, &(struct chunk){.hash = c->hash,
+						      .offset = c->offset,
+						      .length = c->length,
+						      .zero = c->zero});
+	}
+	if (r == 0)
+		r = chunk_tree_builder_finish(b, &found);
+	if (r != 0)
+		return r;
+	found.chunk_bits = s->content.chunk_bits;
+	return content_equal(&found, &s->content) ? 0 : -EBADMSG;
+}
+
+static int hash_of_zeros(enum hash_algorithm a, uint32_t n, struct hash *ret)
+{
+	static const uint8_t zeros[65536];
+	cleanup(hash_state_free_p) struct hash_state *h = NULL;
+	int r;
+
+	r = hash_state_new(&h, a);
+	if (r < 0)
+		return r;
+	for (uint32_t piece; n > 0; n -= piece) {
+		piece = n < sizeof(zeros) ? n : (uint32_t)sizeof(zeros);
+		hash_state_update(h, zeros, piece);
+	}
+	hash_state_finish(h, ret);
+	return 0;
+}
+
+/* Zero chunks are there already, as holes. At most two lengths of them exist (see length_possible). */
+static int take_zeros(struct stage *s)
+{
+	uint32_t length = 0;
+	struct hash h;
+	int r;
+
+	for (size_t i = 0; i < s->n_chunks; i++) {
+		struct stage_chunk *c = &s->chunks[i];
+
+		if (!c->zero)
+			continue;
+		if (c->length != length) {
+			length = c->length;
+			r = hash_of_zeros(algorithm(s), length, &h);
+			if (r < 0)
+				return r;
+		}
+		if (!hash_equal(&h, &c->hash))
+			return -EBADMSG;
+		c->present = true;
+	}
+	return 0;
+}
+
+static int compare_chunks(const void *a, const void *b, void *data)
+{
+	const struct stage_chunk *chunks = data;
+	uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
+	int c = hash_compare(&chunks[i].hash, &chunks[j].hash);
+
+	return c ? c : (i > j) - (i < j);
+}
+
+/* Chunks of one hash must be of one kind, else the list is a lie. */
+static int group_chunks(struct stage *s)
+{
+	qsort_r(s->order, s->n_chunks, sizeof(*s->order), compare_chunks, s->chunks);
+	for (size_t i = 0; i < s->n_chunks; i++) {
+		struct stage_chunk *c = &s->chunks[s->order[i]];
+		const struct stage_chunk *before = i ? &s->chunks[s->order[i - 1]] : NULL;
+
+		if (!before || !hash_equal(&before->hash, &c->hash)) {
+			s->left += !c->present;
+			continue;
+		}
+		if (before->length != c->length || before->zero != c->zero)
+			return -EBADMSG;
+		c->again = true;
+	}
+	return 0;
+}
+
+/* Where the group of this hash begins in `order`; n_chunks if there is none. */
+static size_t find_group(const struct stage *s, const struct hash *hash)
+{
+	size_t low = 0, high = s->n_chunks;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (hash_compare(&s->chunks[s->order[middle]].hash, hash) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low < s->n_chunks && hash_equal(&s->chunks[s->order[low]].hash, hash))
+		return low;
+	return s->n_chunks;
+}
+
+/* The first of the group if it is to be had and of this length, else NULL. */
+static const struct stage_chunk *wanted(const struct stage *s, const struct hash *hash,
+	uint64_t length)
+{
+	size_t i = find_group(s, hash);
+	const struct stage_chunk *c = i < s->n_chunks ? &s->chunks[s->order[i]] : NULL;
+
+	return c && !c->present && c->length == length ? c : NULL;
+}
+
+/* Bytes that hash to this chunk go to every place of its group. */
+static int place(struct stage *s, const struct hash *hash, const uint8_t *bytes, size_t n)
+{
+	size_t first = find_group(s, hash), end;
+	int r;
+
+	if (all_zero(bytes, n))
+		return -EBADMSG;
+	for (end = first; end < s->n_chunks; end++) {
+		const struct stage_chunk *c = &s->chunks[s->order[end]];
+
+		if (!hash_equal(&c->hash, hash))
+			break;
+		assert(c->length == n && !c->zero);
+		r = write_sparse(s->fd, bytes, n, c->offset);
+		if (r != 0)
+			return r > 0 ? -EIO : r;
+	}
+	assert(end > first);
+	for (size_t i = first; i < end; i++)
+		s->chunks[s->order[i]].present = true;
+	s->left--;
+	return 0;
+}
+
+/* --- the old version --- */
+
+/* A chunk that the index says stands in the old version, and that is wanted. */
+struct hit {
+	struct hash hash;
+	uint64_t offset;
+	uint32_t length;
+};
+
+struct old_version {
+	struct stage *stage;
+	int fd;
+	struct file_stat stat;
+	struct content content; /* what the index says */
+	struct hit *hits;	/* in file order */
+	size_t n, cap;
+	int error; /* of the re-cut: ours, not the old file's */
+};
+
+static void old_version_deinit(struct old_version *o)
+{
+	close_keep(o->fd);
+	free(o->hits);
+}
+
+/* Collects hits below one node. The walk's depth is the tree's height. INDEX_ABSENT: nodes are not there. */
+static int walk_node(struct index_txn *t, struct old_version *o, const struct hash *hash,
+	uint8_t level, uint64_t offset)
+{
+	cleanup(buf_deinit) struct buf payload = BUF_INIT;
+	cleanup_free struct chunk_tree_entry *entries = NULL;
+	uint8_t found_level;
+	size_t n;
+	int r;
+
+	r = index_node_get(t, hash, &found_level, &payload);
+	if (r != 0)
+		return r;
+	if (found_level != level)
+		return INDEX_ABSENT;
+	r = chunk_tree_decode(algorithm(o->stage), hash, level, payload.data, payload.len, &entries,
+		&n);
+	for (size_t i = 0; r == 0 && i < n; offset += entries[i++].length) {
+		const struct chunk_tree_entry *e = &entries[i];
+
+		if (e->zero)
+			continue;
+		if (level > 1) {
+			r = walk_node(t, o, &e->hash, level - 1, offset);
+			continue;
+		}
+		if (!wanted(o->stage, &e->hash, e->length))
+			continue;
+		r = array_reserve(&o->hits, &o->cap, o->n + 1, sizeof(*o->hits));
+		if (r == 0)
+			o->hits[o->n++] = (struct hit){e->hash, offset, (uint32_t)e->length};
+	}
+	return r;
+}
+
+/* What the index says about the old version, and its chunks where it was cut as the new one is. INDEX_ABSENT: there is no
+ * old version; *ret_cut: hits are complete. */
+static int look_up_old(struct old_version *o, bool *ret_cut)
+{
+	cleanup(index_abort_p) struct index_txn *t = NULL;
+	cleanup(row_deinit) struct row row = {0};
+	const struct stage *s = o->stage;
+	int r;
+
+	r = index_begin_read(replica_index(s->replica), &t);
+	if (r == 0)
+		r = index_get(t, s->path, &row);
+	if (r != 0)
+		return r;
+	if (!row_live(&row) || row.place != ROW_ON_DISK || row.record.kind != RECORD_FILE)
+		return INDEX_ABSENT;
+	o->content = row.record.content;
+	*ret_cut = false;
+	if (o->content.chunk_bits != s->content.chunk_bits || o->content.height == 0 ||
+		o->content.height > CHUNK_TREE_HEIGHT_MAX)
+		return 0;
+	r = walk_node(t, o, &o->content.root, o->content.height, 0);
+	if (r == -ENOMEM)
+		return r;
+	*ret_cut = r == 0; /* else the nodes are missing or damaged: the file itself can tell */
+	return 0;
+}
+
+static int copy_hits(struct old_version *o)
+{
+	struct stage *s = o->stage;
+	cleanup_free uint8_t *buffer = o->n ? malloc(CHUNK_BYTES_MAX) : NULL;
+	int r = 0;
+
+	if (o->n && !buffer)
+		return -ENOMEM;
+	for (size_t i = 0; r == 0 && i < o->n; i++) {
+		const struct hit *h = &o->hits[i];
+		struct hash hash;
+		size_t got = 0;
+
+		if (!wanted(s, &h->hash, h->length))
+			continue; /* came from an earlier place */
+		if (file_read(o->fd, buffer, h->length, h->offset, &got) != 0 || got != h->length)
+			continue;
+		hash_bytes(algorithm(s), buffer, got, &hash);
+		if (hash_equal(&hash, &h->hash))
+			r = place(s, &hash, buffer, got);
+	}
+	return r;
+}
+
+enum { RECUT_ENOUGH = 1 };
+
+static bool recut_far(const struct stage *s, uint64_t offset)
+{
+	return offset > STAGE_RECUT_BYTES &&
+		(offset - STAGE_RECUT_BYTES) / STAGE_RECUT_FACTOR > s->content.size;
+}
+
+static int take_cut(const struct chunk *chunk, const uint8_t *bytes, void *data)
+{
+	struct old_version *o = data;
+	struct stage *s = o->stage;
+	const struct stage_chunk *c;
+
+	if (s->left == 0 || recut_far(s, chunk->offset))
+		return RECUT_ENOUGH;
+	c = bytes ? wanted(s, &chunk->hash, chunk->length) : NULL;
+	if (c)
+		o->error = place(s, &c->hash, bytes, chunk->length);
+	return o->error;
+}
+
+static int copy_recut(struct old_version *o)
+{
+	struct stage *s = o->stage;
+	int r;
+
+	r = chunker_run(o->fd, o->stat.size, s->content.chunk_bits, algorithm(s), take_cut, o);
+	if (o->error)
+		return o->error;
+	return r == -ENOMEM ? r : 0; /* an old version that can't be read has nothing for us */
+}
+
+static int take_from_old(struct stage *s)
+{
+	cleanup(old_version_deinit) struct old_version o = {.stage = s, .fd = -1};
+	bool cut = false;
+	int r;
+
+	r = look_up_old(&o, &cut);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	if (cut && o.n == 0)
+		return 0;
+	if (open_source(s, s->path, &o.fd, &o.stat) != 0)
+		return 0;
+	return cut ? copy_hits(&o) : copy_recut(&o);
+}
+
+static int list_missing(struct stage *s)
+{
+	size_t n = 0;
+
+	s->missing = calloc(s->left ? s->left : 1, sizeof(*s->missing));
+	if (!s->missing)
+		return -ENOMEM;
+	for (size_t i = 0; i < s->n_chunks; i++) {
+		const struct stage_chunk *c = &s->chunks[i];
+
+		if (!c->present && !c->again)
+			s->missing[n++] = (struct stage_missing){c->offset, c->length, (uint32_t)i};
+	}
+	assert(n == s->left);
+	s->n_missing = n;
+	return 0;
+}
+
+int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n)
+{
+	int r;
+
+	if (s->whole || s->chunks || s->fd < 0)
+		return -EINVAL;
+	r = copy_entries(s, entries, n);
+	if (r == 0)
+		r = check_root(s);
+	if (r == 0)
+		r = take_zeros(s);
+	if (r == 0)
+		r = group_chunks(s);
+	if (r == 0)
+		r = file_truncate(s->fd, s->content.size);
+	/* a lone chunk is the whole content, which stage_begin looked for */
+	if (r == 0 && s->left > 0 && s->n_chunks > 1)
+		r = take_from_old(s);
+	if (r == 0)
+		r = list_missing(s);
+	if (r != 0)
+		return r > 0 ? -EIO : r;
+	return s->left ? 0 : STAGE_COMPLETE;
+}
+
+/* --- what a peer sends --- */
+
+const struct stage_missing *stage_missing(const struct stage *s, size_t *ret_n)
+{
+	*ret_n = s->n_missing;
+	return s->missing;
+}
+
+int stage_write(struct stage *s, uint32_t chunk, const void *bytes, size_t n)
+{
+	const struct stage_chunk *c;
+	struct hash hash;
+	int r;
+
+	if (!s->missing || chunk >= s->n_chunks || s->chunks[chunk].present)
+		return -EINVAL;
+	c = &s->chunks[chunk];
+	if (n != c->length)
+		return STAGE_MISMATCH;
+	hash_bytes(algorithm(s), bytes, n, &hash);
+	if (!hash_equal(&hash, &c->hash))
+		return STAGE_MISMATCH;
+	r = place(s, &hash, bytes, n);
+	if (r < 0)
+		return r;
+	return s->left ? 0 : STAGE_COMPLETE;
+}
+
+int stage_finish(struct stage *s)
+{
+	struct file_stat st;
+	int r;
+
+	if (s->fd < 0 || !(s->whole || (s->missing && s->left == 0)))
+		return -EINVAL;
+	r = file_truncate(s->fd, s->content.size);
+	if (r == 0)
+		r = file_stat_fd(s->fd, &st);
+	if (r != 0)
+		return r > 0 ? -EIO : r;
+	if (st.nlink == 0)
+		return -ESTALE;
+	s->fd = close_keep(s->fd);
+	return 0;
+}
+
+const char *stage_name(const struct stage *s)
+{
+	return s->name;
+}
+
+const struct chunk_tree_node *stage_nodes(const struct stage *s, size_t *ret_n)
+{
+	*ret_n = s->n_nodes;
+	return s->nodes;
+}
+
+void stage_taken(struct stage *s)
+{
+	s->linked = false;
+}
