@@ -1,0 +1,74 @@
+/*
+ * syncd/config.h — syncd.conf: INI, parsed by inih, one table of keys. Errors are "file:line: what, what to do".
+ *
+ *   [daemon]            socket, log_level
+ *   [folder NAME]       path, state_dir, hash, settle, interval, rescan_interval, conflict, prefer, tombstone_grace, member_expiry,
+ *                       trash_keep, trash_max, serve_users, owner, max_delete…
+ *   [peer NAME]         folder, address, mode, transport, identity, known_hosts, syncctl_path, connect_timeout
+ *
+ * Unknown sections and keys, doubled keys, missing ones, bad values, overlapping folders are errors.
+ * Durations: a number with ms, s, min, h, d. Sizes: with K, M, G, T (powers of 1024).
+ */
+#ifndef SYNCD_CONFIG_H
+#define SYNCD_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "merkle/hash.h"
+#include "tombstones/decide.h"
+#include "transfer/transport.h"
+
+enum config_mode { CONFIG_TWO_WAY, CONFIG_PUSH, CONFIG_PULL };
+
+struct config_folder {
+	char *name;
+	char *path;
+	char *state_dir;		 /* NULL: inside the folder */
+	enum hash_algorithm algorithm;
+	int64_t settle_ms;		 /* default 500 */
+	int64_t interval_ms;		 /* root check with each peer; default 5 min */
+	int64_t rescan_interval_ms;	 /* whole scan; default 1 h */
+	int64_t grace_ms;		 /* tombstone_grace; default 10 d */
+	int64_t member_expiry_ms;	 /* default 90 d; 0 never */
+	int64_t trash_keep_ms;		 /* default 30 d */
+	uint64_t trash_max_bytes;	 /* 0: no limit */
+	enum decide_policy_kind conflict;
+	char **prefer;			 /* member names or replica ids (16 hex digits), best first */
+	size_t n_prefer;
+	char **serve_users;		 /* user names or uids that may serve it; default: owner of .syncd and root */
+	size_t n_serve_users;
+	bool owner;			 /* preserve owner and group (needs root); default: yes as root */
+	unsigned line;
+};
+
+struct config_peer {
+	char *name;
+	char *folder;			 /* [folder NAME] */
+	char *address;			 /* PATH, [user@]host:PATH, ssh://[user@]host[:port]/PATH */
+	enum config_mode mode;
+	bool transport_ssh;		 /* transport = ssh (system's) instead of syncd-ssh */
+	char *identity, *known_hosts, *syncctl_path;
+	int64_t connect_timeout_ms;
+	unsigned line;
+};
+
+struct config {
+	char *file;
+	char *socket;			 /* NULL: the default */
+	int log_level;			 /* enum log_level */
+	struct config_folder *folders;
+	size_t n_folders;
+	struct config_peer *peers;
+	size_t n_peers;
+};
+
+/* All errors found are given to tell ("file:line: text"), not only the first. -EINVAL if there were any; -ENOENT etc. */
+int config_load(struct config **ret, const char *file, void (*tell)(const char *line, void *data), void *data);
+void config_free(struct config *c);
+const struct config_folder *config_find_folder(const struct config *c, const char *name);
+int config_parse_duration(const char *text, int64_t *ret_ms);
+int config_parse_size(const char *text, uint64_t *ret_bytes);
+
+#endif
