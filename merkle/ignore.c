@@ -20,7 +20,6 @@
 #include "base/file.h"
 #include "merkle/hash.h"
 
-#define ANY "**"
 #define RACY_NS (2 * CLOCK_NS_PER_S)
 
 struct rule {
@@ -234,13 +233,21 @@ static const char *segment_next(const char *segment)
 	return segment + strlen(segment) + 1;
 }
 
+/* Any number of components: a segment of two or more stars and nothing else. */
+static bool segment_is_any(const char *segment)
+{
+	size_t stars = strspn(segment, "*");
+
+	return stars >= 2 && !segment[stars];
+}
+
 static bool segments_match(const struct rule *rule, const struct component *c, size_t n)
 {
 	const char *p = rule->pattern, *end = p + rule->bytes, *any = NULL;
 	size_t k = 0, mark = 0;
 
 	while (k < n) {
-		if (p < end && !strcmp(p, ANY)) {
+		if (p < end && segment_is_any(p)) {
 			p = any = segment_next(p);
 			mark = k;
 		} else if (p < end && glob_match(p, c[k].s, c[k].n)) {
@@ -253,7 +260,7 @@ static bool segments_match(const struct rule *rule, const struct component *c, s
 			return false;
 		}
 	}
-	while (p < end && !strcmp(p, ANY))
+	while (p < end && segment_is_any(p))
 		p = segment_next(p);
 	return p == end;
 }
@@ -268,14 +275,17 @@ static bool rule_match(const struct rule *rule, const struct component *c, size_
 }
 
 /* Cut the pattern at '/' in place. false: an empty segment, or one that is no glob. */
-static bool segments_cut(char *pattern, size_t n)
+static bool segments_cut(char *pattern, size_t n, char **ret_last)
 {
 	for (size_t k = 0; k < n; k++)
 		if (pattern[k] == '/')
 			pattern[k] = '\0';
-	for (char *p = pattern; p < pattern + n; p += strlen(p) + 1)
-		if (!*p || !glob_valid(p))
+	for (char *p = pattern; p < pattern + n; p += strlen(p) + 1) {
+		if (*p && glob_valid(p))
+			*ret_last = p;
+		else
 			return false;
+	}
 	return n && pattern[n - 1];
 }
 
@@ -316,6 +326,7 @@ static int rule_parse(const char *line, size_t n, struct rule *ret, size_t *ret_
 {
 	cleanup_free char *pattern = NULL;
 	struct rule rule = {0};
+	char *last = NULL;
 
 	n = trim(line, n);
 	if (!n || line[0] == '#')
@@ -338,12 +349,12 @@ static int rule_parse(const char *line, size_t n, struct rule *ret, size_t *ret_
 	if (n && pattern[0] == '/')
 		memmove(pattern, pattern + 1, --n);
 	pattern[n] = '\0';
-	if (memchr(pattern, '\0', n) || !segments_cut(pattern, n)) {
+	if (memchr(pattern, '\0', n) || !segments_cut(pattern, n, &last)) {
 		++*ret_bad;
 		return 1;
 	}
 	/* a last "**" is all below, not the directory itself */
-	if (rule.anchored && n >= 2 && !strcmp(pattern + n - 2, ANY) && (n == 2 || !pattern[n - 3])) {
+	if (rule.anchored && segment_is_any(last)) {
 		memcpy(pattern + n + 1, "*", 2);
 		n += 2;
 	}

@@ -116,6 +116,7 @@ static const struct example examples[] = {
 	{"**/", "x", false},
 	{"**/", "x/", true},
 	{"a**b", "axyb", true},
+	{"***/a", "x/y/a", true},
 	{"/**", "x", true},
 	/* the last line that matches wins; nothing below an ignored directory comes back */
 	{"*.o\n!keep.o", "keep.o", false},
