@@ -2,13 +2,16 @@
  * merkle/path.h — names below a folder's root: what is allowed, and their order.
  *
  * A path is one to FILE_DEPTH_MAX components joined by '/', without leading or trailing '/', each 1…255 bytes, none
- * of them "." or ".." or ".syncd" (any letter case of it, so that no case-folding disk is tricked), no NUL; at most
- * FILE_PATH_BYTES_MAX bytes. Names are bytes, not text.
+ * of them "." or ".." or ".syncd" (nor any spelling that some file system takes for it: letter case, ignorable code
+ * points, trailing dots and spaces, an 8.3 alias), no NUL; at most FILE_PATH_BYTES_MAX bytes. Names are bytes, not
+ * text.
  *
  * The order of paths is memcmp over their keys: '/' becomes a 0 byte, so that a directory comes right before
- * everything below it and a subtree is one range. A key fits LMDB's 511 bytes: a path longer than PATH_KEY_PLAIN_MAX is
- * cut to PATH_KEY_PREFIX bytes, followed by 0xff and 32 bytes of SHA-256 of the whole path (such keys are told by their
- * length; the row holds the path).
+ * everything below it and a subtree is one range. A key fits LMDB's 511 bytes: a path longer than PATH_KEY_PLAIN_MAX
+ * is cut to PATH_KEY_PREFIX bytes, followed by 0xff and 32 bytes of SHA-256 of the whole path (such keys are told by
+ * their length; the row holds the path). So what lies below a path of at least PATH_KEY_PREFIX bytes is in two
+ * places: plain keys right behind its own, and cut keys behind its first PATH_KEY_PREFIX bytes and 0xff, among those
+ * of other paths.
  */
 #ifndef MERKLE_PATH_H
 #define MERKLE_PATH_H
