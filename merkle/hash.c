@@ -1,0 +1,185 @@
+/*
+ * merkle/hash.c — see merkle/hash.h.
+ *
+ * libcrypto looks an algorithm up by name at a cost well above that of hashing a small file, so
+ * that each is fetched once per process; what is fetched is immutable and shared by all threads.
+ */
+#include "merkle/hash.h"
+
+#include <errno.h>
+#include <openssl/evp.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+static const char *const names[] = {
+	[HASH_SHA256] = "sha256",
+	[HASH_BLAKE2B] = "blake2b",
+	[HASH_XXH3] = "xxh3",
+};
+
+struct hash_state {
+	enum hash_algorithm algorithm;
+	EVP_MD_CTX *evp;   /* SHA-256, BLAKE2b */
+	XXH3_state_t *xxh; /* XXH3 */
+};
+
+/* Set once, by fetch_all(). */
+static const EVP_MD *sha256, *blake2b;
+static pthread_once_t fetched = PTHREAD_ONCE_INIT;
+
+static void fetch_all(void)
+{
+	sha256 = EVP_MD_fetch(NULL, "SHA2-256", NULL);
+	blake2b = EVP_MD_fetch(NULL, "BLAKE2B-512", NULL);
+}
+
+static const EVP_MD *evp_md(enum hash_algorithm algorithm)
+{
+	const EVP_MD *md;
+
+	pthread_once(&fetched, fetch_all);
+	md = algorithm == HASH_SHA256 ? sha256 : algorithm == HASH_BLAKE2B ? blake2b : NULL;
+	if (!md)
+		abort();
+	return md;
+}
+
+static void from_xxh(struct hash *ret, XXH128_hash_t h)
+{
+	XXH128_canonical_t canonical;
+
+	XXH128_canonicalFromHash(&canonical, h);
+	*ret = (struct hash){0};
+	memcpy(ret->bytes, canonical.digest, sizeof(canonical.digest));
+}
+
+const char *hash_algorithm_name(enum hash_algorithm algorithm)
+{
+	return hash_algorithm_known((uint8_t)algorithm) ? names[algorithm] : "unknown";
+}
+
+int hash_algorithm_parse(const char *name, enum hash_algorithm *ret)
+{
+	for (unsigned i = HASH_SHA256; i <= HASH_XXH3; i++) {
+		if (strcmp(name, names[i]))
+			continue;
+		*ret = (enum hash_algorithm)i;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+bool hash_algorithm_known(uint8_t value)
+{
+	return value >= HASH_SHA256 && value <= HASH_XXH3;
+}
+
+void hash_bytes(enum hash_algorithm algorithm, const void *p, size_t n, struct hash *ret)
+{
+	uint8_t digest[EVP_MAX_MD_SIZE];
+
+	if (algorithm == HASH_XXH3) {
+		from_xxh(ret, XXH3_128bits(p, n));
+		return;
+	}
+	if (EVP_Digest(p, n, digest, NULL, evp_md(algorithm), NULL) != 1)
+		abort();
+	memcpy(ret->bytes, digest, HASH_BYTES);
+}
+
+static void state_begin(struct hash_state *s)
+{
+	if (s->xxh)
+		XXH3_128bits_reset(s->xxh);
+	else if (EVP_DigestInit_ex(s->evp, evp_md(s->algorithm), NULL) != 1)
+		abort();
+}
+
+int hash_state_new(struct hash_state **ret, enum hash_algorithm algorithm)
+{
+	struct hash_state *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return -ENOMEM;
+	s->algorithm = algorithm;
+	if (algorithm == HASH_XXH3)
+		s->xxh = XXH3_createState();
+	else
+		s->evp = EVP_MD_CTX_new();
+	if (!s->xxh && !s->evp) {
+		free(s);
+		return -ENOMEM;
+	}
+	state_begin(s);
+	*ret = s;
+	return 0;
+}
+
+void hash_state_free(struct hash_state *s)
+{
+	if (!s)
+		return;
+	EVP_MD_CTX_free(s->evp);
+	XXH3_freeState(s->xxh);
+	free(s);
+}
+
+void hash_state_update(struct hash_state *s, const void *p, size_t n)
+{
+	if (!n)
+		return;
+	if (s->xxh)
+		XXH3_128bits_update(s->xxh, p, n);
+	else if (EVP_DigestUpdate(s->evp, p, n) != 1)
+		abort();
+}
+
+void hash_state_finish(struct hash_state *s, struct hash *ret)
+{
+	uint8_t digest[EVP_MAX_MD_SIZE];
+
+	if (s->xxh) {
+		from_xxh(ret, XXH3_128bits_digest(s->xxh));
+	} else {
+		if (EVP_DigestFinal_ex(s->evp, digest, NULL) != 1)
+			abort();
+		memcpy(ret->bytes, digest, HASH_BYTES);
+	}
+	state_begin(s);
+}
+
+bool hash_equal(const struct hash *a, const struct hash *b)
+{
+	return !memcmp(a->bytes, b->bytes, HASH_BYTES);
+}
+
+int hash_compare(const struct hash *a, const struct hash *b)
+{
+	return memcmp(a->bytes, b->bytes, HASH_BYTES);
+}
+
+bool hash_is_zero(const struct hash *a)
+{
+	static const struct hash zero;
+
+	return hash_equal(a, &zero);
+}
+
+char *hash_hex(const struct hash *h, size_t n, char *ret)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < n; i++) {
+		ret[2 * i] = digits[h->bytes[i] >> 4];
+		ret[2 * i + 1] = digits[h->bytes[i] & 15];
+	}
+	ret[2 * n] = 0;
+	return ret;
+}
+
+uint64_t hash_fast(const void *p, size_t n, uint64_t seed)
+{
+	return XXH3_64bits_withSeed(p, n, seed);
+}
