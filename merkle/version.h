@@ -32,6 +32,9 @@ struct version_dots {
 	size_t n, cap;
 };
 
+/* What grows a set or a vector returns 0, -ENOMEM, or -E2BIG where it would have more than VERSION_ENTRIES_MAX entries;
+ * it is then unchanged. Dots given by callers must be valid: inc not 0, counter in 1…VERSION_COUNTER_MAX. */
+
 /* Sorted by inc, one entry each. Zero-initialised is empty. The same layout, another meaning. */
 struct version_vector {
 	struct version_dot *v;
@@ -53,14 +56,14 @@ struct version_lineage;
 int version_lineage_new(struct version_lineage **ret);
 void version_lineage_free(struct version_lineage *l);
 /* 0 added, VERSION_KNOWN already there and equal; -EBADMSG: known otherwise, its parent unknown, or itself 0;
- * -ENOSPC at VERSION_LINEAGE_MAX. */
+ * (or its own parent, or `from` without a parent or beyond VERSION_COUNTER_MAX); -ENOSPC at VERSION_LINEAGE_MAX. */
 enum version_outcome { VERSION_KNOWN = 1 };
 int version_lineage_add(struct version_lineage *l, const struct version_incarnation *i);
 const struct version_incarnation *version_lineage_find(const struct version_lineage *l, uint64_t inc); /* or NULL */
 size_t version_lineage_count(const struct version_lineage *l);
-/* In order of adding (parents first). */
+/* In order of adding (parents first). NULL past the end. */
 const struct version_incarnation *version_lineage_at(const struct version_lineage *l, size_t position);
-/* Does any event of incarnation j imply the dot? (false for the dot's own incarnation) O(length of the line). */
+/* Does any event of incarnation j imply the dot? (false for the dot's own incarnation) O(log of the line's length). */
 bool version_lineage_implies(const struct version_lineage *l, uint64_t j, struct version_dot dot);
 
 /* --- dots --- */
@@ -80,6 +83,8 @@ int version_order_compare(struct version_dot a, struct version_dot b); /* by cou
 
 void version_vector_deinit(struct version_vector *v);
 int version_vector_copy(struct version_vector *ret, const struct version_vector *from);
+/* Drop what other entries imply. Functions here do it by themselves; needed for a vector that was decoded. */
+void version_vector_normalise(struct version_vector *v, const struct version_lineage *l);
 /* Raise the entry of dot.inc to at least dot.counter, and restore normal form. */
 int version_vector_raise(struct version_vector *v, struct version_dot dot, const struct version_lineage *l);
 int version_vector_join(struct version_vector *v, const struct version_vector *other, const struct version_lineage *l);
@@ -95,7 +100,8 @@ bool version_vector_known(const struct version_vector *v, const struct version_l
 bool version_dots_known(const struct version_dots *d, const struct version_lineage *l);
 
 /* --- codec: varint count, then (u64 inc, varint counter) in ascending order. Decoding enforces order, limits,
- * counters in 1…VERSION_COUNTER_MAX; it fails the cursor otherwise. --- */
+ * counters in 1…VERSION_COUNTER_MAX; it fails the cursor otherwise. What *ret held is not freed; after a failure it is
+ * empty. --- */
 
 void version_dots_put(struct buf *b, const struct version_dots *d);
 void version_dots_get(struct cursor *c, struct version_dots *ret);
