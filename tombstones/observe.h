@@ -6,8 +6,10 @@
  * row is not on disk (ignored, unsupported) is an independent version: equal content makes the row ROW_ON_DISK; other
  * content is moved aside as a conflict copy, and the row is forgotten, to be fetched again. Deletions are made last, deepest
  * first, and only if the scan was complete and the root is still ours; beyond the budget they are held.
+ * A directory that became something else is taken up with the deletions, after what was below it, or held with them.
  * In a suspect replica (copied, restored) nothing is deleted: rows that are gone are dropped without a tombstone and K is
- * empty anyway; what differs is an event that descends from nothing.
+ * empty anyway; what differs is an event that descends from nothing. A complete look without errors ends the suspicion.
+ * Where a row must be forgotten and K has no room for an exception, all is left as it is, and told with -ENOSPC.
  */
 #ifndef TOMBSTONES_OBSERVE_H
 #define TOMBSTONES_OBSERVE_H
@@ -23,7 +25,9 @@ struct observe_options {
 	struct replica *replica;
 	bool confirmed;	   /* a person confirmed the deletions that were held */
 	bool revert;	   /* pull with revert: local changes are put into trash instead of becoming events (left to the caller) */
-	/* Told once per path that is not in sync because of what was seen (left out, unsettled, error, conflict). */
+	/* Told once per path that is not in sync because of what was seen: left out, unsettled, error; SCAN_NEW with error 0:
+	 * the object was moved aside as a conflict copy, else it is in the way of the row's version and could not be moved.
+	 * Without the writer lock held. */
 	void (*tell)(const char *path, enum scan_what what, int error, void *data);
 	void *tell_data;
 };
@@ -31,7 +35,7 @@ struct observe_options {
 struct observe_result {
 	uint64_t events;	/* made and committed */
 	uint64_t created, changed, touched, deleted, restamped;
-	uint64_t held;		/* deletions held until confirmed; then nothing of them was recorded */
+	uint64_t held;		/* deletions held until confirmed: all of this look; nothing of them was recorded */
 	char held_at[256];	/* "" = overall, else the top-level subtree whose budget it was */
 	uint64_t raced;		/* rows that changed meanwhile: look again */
 	uint64_t unsettled;	/* look again later */
@@ -39,7 +43,8 @@ struct observe_result {
 };
 
 /* Scan and observe: scan_run with options->… and the sink of this module. scan->store must be the replica's. Takes the
- * writer lock per batch. STORE_ROOT_CHANGED: nothing was concluded from absences. */
+ * writer lock per batch. STORE_ROOT_CHANGED: nothing was concluded from absences. After a failure *ret says what was
+ * committed until then. */
 int observe_run(const struct observe_options *options, const struct scan_options *scan,
 	void (*directory)(int dirfd, const char *path, void *data), void *directory_data, struct observe_result *ret);
 

@@ -18,7 +18,8 @@
 
 struct replica;
 
-/* Takes the store over (also on failure). After a copied or restored root (store_copied) K is emptied and
+/* Takes the store over (also on failure). After a copied or restored root (store_copied, or a crash before its opening was
+ * finished) K is emptied, the next incarnation has no parent (as a parent would say that K is known after all), and
  * replica_suspect() is true until a complete scan was observed. */
 int replica_open(struct replica **ret, struct store *store);
 void replica_close(struct replica *r); /* closes the store */
@@ -38,7 +39,7 @@ struct version_dot replica_own(const struct replica *r);
 /* End the incarnation: the next event draws a new one (a restore was noticed, a lost session …). */
 void replica_end_incarnation(struct replica *r);
 
-/* The writer lock; recursive use is an error. */
+/* The writer lock; recursive use blocks for ever. Any thread may unlock it, so that work may be handed on. */
 void replica_lock(struct replica *r);
 void replica_unlock(struct replica *r);
 
@@ -51,6 +52,8 @@ struct replica_txn {
 	uint64_t events; /* made in this transaction */
 	struct version_dot own; /* incarnation and counter as of now; taken over by the replica at commit */
 	uint64_t clock;		/* Lamport clock */
+	struct version_dot last; /* where our line stands: our last incarnation, and what we counted there */
+	uint64_t era;		/* of the replica when this began: an incarnation ended meanwhile stays ended */
 };
 
 int replica_begin(struct replica *r, struct replica_txn *ret);
@@ -70,15 +73,17 @@ enum replica_event_kind {
  * Make an event for one path. old: the record it descends from (NULL: none; a record that is not materialised here must
  * not be passed). in_out: the new values (live, kind, content, target, mode, uid, gid, mtime) whose versions are filled in:
  * vv = old.vv + dot; the registers' dots per kind; lost is emptied by a new state, kept otherwise. For DELETE in_out is
- * made a tombstone. Nothing is stored: call index_put. -EOVERFLOW at VERSION_COUNTER_MAX.
+ * made a tombstone. Nothing is stored: call index_put. -EOVERFLOW at VERSION_COUNTER_MAX. After a failure in_out is as
+ * given, and the transaction must be aborted.
  */
 int replica_event(struct replica_txn *t, enum replica_event_kind kind, const struct record *old, struct record *in_out);
 
-/* Take over a peer's lineage entries, parents first. -EBADMSG: contradictory or with an unknown parent; or an entry
- * claims an incarnation of our own replica id that we do not know (allowed: a restored past of ours). */
+/* Take over a peer's lineage entries, parents first. -EBADMSG: contradictory or with an unknown parent. An unknown
+ * incarnation that claims our own replica id is taken (a restored past of ours). One that leaves our open incarnation above
+ * what we counted there ends it: nothing we count later may be implied by it. */
 int replica_learn_lineage(struct replica_txn *t, const struct version_incarnation *i, size_t n);
 int replica_members_write(struct replica_txn *t, const struct members *m);
-/* Adopt a folder id and algorithm of a peer and be joined from now on; see store_join. Not inside a transaction. */
+/* Adopt a folder id and algorithm of a peer and be joined from now on; see store_join. Takes the writer lock. */
 int replica_join(struct replica *r, uint64_t folder_id, enum hash_algorithm algorithm);
 
 #endif
