@@ -7,6 +7,7 @@
 #   make install    PREFIX=/usr/local DESTDIR=
 #   make asan clang tsan valgrind  builds of their own under $(BUILD), with the unit tests
 #   make fuzz       FUZZ_SECONDS=60, each target    make fuzz-replay  their corpora
+#   make differential  CASES=100000 SEED=     the decision table in C against its model
 #   V=1 shows the commands; BUILD=dir builds elsewhere; CC, CFLAGS and LDFLAGS are yours.
 
 VERSION := 0.1.0
@@ -29,7 +30,7 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DSYNCD_VERSION='"$
 
 # Layers, low to high. A file includes its own layer and lower ones only (tests/layers.sh).
 base := buf clock error file log random
-merkle := chunk_tree chunker diff hash ignore index path record scan store tree version
+merkle := chunk_tree chunker diff hash ignore index index_nodes index_rows path record scan store tree version
 tombstones := conflict decide knowledge members observe purge replica trash
 transfer := apply compare fetch frame message serve session stage transport
 syncd := cmd_conflicts cmd_reconcile cmd_serve cmd_status cmd_trash config control endpoint exit_codes folder link \
@@ -131,10 +132,22 @@ fuzz-run: $(fuzzer_bins)
 fuzz:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=clang CFLAGS='-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' fuzz-run
 
+# The decision table in C against its executable model in Python, on random cases.
+CASES ?= 100000
+rule_archives := $(foreach l,tombstones merkle base,$(BUILD)/lib$l.a)
+objects += $(BUILD)/tests/unit/tombstones/decide_driver.o
+
+$(BUILD)/decide-driver: $(BUILD)/tests/unit/tombstones/decide_driver.o $(rule_archives)
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+differential: $(BUILD)/decide-driver
+	@python3 -B tests/unit/tombstones/model/decision_table.py $< $(CASES) $(SEED)
+
 clean:
 	rm -rf $(BUILD)
 
 -include $(objects:.o=.d)
 
-.PHONY: all unit unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
+.PHONY: all unit differential unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
 .SECONDARY:
