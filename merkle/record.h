@@ -44,9 +44,11 @@ bool record_same_attributes(const struct record *a, const struct record *b);
 /* Equal in everything that is hashed. */
 bool record_equal(const struct record *a, const struct record *b);
 
-/* Encoding: version byte 1, flags, registers. record_get checks everything that one record alone can show: known
- * flags, dots not empty and contained in vv (by plain entries or a later entry of another incarnation — lineage is
- * checked by the session), fields that do not go with kind or deletion are zero, limits. */
+/* Encoding: version byte 1, flags, registers; one encoding of a record. record_get checks everything that one record
+ * alone can show: known flags, dots not empty; every dot in vv by its own entry, or possibly implied by one of a higher
+ * counter (lineage is checked by the session); a live record has adots, a file or symlink mdots; fields that do not go
+ * with kind or deletion are zero; limits. record_put of what record_get would refuse sets the buffer's error to -EINVAL;
+ * record_hash then returns it. */
 void record_put(struct buf *b, const struct record *r);
 void record_get(struct cursor *c, struct record *ret); /* fails the cursor; ret is deinit-able either way */
 /* Hash over path and all replicated registers (a directory's mtime left out): what the comparison tree is made of. */
@@ -90,6 +92,7 @@ int row_copy(struct row *ret, const struct row *from);
 bool row_has_record(const struct row *r);
 bool row_live(const struct row *r); /* has a live record */
 
+/* As above; an implied directory has no live record, any other row has a record, and ROW_ON_DISK a live one. */
 void row_put(struct buf *b, const struct row *r);
 void row_get(struct cursor *c, struct row *ret);
 void stamp_put(struct buf *b, const struct stamp *s);

@@ -362,13 +362,19 @@ static bool entries_equal(
 	return true;
 }
 
+/* Counters go on across incarnations: none has an event at or before where it left its parent. */
+static bool node_counted(const struct node *node, uint64_t counter)
+{
+	return node && counter > node->i.from;
+}
+
 static bool entries_known(const struct version_dot *v, size_t n, const struct version_lineage *l)
 {
 	bool known = true;
 
 	lock_read(l);
 	for (size_t i = 0; i < n && known; i++)
-		known = find(l, v[i].inc);
+		known = node_counted(find(l, v[i].inc), v[i].counter);
 	unlock(l);
 	return known;
 }
@@ -424,7 +430,9 @@ int version_dots_add(struct version_dots *d, struct version_dot dot)
 {
 	size_t at = lower_bound(d->v, d->n, dot);
 
-	assert(dot.inc && dot.counter && dot.counter <= VERSION_COUNTER_MAX);
+	assert(dot.inc && dot.counter);
+	if (dot.counter > VERSION_COUNTER_MAX)
+		return -EOVERFLOW;
 	if (at < d->n && !dot_compare(d->v[at], dot))
 		return 0;
 	return entries_insert(&d->v, &d->n, &d->cap, at, dot);
@@ -539,7 +547,9 @@ int version_vector_raise(
 {
 	struct version_vector one = {.v = &dot, .n = 1};
 
-	assert(dot.inc && dot.counter && dot.counter <= VERSION_COUNTER_MAX);
+	assert(dot.inc && dot.counter);
+	if (dot.counter > VERSION_COUNTER_MAX)
+		return -EOVERFLOW;
 	return version_vector_join(v, &one, l);
 }
 
@@ -611,6 +621,25 @@ bool version_vector_has(
 	implied = implier_implies(&m, dot);
 	implier_end(&m);
 	return implied;
+}
+
+void version_vector_has_each(const struct version_vector *v, const struct version_dots *d,
+	const struct version_lineage *l, bool *ret_has)
+{
+	struct implier m;
+	bool begun = false;
+
+	for (size_t i = 0; i < d->n; i++) {
+		ret_has[i] = version_vector_get(v, d->v[i].inc) >= d->v[i].counter;
+		if (ret_has[i])
+			continue;
+		if (!begun)
+			implier_begin(&m, l, v->v, v->n, d->n);
+		begun = true;
+		ret_has[i] = implier_implies(&m, d->v[i]);
+	}
+	if (begun)
+		implier_end(&m);
 }
 
 bool version_vector_leq(const struct version_vector *a, const struct version_vector *b,

@@ -33,7 +33,7 @@ struct version_dots {
 };
 
 /* What grows a set or a vector returns 0, -ENOMEM, or -E2BIG where it would have more than VERSION_ENTRIES_MAX entries;
- * it is then unchanged. Dots given by callers must be valid: inc not 0, counter in 1…VERSION_COUNTER_MAX. */
+ * -EOVERFLOW for a counter beyond VERSION_COUNTER_MAX (a peer's counters drive the Lamport step). It is then unchanged. */
 
 /* Sorted by inc, one entry each. Zero-initialised is empty. The same layout, another meaning. */
 struct version_vector {
@@ -91,11 +91,15 @@ int version_vector_join(struct version_vector *v, const struct version_vector *o
 uint64_t version_vector_get(const struct version_vector *v, uint64_t inc); /* 0 if absent */
 /* Is the dot known: by its own entry, or implied by another's? */
 bool version_vector_has(const struct version_vector *v, struct version_dot dot, const struct version_lineage *l);
+/* The same for each dot of a set, prepared once: ret_has has d->n elements. O(entries + dots) lookups. */
+void version_vector_has_each(const struct version_vector *v, const struct version_dots *d,
+	const struct version_lineage *l, bool *ret_has);
 /* a <= b: all that a knows, b knows. */
 bool version_vector_leq(const struct version_vector *a, const struct version_vector *b, const struct version_lineage *l);
 bool version_vector_equal(const struct version_vector *a, const struct version_vector *b);
 uint64_t version_vector_max_counter(const struct version_vector *v); /* for the Lamport step */
-/* Are all incarnations named in the vector (or set) in the lineage? */
+/* Are all incarnations named in the vector (or set) in the lineage, with counters that they can have: above where they
+ * left their parent? */
 bool version_vector_known(const struct version_vector *v, const struct version_lineage *l);
 bool version_dots_known(const struct version_dots *d, const struct version_lineage *l);
 

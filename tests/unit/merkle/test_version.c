@@ -396,6 +396,12 @@ static void test_vectors(void **state)
 	assert_true(version_dots_known(&d, l));
 	version_dots_add(&d, (struct version_dot){3, 8});
 	assert_false(version_dots_known(&d, l));
+	version_lineage_add(l, &(struct version_incarnation){.inc = 3, .parent = 2, .from = 8});
+	assert_false(version_dots_known(&d, l)); /* an event that it cannot have had */
+	d.v[1].counter = 9;
+	assert_true(version_dots_known(&d, l));
+	assert_int_equal(version_vector_raise(&a, (struct version_dot){1, UINT64_MAX}, l), -EOVERFLOW);
+	assert_int_equal(version_dots_add(&d, (struct version_dot){1, UINT64_MAX}), -EOVERFLOW);
 	version_lineage_free(l);
 	version_dots_deinit(&d);
 	version_vector_deinit(&a);
