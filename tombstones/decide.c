@@ -48,8 +48,18 @@ const char *decide_action_name(enum decide_action action)
 static bool seen(const struct version_dots *dots, const struct version_vector *vv, const struct version_vector *k,
 	const struct version_lineage *l)
 {
+	bool by_k[VERSION_ENTRIES_MAX], by_vv[VERSION_ENTRIES_MAX];
+	bool all = true;
+
+	assert(dots->n <= VERSION_ENTRIES_MAX);
+	version_vector_has_each(k, dots, l, by_k);
 	for (size_t i = 0; i < dots->n; i++)
-		if (!version_vector_has(k, dots->v[i], l) && !(vv && version_vector_has(vv, dots->v[i], l)))
+		all = all && by_k[i];
+	if (all || !vv)
+		return all;
+	version_vector_has_each(vv, dots, l, by_vv);
+	for (size_t i = 0; i < dots->n; i++)
+		if (!by_k[i] && !by_vv[i])
 			return false;
 	return true;
 }
@@ -75,10 +85,14 @@ static bool intersect(const struct version_dots *a, const struct version_dots *b
 static int add_unless(struct version_dots *ret, const struct version_dots *from, const struct version_dots *both,
 	const struct version_vector *vv, const struct version_lineage *l)
 {
+	bool known[VERSION_ENTRIES_MAX];
+
+	assert(from->n <= VERSION_ENTRIES_MAX);
+	version_vector_has_each(vv, from, l, known);
 	for (size_t i = 0; i < from->n; i++) {
 		int r;
 
-		if (version_vector_has(vv, from->v[i], l) && !version_dots_contain(both, from->v[i]))
+		if (known[i] && !version_dots_contain(both, from->v[i]))
 			continue;
 		r = version_dots_add(ret, from->v[i]);
 		if (r < 0)

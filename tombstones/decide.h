@@ -54,7 +54,7 @@ struct decide_result {
 };
 
 void decide_result_deinit(struct decide_result *r);
-/* 0 or what merkle/version returns (no memory, limits). *ret is written on success only. Cost: O(dots × vector). */
+/* 0 or what merkle/version returns (no memory, limits). *ret is written on success only. Cost: O(dots + vectors) lookups. */
 int decide(const struct decide_input *in, struct decide_result *ret);
 const char *decide_action_name(enum decide_action action);
 
