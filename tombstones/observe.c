@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <uthash.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -77,9 +78,18 @@ struct paths {
 	size_t n, cap;
 };
 
+/* A path that was observed: where paths to look at overlap, the first look counts. */
+struct met {
+	UT_hash_handle hh;
+	char path[];
+};
+
 struct run {
 	const struct observe_options *options;
-	const struct scan_options *scan;
+	struct scan_options scan;
+	bool whole;	 /* everything is looked at */
+	struct met *met; /* NULL when one path is looked at; owned */
+	bool overlaps;	 /* keep met */
 	void (*directory)(int dirfd, const char *path, void *data);
 	void *directory_data;
 	struct observe_result *result;
@@ -224,6 +234,12 @@ static void paths_deinit(struct paths *p)
 
 static void run_deinit(struct run *x)
 {
+	struct met *m, *next;
+
+	HASH_ITER(hh, x->met, m, next) {
+		HASH_DEL(x->met, m);
+		free(m);
+	}
 	seen_list_clear(&x->batch);
 	seen_list_clear(&x->late);
 	free(x->batch.v);
@@ -719,11 +735,31 @@ static int write_seen(struct run *x, struct seen_list *l, bool late)
 	return r;
 }
 
+/* Is it the first observation of this path? 1 yes, 0 no. */
+static int meet(struct run *x, const char *path)
+{
+	struct met *m = NULL;
+
+	if (!x->overlaps)
+		return 1;
+	HASH_FIND_STR(x->met, path, m);
+	if (m)
+		return 0;
+	m = calloc(1, sizeof(*m) + strlen(path) + 1);
+	if (!m)
+		return -ENOMEM;
+	strcpy(m->path, path);
+	HASH_ADD_STR(x->met, path, m);
+	return 1;
+}
+
 static int on_observe(const struct scan_observation *o, void *data)
 {
 	struct run *x = data;
-	int r;
+	int r = meet(x, o->path);
 
+	if (r <= 0)
+		return r;
 	switch (o->what) {
 	case SCAN_UNSETTLED:
 		x->result->unsettled++;
@@ -876,7 +912,7 @@ static int count_stretch(struct run *x, size_t from, size_t to, struct budget *b
 	r = check_subtree(x, t, b);
 	if (!r)
 		r = index_counts(t, &counts);
-	if (!r && observe_over_budget(b->counted, counts.live)) {
+	if (!r && observe_over_budget(b->counted + x->options->recent, counts.live)) {
 		b->over = true;
 		x->result->held_at[0] = '\0';
 	}
@@ -988,8 +1024,7 @@ static int end_suspicion(struct run *x)
 	struct replica_txn t;
 	int r;
 
-	if (!x->suspect || x->stuck || x->scan->shallow || (x->scan->subtree && *x->scan->subtree) ||
-		x->result->scan.errors || x->result->raced || x->result->unsettled || x->result->held)
+	if (!x->suspect || x->stuck || !x->whole || x->result->scan.errors || x->result->raced || x->result->unsettled || x->result->held)
 		return 0;
 	r = begin_batch(x, &t);
 	if (r)
@@ -1001,21 +1036,42 @@ static int end_suspicion(struct run *x)
 	return r;
 }
 
-int observe_run(const struct observe_options *options, const struct scan_options *scan,
+/* One path's counts, added up. */
+static void add_counts(struct scan_counts *sum, const struct scan_counts *c)
+{
+	sum->directories += c->directories;
+	sum->files += c->files;
+	sum->symlinks += c->symlinks;
+	sum->bytes_hashed += c->bytes_hashed;
+	sum->left_out += c->left_out;
+	sum->errors += c->errors;
+	sum->unsettled += c->unsettled;
+}
+
+int observe_run(const struct observe_options *options, const struct scan_options *scan, const struct observe_path *paths, size_t n,
 	void (*directory)(int dirfd, const char *path, void *data), void *directory_data, struct observe_result *ret)
 {
 	struct observe_result result = {0};
 	struct run x cleanup(run_deinit) = {.options = options,
-					    .scan = scan,
+					    .scan = *scan,
+					    .overlaps = n > 1,
 					    .directory = directory,
 					    .directory_data = directory_data,
 					    .result = &result,
 					    .suspect = replica_suspect(options->replica)};
 	struct scan_sink sink = {.observe = on_observe, .directory = on_directory, .data = &x};
-	int r;
+	int r = 0;
 
 	assert(scan->store == replica_store(options->replica));
-	r = scan_run(scan, &sink, &result.scan);
+	for (size_t i = 0; i < n && !r; i++) {
+		struct scan_counts counts = {0};
+
+		x.scan.subtree = paths[i].path;
+		x.scan.shallow = paths[i].shallow;
+		x.whole = x.whole || (!*paths[i].path && !paths[i].shallow);
+		r = scan_run(&x.scan, &sink, &counts);
+		add_counts(&result.scan, &counts);
+	}
 	if (!r)
 		r = write_seen(&x, &x.batch, false);
 	if (!r)

@@ -24,7 +24,7 @@
 struct observe_options {
 	struct replica *replica;
 	bool confirmed;	   /* a person confirmed the deletions that were held */
-	bool revert;	   /* pull with revert: local changes are put into trash instead of becoming events (left to the caller) */
+	uint64_t recent;   /* deletions recorded a short while ago: they count for the budget, too */
 	/* Told once per path that is not in sync because of what was seen: left out, unsettled, error; SCAN_NEW with error 0:
 	 * the object was moved aside as a conflict copy, else it is in the way of the row's version and could not be moved.
 	 * Without the writer lock held. */
@@ -42,10 +42,16 @@ struct observe_result {
 	struct scan_counts scan;
 };
 
-/* Scan and observe: scan_run with options->… and the sink of this module. scan->store must be the replica's. Takes the
- * writer lock per batch. STORE_ROOT_CHANGED: nothing was concluded from absences. After a failure *ret says what was
+/* A path to look at; shallow as in scan_options. */
+struct observe_path {
+	const char *path;
+	bool shallow;
+};
+
+/* Scan the paths one after the other ({"", false}: everything) and observe what is seen as one look, with one budget.
+ * scan->store must be the replica's; its subtree and shallow are set here. Paths may overlap. Takes the writer lock per batch. STORE_ROOT_CHANGED: nothing was concluded from absences. After a failure *ret says what was
  * committed until then. */
-int observe_run(const struct observe_options *options, const struct scan_options *scan,
+int observe_run(const struct observe_options *options, const struct scan_options *scan, const struct observe_path *paths, size_t n,
 	void (*directory)(int dirfd, const char *path, void *data), void *directory_data, struct observe_result *ret);
 
 /* The deletion interlock, also used by apply for what a peer deletes: would `n` deletions of the `live` entries

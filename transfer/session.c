@@ -1069,6 +1069,22 @@ int session_attach(struct session *s, struct replica *replica, const struct igno
 	return failed(s, r);
 }
 
+void session_adopt(struct session *s, int64_t grace_ns, bool preserve_owner, bool confirmed, const struct decide_policy *policy)
+{
+	s->options.grace_ns = grace_ns;
+	s->options.preserve_owner = preserve_owner;
+	s->options.confirmed = confirmed;
+	s->options.policy = *policy;
+}
+
+int session_check(struct session *s)
+{
+	if (s->state != SESSION_LIVE || s->bye_sent)
+		return 0;
+	s->local_changed = false;
+	return failed(s, start_round(s));
+}
+
 int session_ready(struct session *s)
 {
 	s->ready = true;

@@ -87,10 +87,14 @@ void session_free(struct session *s); /* no job may be running */
 
 /* Server, after opened(): the replica to serve, with our mode. Takes no ownership. */
 int session_attach(struct session *s, struct replica *replica, const struct ignore *ignore, bool sends, bool takes);
+/* Server, before session_attach: what session_options say on the client's side. */
+void session_adopt(struct session *s, int64_t grace_ns, bool preserve_owner, bool confirmed, const struct decide_policy *policy);
 /* The local scan is done (also: nothing to scan). */
 int session_ready(struct session *s);
 /* The index was changed by others (a scan, another session). */
 int session_changed(struct session *s);
+/* Begin a round even if nothing seems to have changed: the periodic root check. */
+int session_check(struct session *s);
 /* A person confirmed held deletions: the next round applies them. */
 int session_confirm(struct session *s);
 /* End in order: BYE after what is going on now. */

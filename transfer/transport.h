@@ -52,6 +52,9 @@ int transport_stderr(const struct transport *t); /* non-blocking; read it into t
 pid_t transport_pid(const struct transport *t);
 /* Keep what the child said on stderr (bounded to the last 2 KiB; control bytes escaped when shown). */
 void transport_note(struct transport *t, const char *bytes, size_t n);
+/* Has the child ended? Does not wait. TRANSPORT_RUNNING; 0 once, with its wait status. */
+enum transport_outcome { TRANSPORT_RUNNING = 1 };
+int transport_reap(struct transport *t, int *ret_status);
 /* After the child ended with a wait status: what to tell a person (one line, from its stderr and status), and a
  * TRANSPORT_EXIT_… code (0 when it ended well). */
 const char *transport_explain(struct transport *t, int wait_status, int *ret_code);

@@ -1,0 +1,102 @@
+/*
+ * syncd/folder.h — one folder at work on a libuv loop: its replica, scans, watch, sessions, upkeep. Used by the daemon for each
+ * configured folder, and by one-shot `reconcile` and `serve` for the one they hold.
+ *
+ *   watch ─▶ dirty paths ─(settle)─▶ scan (worker) ─▶ events ─▶ sessions told ─▶ a round with each peer
+ *
+ * A folder is: scanning until the first whole scan is over; then ready; halted when its root is not what it was (nothing
+ * is concluded, nothing applied, until it is itself again). Problems are kept with what, since when, why and what to do (P12).
+ */
+#ifndef SYNCD_FOLDER_H
+#define SYNCD_FOLDER_H
+
+#include <jansson.h>
+#include <uv.h>
+
+#include "syncd/link.h"
+
+struct folder;
+
+struct folder_options {
+	uv_loop_t *loop;
+	const char *name;	/* for messages: the configured name, or the path */
+	const char *path;
+	const char *state_dir;
+	const char *holder;	/* for the lock: the control socket's path, or NULL */
+	bool create;		/* make the replica where there is none */
+	enum hash_algorithm algorithm; /* for a created one; 0: default */
+	bool watch;
+	bool preserve_owner;
+	int64_t settle_ms;	/* quiet time of a file being written */
+	int64_t rescan_interval_ms; /* 0: no periodic scan */
+	int64_t grace_ms, member_expiry_ms, trash_keep_ms;
+	uint64_t trash_max_bytes;
+	struct decide_policy policy; /* prefer: owned by the caller, lives as long as the folder */
+};
+
+/* enum store_outcome or < 0; a line for people in why (n bytes) when not 0. Recovers what a crash left. */
+int folder_open(struct folder **ret, const struct folder_options *options, char *why, size_t n);
+/* Scans, sessions and handles are ended; done() is called when the folder is closed and freed. */
+void folder_close(struct folder *f, void (*done)(void *data), void *data);
+
+const char *folder_name(const struct folder *f);
+const char *folder_path(const struct folder *f);
+struct replica *folder_replica(const struct folder *f);
+bool folder_ready(const struct folder *f);  /* the first whole scan is over */
+bool folder_halted(const struct folder *f);
+const char *folder_halt_reason(const struct folder *f);
+
+/* Scan the whole root now (again). `confirmed`: deletions that were held may be recorded. */
+void folder_scan(struct folder *f, bool confirmed);
+/* Called when nothing is dirty and no scan runs: after folder_scan, once. */
+void folder_when_settled(struct folder *f, void (*settled)(void *data), void *data);
+
+/* --- sessions --- */
+
+struct folder_session;
+
+struct folder_session_options {
+	const char *peer;	/* for messages */
+	bool client;
+	bool sends, takes;	/* our side */
+	bool live;		/* client: stay connected */
+	bool confirmed;
+	struct message_open open; /* client */
+	int fd_in, fd_out;	/* owned from success on */
+	/* The session ended; `status` is valid during the call. The session is freed afterwards. */
+	void (*ended)(struct folder_session *s, const struct session_status *status, void *data);
+	/* A round is over (NULL: not wanted). */
+	void (*round_over)(struct folder_session *s, bool in_sync, void *data);
+	void *data;
+};
+
+int folder_connect(struct folder *f, struct folder_session **ret, const struct folder_session_options *options);
+void folder_session_finish(struct folder_session *s); /* in order */
+void folder_session_abort(struct folder_session *s);
+void folder_session_check(struct folder_session *s);  /* begin a round now (the periodic root check) */
+void folder_session_confirm(struct folder_session *s);
+struct session *folder_session_core(const struct folder_session *s);
+const char *folder_session_peer(const struct folder_session *s);
+
+/* Server side: accept a session on a stream; `choose` is called with the client's OPEN and returns the folder that it
+ * is for (already open, or opened now), its mode, or NULL after writing the reason into why. */
+struct folder_accept_options {
+	uv_loop_t *loop;
+	int fd_in, fd_out;
+	const char *peer;
+	struct folder *(*choose)(const struct message_open *open, bool *ret_sends, bool *ret_takes, uint16_t *ret_code, char *why, size_t n,
+		void *data);
+	void (*ended)(struct folder_session *s, const struct session_status *status, void *data);
+	void *data;
+};
+int folder_accept(struct folder_session **ret, const struct folder_accept_options *options);
+
+/* --- telling --- */
+
+/* Paths that are not in sync now, and why: at most `limit`. A JSON array of {path, why, since, todo}. */
+json_t *folder_problems_json(const struct folder *f, size_t limit);
+json_t *folder_status_json(struct folder *f); /* owned by the caller */
+size_t folder_problem_count(const struct folder *f);
+uint64_t folder_held(const struct folder *f); /* deletions of ours that wait to be confirmed */
+
+#endif
