@@ -2,20 +2,22 @@
  * merkle/index.h — the index of one replica: an LMDB environment of rows and what hangs on them.
  *
  *   meta        enum index_meta -> blob
- *   rows        path key -> row (checksummed; see merkle/record.h)
+ *   rows        path key -> row (see merkle/record.h), in three tables: live, tombstones, and without a record
  *   changes     local sequence -> path: what changed here, in order; a row stands there once, at its newest
- *   contents    XXH3 of the content root -> sequence   (files of equal content; dup-sorted)
- *   inodes      inode -> sequence                      (dup-sorted)
+ *   contents    (XXH3 of the content root, sequence): files of equal content
+ *   inodes      (inode, sequence)
  *   nodes       node hash -> reference count, payload  (chunk trees, see merkle/chunk_tree.h)
  *   intents     batch id, number -> opaque bytes of transfer/apply
  *   lineage     position -> incarnation
  *   tree        the comparison tree, see merkle/tree.h
  *
- * One process opens it (the store's lock holder). Any thread may begin a read transaction; write transactions
- * exclude each other by LMDB's own lock; a commit is durable (fdatasync) when index_commit returns. No read transaction
- * outlives one message. Never used across fork. Every value carries an XXH3 checksum; a wrong one is -EBADMSG and means
- * that the index must be rebuilt. -ENOSPC when the disk is full; a failed write transaction changes nothing.
- * Pointers handed out are copies (owned by the caller), never into the map.
+ * One process opens it (the store's lock holder), once. Any thread may begin a read transaction, and hand it on; a write
+ * transaction is begun, used and ended by one thread; write transactions exclude each other by LMDB's own lock (a thread
+ * that begins a second one blocks for ever). A commit is durable (fdatasync) when index_commit returns. No read
+ * transaction outlives one message. Never used across fork. Every value carries an XXH3 checksum; a wrong one is -EBADMSG
+ * and means that the index must be rebuilt. -ENOSPC when the disk is full; a failed write transaction changes nothing: if
+ * an operation failed half-way, so does the commit. Pointers handed out are copies (owned by the caller), never into the
+ * map. Callbacks must not write through the transaction that they are called from.
  */
 #ifndef MERKLE_INDEX_H
 #define MERKLE_INDEX_H
@@ -34,17 +36,18 @@ enum index_outcome {
 };
 
 enum index_meta { /* values are part of the format */
-	INDEX_META_FORMAT = 1,
+	INDEX_META_FORMAT = 1,	     /* the index's own: not for index_meta_put */
 	INDEX_META_IDENTITY = 2,     /* merkle/store: ids, algorithm, what copying can't carry */
 	INDEX_META_KNOWLEDGE = 3,    /* tombstones/knowledge */
 	INDEX_META_COUNTERS = 4,     /* tombstones/replica: Lamport clock, incarnation */
 	INDEX_META_MEMBERS = 5,	     /* tombstones/members */
-	INDEX_META_PURGED_SEQ = 6,   /* highest sequence purged or dropped */
+	INDEX_META_PURGED_SEQ = 6,   /* the index's own: see index_counts */
 	INDEX_META_POLICY = 7,	     /* digest of the ignore policy of the last scan */
 };
 
-/* dir: descriptor of the directory that holds data.mdb and lock.mdb. key: the folder's id, which keys the comparison
- * tree. With create, an empty environment is made where none is. -EPROTONOSUPPORT: another format's version. */
+/* dir: descriptor of the directory that holds data.mdb and lock.mdb; may be closed afterwards. With create, an empty
+ * index is made where none is; without, INDEX_MISSING. -EPROTONOSUPPORT: another format's version; -EBADMSG: damaged, or
+ * not LMDB's; -EPERM: data.mdb or lock.mdb is not a plain file of its own (symlink, second link). Needs /proc. */
 int index_open(struct index **ret, int dir, bool create);
 void index_close(struct index *x);
 
@@ -53,7 +56,9 @@ int index_begin_write(struct index *x, struct index_txn **ret); /* waits for ano
 int index_commit(struct index_txn **txn);			/* consumes it, also on failure */
 void index_abort(struct index_txn *txn);			/* NULL is fine */
 
-/* The folder's id keys the comparison tree; the algorithm hashes it. Changing either rebuilds the tree: O(rows). */
+/* The folder's id keys the comparison tree; the algorithm hashes it. To be set before the first row is put (else
+ * -EINVAL). Another id makes the tree anew: O(rows). Another algorithm drops all rows and nodes, as their hashes mean
+ * nothing under it (counted as purged: every feed cursor becomes void). */
 int index_set_key(struct index_txn *w, uint64_t folder_id, enum hash_algorithm algorithm);
 
 /* --- meta --- */
@@ -65,7 +70,8 @@ int index_get(struct index_txn *t, const char *path, struct row *ret); /* INDEX_
 /* Insert or replace; gives the row a new local sequence (written to row->seq) if it has a record, and keeps all other
  * tables and the comparison tree in step. A file's chunk-tree nodes are referenced by content: see index_node_put. */
 int index_put(struct index_txn *w, const char *path, struct row *row);
-/* Rewrite only the local half (place, stamp, recorded_ns): no new sequence, the record must be unchanged. */
+/* Rewrite only the local half (place, stamp, recorded_ns): no new sequence; -EINVAL if the record is another. The rest of
+ * the row stays as it is in the index. INDEX_ABSENT. */
 int index_restamp(struct index_txn *w, const char *path, const struct row *row);
 int index_drop(struct index_txn *w, const char *path); /* raises INDEX_META_PURGED_SEQ; INDEX_ABSENT */
 
@@ -78,7 +84,8 @@ struct index_counts {
 };
 int index_counts(struct index_txn *t, struct index_counts *ret); /* O(1) */
 
-/* Iterate rows in path order. A cursor belongs to its transaction and is freed before it. */
+/* Iterate rows in path order. A cursor belongs to its transaction and is closed before it ends. Rows may be put and dropped
+ * meanwhile: the next row is the one after the path where the cursor stands, as of now. */
 struct index_cursor;
 int index_cursor_open(struct index_txn *t, struct index_cursor **ret);
 void index_cursor_close(struct index_cursor *c);
@@ -86,12 +93,13 @@ void index_cursor_close(struct index_cursor *c);
 int index_cursor_seek(struct index_cursor *c, const char *path);
 int index_cursor_seek_key(struct index_cursor *c, const struct path_key *key);
 int index_cursor_next(struct index_cursor *c);
-/* The row under the cursor. ret_path: heap. Either may be NULL. */
+/* The row under the cursor. ret_path: heap. Either may be NULL. INDEX_ABSENT: at the end, or dropped meanwhile. */
 int index_cursor_get(struct index_cursor *c, char **ret_path, struct row *ret_row);
 /* Cheap view for the tree: key, hash of the record, live; false for rows without a record. */
 bool index_cursor_peek(struct index_cursor *c, struct path_key *ret_key, struct hash *ret_hash, bool *ret_live);
 
-/* Is any live record strictly below path? O(log n) plus the tombstones passed over. 1 yes, 0 no, < 0. */
+/* Is any live record strictly below path ("": at all)? O(log n), plus, where names of more than PATH_KEY_PREFIX bytes are
+ * cut, the rows that share the cut. 1 yes, 0 no, < 0. */
 int index_any_live_below(struct index_txn *t, const char *path);
 
 /* Paths whose rows changed after sequence `after`, in order; stops when emit returns non-zero (passed on). */
@@ -104,11 +112,13 @@ int index_by_content(struct index_txn *t, const struct content *content, index_p
 int index_by_inode(struct index_txn *t, uint64_t ino, index_path_emit *emit, void *data);
 
 /* --- chunk-tree nodes: counted references. A row with content.height > 0 and place ROW_ON_DISK holds one reference on
- * its root; a node holds one on each child node. index_put/index_drop add and release the row's; nodes must have been
- * put before the row that refers to them (in the same transaction: what is unreferenced at commit may stay as garbage,
- * and index_node_sweep removes it). --- */
+ * its root; a node holds one on each child node. index_put, index_restamp and index_drop add and release the row's; the
+ * nodes must have been put before, children before parents, in the same transaction (else -EINVAL). A node whose last
+ * reference is released goes when the transaction commits, unless it was taken up again. What was put and never referred
+ * to stays until index_node_sweep. Putting a node that is there is nothing. -EBADMSG: payload and hash disagree. --- */
 int index_node_put(struct index_txn *w, const struct hash *hash, uint8_t level, const void *payload, size_t n);
 int index_node_get(struct index_txn *t, const struct hash *hash, uint8_t *ret_level, struct buf *ret); /* INDEX_ABSENT */
+int index_node_sweep(struct index_txn *w); /* O(nodes): remove what nothing refers to */
 
 /* --- intents --- */
 int index_intent_put(struct index_txn *w, uint64_t batch, uint32_t number, const void *p, size_t n);
