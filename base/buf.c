@@ -108,7 +108,9 @@ void put_string(struct buf *b, const void *p, size_t n)
 
 struct cursor cursor_over(const void *p, size_t n)
 {
-	return (struct cursor){.p = p, .end = n ? (const uint8_t *)p + n : p};
+	if (!p)
+		p = ""; /* so that steps of nothing are defined, and strings are never NULL */
+	return (struct cursor){.p = p, .end = (const uint8_t *)p + n};
 }
 
 size_t cursor_left(const struct cursor *c)
