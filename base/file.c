@@ -159,11 +159,12 @@ static int check_path(const char *path)
 
 /* --- opening --- */
 
-/* The descriptor, or a negative errno. */
+/* The descriptor, or a negative errno. Without O_NOFOLLOW, which beside O_DIRECTORY makes a symlink
+ * ENOTDIR. */
 static int open_beneath(int dir, const char *path, uint64_t flags, uint16_t mode)
 {
 	struct open_how how = {
-		.flags = flags | O_CLOEXEC | O_NOFOLLOW,
+		.flags = flags | O_CLOEXEC,
 		.mode = mode,
 		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS |
 			   RESOLVE_NO_XDEV,
@@ -818,7 +819,7 @@ static int open_symlink(int dir, const char *name, int *ret_fd)
 	r = check_name(name);
 	if (r < 0)
 		return r;
-	fd = open_beneath(dir, name, O_PATH, 0);
+	fd = open_beneath(dir, name, O_PATH | O_NOFOLLOW, 0);
 	if (fd < 0)
 		return outcome(-fd);
 	r = file_stat_fd(fd, &st);

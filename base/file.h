@@ -75,7 +75,7 @@ int file_open_directory_at(int root, const char *path, int *ret_fd);
 /* Open the directory that holds `path`; *ret_name points at the last component inside `path`. The same
  * outcomes. */
 int file_open_parent(int root, const char *path, int *ret_dir, const char **ret_name);
-/* Open a regular file for reading, O_NOFOLLOW|O_NONBLOCK|O_NOATIME where allowed. Another kind (a
+/* Open a regular file for reading, O_NONBLOCK|O_NOATIME where allowed. Another kind (a
  * symlink, a directory …): FILE_UNSUPPORTED, without opening it. Another process' lease on it: FILE_BUSY,
  * and the lease is being broken: try again later. */
 int file_open_read(int dir, const char *name, int *ret_fd);

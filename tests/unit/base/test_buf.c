@@ -231,11 +231,15 @@ static void test_string_limits(void **state)
 	size_t n = 9;
 
 	(void)state;
-	c = cursor_over("\x03" "abc", 4);
+	c = cursor_over("\x03"
+			"abc",
+		4);
 	get_string(&c, 2, &n); /* longer than allowed */
 	assert_int_equal(n, 0);
 	assert_true(c.failed);
-	c = cursor_over("\x04" "abc", 4);
+	c = cursor_over("\x04"
+			"abc",
+		4);
 	get_string(&c, 100, &n); /* longer than there is */
 	assert_int_equal(n, 0);
 	assert_true(c.failed);
@@ -250,7 +254,9 @@ static void test_string_limits(void **state)
 
 static void test_text_without_nul(void **state)
 {
-	struct cursor c = cursor_over("\x03" "a\0b", 4);
+	struct cursor c = cursor_over("\x03"
+				      "a\0b",
+		4);
 	char *empty;
 
 	(void)state;

@@ -41,14 +41,16 @@ static void test_quote_control_bytes(void **state)
 	assert_quoted("\r\t\x01\x7f", "'\\x0d\\x09\\x01\\x7f'");
 	assert_quoted("it's", "'it\\x27s'");
 	assert_quoted("\\x41", "'\\x5cx41'");
-	assert_quoted("\xc2\x9b" "31m", "'\\xc2\\x9b31m'"); /* CSI as a C1 control */
+	assert_quoted("\xc2\x9b"
+		      "31m",
+		"'\\xc2\\x9b31m'"); /* CSI as a C1 control */
 }
 
 static void test_quote_utf8(void **state)
 {
-	static const char *const kept[] = {
-		"\xc2\xa0", "\xc3\xa9", "\xdf\xbf", "\xe0\xa0\x80", "\xe2\x82\xac", "\xed\x9f\xbf",
-		"\xee\x80\x80", "\xf0\x90\x80\x80", "\xf0\x9f\x98\x80", "\xf4\x8f\xbf\xbf"};
+	static const char *const kept[] = {"\xc2\xa0", "\xc3\xa9", "\xdf\xbf", "\xe0\xa0\x80",
+		"\xe2\x82\xac", "\xed\x9f\xbf", "\xee\x80\x80", "\xf0\x90\x80\x80",
+		"\xf0\x9f\x98\x80", "\xf4\x8f\xbf\xbf"};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
@@ -63,16 +65,16 @@ static void test_quote_invalid_utf8(void **state)
 {
 	(void)state;
 	assert_quoted("\xff\xfe", "'\\xff\\xfe'");
-	assert_quoted("\x80z", "'\\x80z'");		       /* a continuation alone */
-	assert_quoted("\xc3", "'\\xc3'");		       /* cut off by the end */
+	assert_quoted("\x80z", "'\\x80z'"); /* a continuation alone */
+	assert_quoted("\xc3", "'\\xc3'");   /* cut off by the end */
 	assert_quoted("\xe2\x82", "'\\xe2\\x82'");
 	assert_quoted("\xf0\x9f\x98", "'\\xf0\\x9f\\x98'");
-	assert_quoted("\xc3(", "'\\xc3('");		       /* cut off by something else */
-	assert_quoted("\xc0\xaf", "'\\xc0\\xaf'");	       /* overlong slash */
+	assert_quoted("\xc3(", "'\\xc3('");	   /* cut off by something else */
+	assert_quoted("\xc0\xaf", "'\\xc0\\xaf'"); /* overlong slash */
 	assert_quoted("\xc1\xbf", "'\\xc1\\xbf'");
 	assert_quoted("\xe0\x80\xaf", "'\\xe0\\x80\\xaf'");
 	assert_quoted("\xf0\x80\x80\xaf", "'\\xf0\\x80\\x80\\xaf'");
-	assert_quoted("\xed\xa0\x80", "'\\xed\\xa0\\x80'");    /* surrogate */
+	assert_quoted("\xed\xa0\x80", "'\\xed\\xa0\\x80'");	     /* surrogate */
 	assert_quoted("\xf4\x90\x80\x80", "'\\xf4\\x90\\x80\\x80'"); /* beyond Unicode */
 	assert_quoted("\xf5\x80\x80\x80", "'\\xf5\\x80\\x80\\x80'");
 }
@@ -86,7 +88,7 @@ static void test_quote_direction_and_lines(void **state)
 	assert_quoted("a\xe2\x80\xaegpj.exe", "'a\\xe2\\x80\\xaegpj.exe'");
 	assert_quoted("\xe2\x81\xa6", "'\\xe2\\x81\\xa6'"); /* isolates */
 	assert_quoted("\xe2\x81\xa9", "'\\xe2\\x81\\xa9'");
-	assert_quoted("\xe2\x80\xaf", "'\xe2\x80\xaf'");    /* narrow space: harmless */
+	assert_quoted("\xe2\x80\xaf", "'\xe2\x80\xaf'"); /* narrow space: harmless */
 }
 
 static void test_quote_cut(void **state)
