@@ -10,9 +10,21 @@
  *     CACHEDIR.TAG
  *
  * Identity (DESIGN §5): the index remembers inode, generation and birth time of .syncd/identity and the file system's id.
- * All equal: it is ours. The file is there with the same ids, but those differ: root and index were copied or restored:
- * `copied` is told, and the store goes on as a new replica (new replica id; the caller empties K, see tombstones/observe).
- * Device numbers and the machine id prove nothing.
+ * All equal (generation, birth time and file system where both sides know them): it is ours. The file is there with the
+ * same ids, but those differ: root and index were copied or restored: `copied` is told, and the store goes on as a new
+ * replica (new replica id; the caller empties K, see tombstones/observe). Device numbers and the machine id prove nothing.
+ *
+ *   identity  index                 without create    with create
+ *   none      none                  STORE_NO_INDEX    a new folder
+ *   there     none                  STORE_NO_INDEX    the same folder, joined, as a new replica with an empty index
+ *   none      there, in .syncd      STORE_NO_INDEX    the same folder, as a copy
+ *   none      there, in state_dir   STORE_FOREIGN     STORE_FOREIGN (the root is not mounted, or emptied;
+ *                                   without .syncd and create: STORE_NO_INDEX)
+ *   there     of other ids          STORE_FOREIGN     STORE_FOREIGN
+ *
+ * A crash while any of this is made or changed is repaired by the next open. Folders must not overlap: a root below
+ * another one, on the same mount, is refused here; a root inside this one is left out by the scan. `.syncd` must
+ * belong to the owner of the root directory, to root, or to us: who else may write into the root can't plant one.
  */
 #ifndef MERKLE_STORE_H
 #define MERKLE_STORE_H
@@ -26,23 +38,29 @@ enum store_outcome {
 	STORE_LOCKED,	    /* another process has it; store_lock_holder says who */
 	STORE_ROOT_CHANGED, /* the path is another directory now than the one that was opened, or lost its .syncd */
 	STORE_FOREIGN,	    /* the index belongs to another identity file (a state_dir of another root) */
-	STORE_DENIED,
+	STORE_DENIED,	    /* no permission, or .syncd belongs to someone who does not own the root */
 	STORE_READ_ONLY,
+	STORE_OVERLAP,	    /* the root is inside another folder, or state_dir is inside the root */
 };
 
 struct store;
 
+#define STORE_HOLDER_BYTES_MAX 4096
+
 struct store_options {
-	bool create;			/* make .syncd/ and an index where none is */
+	bool create;			/* make .syncd/ and an index where none is; see above */
 	enum hash_algorithm algorithm;	/* for a created folder; 0: SHA-256 */
 	const char *state_dir;		/* where the index is, instead of ROOT/.syncd/index; made if create */
 	const char *holder;		/* written into the lock for others to find us (socket path); may be NULL */
 };
 
+/* Besides outcomes: -EBADMSG: identity or index is damaged; -EPROTONOSUPPORT: either is of another format. options may be
+ * NULL. The getters are thread-safe; store_join and store_renew_replica exclude each other. */
 int store_open(struct store **ret, const char *root, const struct store_options *options);
 void store_close(struct store *s);
 
-/* Who holds the lock of `root`: pid and the holder text (heap, "" if none). STORE_NO_INDEX if nobody does. */
+/* Who holds the lock of `root`: pid (0: just taking it) and the holder text (heap, "" if none). STORE_NO_INDEX if nobody
+ * does; STORE_NO_ROOT, STORE_DENIED. The text is only as true as whoever may write into .syncd. */
 int store_lock_holder(const char *root, int64_t *ret_pid, char **ret_holder);
 /* uid that owns ROOT/.syncd (or ROOT, where there is none yet). */
 int store_owner(const char *root, uint32_t *ret_uid);
@@ -57,13 +75,14 @@ enum hash_algorithm store_algorithm(const struct store *s);
 uint64_t store_folder_id(const struct store *s);
 uint64_t store_replica_id(const struct store *s);
 bool store_joined(const struct store *s); /* has this replica ever met a peer? until then it adopts the peer's folder id */
-bool store_created(const struct store *s); /* by this open */
+bool store_created(const struct store *s); /* the index, by this open */
 bool store_copied(const struct store *s);  /* recognised as a copy or restored by this open */
 
 /* Is the path still the directory that we opened, with our .syncd/identity in it? 0 or STORE_ROOT_CHANGED. Cheap. */
 int store_check_root(const struct store *s);
-/* Take a folder id and algorithm from a peer (allowed only while not joined) and/or mark as joined. Rewrites identity
- * and meta durably; rebuilds the tree if the id changes; a changed algorithm drops all rows (they are rescanned). */
+/* Take a folder id and algorithm from a peer (others than ours: -EINVAL once joined) and mark as joined. Rewrites identity
+ * and meta durably; rebuilds the tree if the id changes; a changed algorithm drops all rows (they are rescanned). Begins a write
+ * transaction of its own. After a failure close the store: the next open completes it or takes it back. */
 int store_join(struct store *s, uint64_t folder_id, enum hash_algorithm algorithm);
 /* Draw a new replica id (a clone met its original). */
 int store_renew_replica(struct store *s);
