@@ -5,7 +5,8 @@
  *   level 1+  nodes: a node's payload is its children's entries; hash = H("syncd node" ‖ level ‖ payload)
  *
  * Entry: hash (32 bytes), length (varint, bytes of file below it), flag byte (1 = all zero). A node ends after
- * an entry whose hash's first 8 bytes, read as a little-endian number, have 6 trailing zero bits, or at 256 entries;
+ * an entry whose hash's first 8 bytes, read as a little-endian number, have 6 trailing zero bits, unless that is its
+ * first entry (so that no contrived content makes a tree that does not narrow), or at 256 entries;
  * the last node of a level ends with the file. Levels are added until one hash is left: the root. `height` is its
  * level: 0 when the file is one chunk, so that a small file's root is the plain hash of its content.
  * An edit changes one node a level: O(log n) nodes differ.
@@ -45,14 +46,15 @@ int chunk_tree_builder_new(struct chunk_tree_builder **ret, enum hash_algorithm 
 	void *data);
 void chunk_tree_builder_free(struct chunk_tree_builder *b);
 int chunk_tree_builder_add(struct chunk_tree_builder *b, const struct chunk *chunk);
-/* Ends the tree. ret->chunk_bits is the caller's to set. At least one chunk must have been added. */
+/* Ends the tree. ret->chunk_bits is the caller's to set. At least one chunk must have been added. -EFBIG (from add, too):
+ * higher than CHUNK_TREE_HEIGHT_MAX, which takes contrived hashes. */
 int chunk_tree_builder_finish(struct chunk_tree_builder *b, struct content *ret);
 
 /* Chunk and hash a whole open file of `size` bytes: chunker_run + builder. emit may be NULL. CHUNKER_CHANGED. */
 int chunk_tree_of_file(int fd, uint64_t size, uint8_t bits, enum hash_algorithm algorithm, chunk_tree_emit *emit,
 	void *data, struct content *ret);
 
-/* Decode and check a node's payload: hash, entry count 1…256, lengths > 0 and no overflow. -EBADMSG.
+/* Decode and check a node's payload: hash, entry count 1…256, boundaries, lengths > 0 and no overflow. -EBADMSG.
  * *ret is heap, *ret_n entries. */
 int chunk_tree_decode(enum hash_algorithm algorithm, const struct hash *hash, uint8_t level, const void *payload,
 	size_t n, struct chunk_tree_entry **ret, size_t *ret_n);

@@ -4,7 +4,7 @@
  *
  * A chunk is between avg/4 and avg*4 bytes (the last one may be shorter); avg = 2^bits with
  * bits = 15 … 20. The masks are nested: a cut at bits+1 before normalisation is also one at bits, so files that
- * grow past a step keep many boundaries. Files of at most 2 × avg bytes at bits = 15 (64 KiB) are one chunk.
+ * grow past a step keep many boundaries. Files of at most CHUNK_SINGLE_BYTES_MAX are one chunk whatever `bits` is.
  *
  * A hole is a run of zero bytes and nothing else: boundaries and hashes depend on the bytes only, never on
  * the file's allocation. The gear table is such that zeros never match a mask: a run of zeros is cut at the
@@ -38,7 +38,8 @@ struct chunk {
  * O(n), no allocation: the pure core, for tests and fuzzing. */
 size_t chunker_cut(const uint8_t *p, size_t n, uint8_t bits, bool last);
 
-/* Called for each chunk in order. Return non-zero to stop; it is passed on. `bytes` is NULL for a hole. */
+/* Called for each chunk in order. Return non-zero to stop; it is passed on. `bytes` is valid during the call, and NULL for
+ * a chunk of zeros (written or hole) and for the empty one. */
 typedef int chunker_emit(const struct chunk *chunk, const uint8_t *bytes, void *data);
 
 /*

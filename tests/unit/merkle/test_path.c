@@ -63,8 +63,8 @@ static void test_validity(void **state)
 		".SyNcD",
 		"a/.Syncd/b",
 		".\xc5\xbfyncd",
-		".syn\xe2\x80\x8d"
-		"cd",
+		(".syn\xe2\x80\x8d"
+		 "cd"),
 		"\xef\xbb\xbf.syncd",
 		".syncd\xe2\x80\x8b",
 		".syncd.",
