@@ -1097,8 +1097,13 @@ int folder_accept(struct folder_session **ret, const struct folder_accept_option
 		free(s->peer);
 		free(s);
 		*ret = NULL;
+		return r;
 	}
-	return r;
+	if (options->n_initial) {
+		session_input(link_session(s->link), options->initial, options->n_initial);
+		link_kick(s->link);
+	}
+	return 0;
 }
 
 void folder_session_finish(struct folder_session *s)

@@ -83,6 +83,8 @@ const char *folder_session_peer(const struct folder_session *s);
 struct folder_accept_options {
 	uv_loop_t *loop;
 	int fd_in, fd_out;
+	const void *initial; /* what was read from fd_in before; copied */
+	size_t n_initial;
 	const char *peer;
 	struct folder *(*choose)(const struct message_open *open, bool *ret_sends, bool *ret_takes, uint16_t *ret_code, char *why, size_t n,
 		void *data);

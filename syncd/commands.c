@@ -1,0 +1,100 @@
+/* syncd/commands.c — what the commands of syncctl share. */
+#include "syncd/commands.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "syncd/control.h"
+#include "syncd/exit_codes.h"
+
+#define DAY_MS (INT64_C(24) * 3600 * 1000)
+
+void command_folder_options(struct folder_options *ret, uv_loop_t *loop, const char *path)
+{
+	*ret = (struct folder_options){
+		.loop = loop,
+		.name = path,
+		.path = path,
+		.preserve_owner = geteuid() == 0,
+		.settle_ms = 500,
+		.grace_ms = 10 * DAY_MS,
+		.member_expiry_ms = 90 * DAY_MS,
+		.trash_keep_ms = 30 * DAY_MS,
+	};
+}
+
+int command_absolute(const char *text, char *ret, size_t n)
+{
+	const char *home = getenv("HOME");
+	char cwd[PATH_MAX], resolved[PATH_MAX], joined[2 * PATH_MAX];
+
+	if (strcmp(text, "~") == 0 || strncmp(text, "~/", 2) == 0) {
+		if (!home)
+			return -ENOENT;
+		snprintf(joined, sizeof(joined), "%s%s", home, text + 1);
+	} else if (*text == '/') {
+		snprintf(joined, sizeof(joined), "%s", text);
+	} else {
+		if (!getcwd(cwd, sizeof(cwd)))
+			return -errno;
+		snprintf(joined, sizeof(joined), "%s/%s", cwd, text);
+	}
+	if (realpath(joined, resolved))
+		snprintf(joined, sizeof(joined), "%s", resolved);
+	if (strlen(joined) >= n)
+		return -ENAMETOOLONG;
+	strcpy(ret, joined);
+	return 0;
+}
+
+int command_mode(const char *text, bool *ret_sends, bool *ret_takes)
+{
+	if (strcmp(text, "two-way") != 0 && strcmp(text, "push") != 0 && strcmp(text, "pull") != 0)
+		return -EINVAL;
+	*ret_sends = strcmp(text, "pull") != 0;
+	*ret_takes = strcmp(text, "push") != 0;
+	return 0;
+}
+
+const char *command_socket(const char *given)
+{
+	static char path[108];
+
+	if (given)
+		return given;
+	control_default_socket(path, sizeof(path));
+	return path;
+}
+
+int command_call(const char *socket, json_t *request, const int *fds, size_t n_fds, json_t **ret_answer)
+{
+	json_t *answer = NULL;
+	const char *error;
+	int r, code;
+
+	r = control_call(socket, request, fds, n_fds, &answer);
+	json_decref(request);
+	if (r == -ENOENT || r == -ECONNREFUSED) {
+		log_error("no daemon answers at %s; start it (systemctl start syncd), or name a folder's path", socket);
+		return EXIT_LOCKED;
+	}
+	if (r < 0) {
+		log_error("cannot ask the daemon at %s: %s", socket, file_error_text(r));
+		return r == -EACCES ? EXIT_DENIED : EXIT_FAILED;
+	}
+	error = json_string_value(json_object_get(answer, "error"));
+	if (error) {
+		log_error("%s", error);
+		code = (int)json_integer_value(json_object_get(answer, "code"));
+		json_decref(answer);
+		return code ? code : EXIT_FAILED;
+	}
+	*ret_answer = answer;
+	return 0;
+}

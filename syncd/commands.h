@@ -1,0 +1,32 @@
+/*
+ * syncd/commands.h — the commands of syncctl, one function each: arguments after the command's name, an exit code
+ * (enum exit_code) back. They print to stdout what was asked for, and to stderr one line for what went wrong.
+ */
+#ifndef SYNCD_COMMANDS_H
+#define SYNCD_COMMANDS_H
+
+#include "syncd/folder.h"
+
+int cmd_reconcile(int argc, char **argv);
+int cmd_serve(int argc, char **argv);
+int cmd_status(int argc, char **argv);
+int cmd_scan(int argc, char **argv);
+int cmd_flush(int argc, char **argv);
+int cmd_confirm(int argc, char **argv);
+int cmd_conflicts(int argc, char **argv);
+int cmd_trash(int argc, char **argv);
+int cmd_peer(int argc, char **argv);
+int cmd_check_config(int argc, char **argv);
+
+/* What one-shot commands use for a folder that no configuration describes. */
+void command_folder_options(struct folder_options *ret, uv_loop_t *loop, const char *path);
+/* Make an absolute path of what a person wrote: "~/", relative; symlinks are resolved where the path exists. */
+int command_absolute(const char *text, char *ret, size_t n);
+/* "two-way", "push", "pull" → does this side send, take. -EINVAL. */
+int command_mode(const char *text, bool *ret_sends, bool *ret_takes);
+/* Ask the daemon; on failure prints why and returns an exit code, 0 with *ret_answer otherwise. */
+int command_call(const char *socket, json_t *request, const int *fds, size_t n_fds, json_t **ret_answer);
+/* -s SOCKET or the default. */
+const char *command_socket(const char *given);
+
+#endif

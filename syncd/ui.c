@@ -1,0 +1,215 @@
+/* syncd/ui.c — see syncd/ui.h. */
+#include "syncd/ui.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "merkle/store.h"
+#include "syncd/exit_codes.h"
+
+char *ui_bytes(uint64_t bytes, char *ret)
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	double value = (double)bytes;
+	size_t unit = 0;
+
+	while (value >= 1024 && unit + 1 < ARRAY_SIZE(units)) {
+		value /= 1024;
+		unit++;
+	}
+	snprintf(ret, 16, unit && value < 100 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+	return ret;
+}
+
+char *ui_age(int64_t seconds, char *ret)
+{
+	if (seconds < 120)
+		snprintf(ret, 24, "%lld s", (long long)seconds);
+	else if (seconds < 7200)
+		snprintf(ret, 24, "%lld min", (long long)(seconds / 60));
+	else if (seconds < 172800)
+		snprintf(ret, 24, "%lld h", (long long)(seconds / 3600));
+	else
+		snprintf(ret, 24, "%lld d", (long long)(seconds / 86400));
+	return ret;
+}
+
+static int exit_of_fail(uint16_t code)
+{
+	switch (code) {
+	case MESSAGE_FAIL_PROTOCOL:
+		return EXIT_PROTOCOL;
+	case MESSAGE_FAIL_NO_FOLDER:
+		return EXIT_NO_FOLDER;
+	case MESSAGE_FAIL_DENIED:
+		return EXIT_DENIED;
+	case MESSAGE_FAIL_FOLDER_ID:
+		return EXIT_FOLDER_ID;
+	case MESSAGE_FAIL_HALTED:
+		return EXIT_HALTED;
+	case MESSAGE_FAIL_BUSY:
+		return EXIT_LOCKED;
+	case MESSAGE_FAIL_SPACE:
+		return EXIT_SPACE;
+	case MESSAGE_FAIL_SAME:
+		return EXIT_USAGE;
+	default:
+		return EXIT_FAILED;
+	}
+}
+
+int ui_exit_of_session(const struct session_status *s)
+{
+	if (s->failed) {
+		if (s->error == -ENOSPC || s->error == -EDQUOT)
+			return EXIT_SPACE;
+		if (s->error == -EPROTONOSUPPORT)
+			return EXIT_VERSION;
+		if (s->error == -EPROTO)
+			return EXIT_PROTOCOL;
+		if (s->peer_code)
+			return exit_of_fail(s->peer_code);
+		return s->error == -EPIPE || s->error == -ETIMEDOUT ? EXIT_CONNECT : EXIT_FAILED;
+	}
+	if (s->held || s->peer_held)
+		return EXIT_HELD;
+	return s->skipped || s->peer_skipped ? EXIT_PARTIAL : EXIT_IN_SYNC;
+}
+
+int ui_exit_of_transport(int transport_exit)
+{
+	switch (transport_exit) {
+	case TRANSPORT_EXIT_OK:
+		return EXIT_IN_SYNC;
+	case TRANSPORT_EXIT_HOST_KEY:
+		return EXIT_HOST_KEY;
+	case TRANSPORT_EXIT_AUTH:
+		return EXIT_AUTH;
+	case TRANSPORT_EXIT_COMMAND:
+		return EXIT_COMMAND;
+	case TRANSPORT_EXIT_USAGE:
+		return EXIT_USAGE;
+	default:
+		return EXIT_CONNECT;
+	}
+}
+
+int ui_exit_of_store(int r)
+{
+	switch (r) {
+	case STORE_NO_ROOT:
+	case STORE_NO_INDEX:
+		return EXIT_NO_FOLDER;
+	case STORE_LOCKED:
+		return EXIT_LOCKED;
+	case STORE_ROOT_CHANGED:
+	case STORE_FOREIGN:
+		return EXIT_HALTED;
+	case STORE_DENIED:
+		return EXIT_DENIED;
+	case STORE_OVERLAP:
+		return EXIT_USAGE;
+	case -ENOSPC:
+	case -EDQUOT:
+		return EXIT_SPACE;
+	default:
+		return r ? EXIT_FAILED : EXIT_IN_SYNC;
+	}
+}
+
+static const char *text_of(const json_t *o, const char *key)
+{
+	const char *text = json_string_value(json_object_get(o, key));
+
+	return text ? text : "";
+}
+
+static uint64_t number_of(const json_t *o, const char *key)
+{
+	return (uint64_t)json_integer_value(json_object_get(o, key));
+}
+
+static void print_session(const json_t *s)
+{
+	char in[16], out[16];
+
+	printf("  peer %s (%s): %s", text_of(s, "peer"), text_of(s, "name"),
+		json_is_true(json_object_get(s, "in_sync")) ? "in sync" : text_of(s, "state"));
+	if (json_is_true(json_object_get(s, "stuck")))
+		printf(", differences remain");
+	if (number_of(s, "pending"))
+		printf(", %llu paths under way", (unsigned long long)number_of(s, "pending"));
+	printf("; received %s, sent %s", ui_bytes(number_of(s, "bytes_in"), in), ui_bytes(number_of(s, "bytes_out"), out));
+	if (number_of(s, "conflicts"))
+		printf("; %llu conflicts kept beside", (unsigned long long)number_of(s, "conflicts"));
+	if (json_is_true(json_object_get(s, "ignore_differs")))
+		printf("; its ignore rules differ from ours");
+	if (json_is_true(json_object_get(s, "policy_differs")))
+		printf("; its conflict policy differs: keep-both is used");
+	putchar('\n');
+}
+
+static void print_peer(const json_t *p)
+{
+	char age[24];
+	int64_t since = json_integer_value(json_object_get(p, "since"));
+
+	printf("  peer %s: %s", text_of(p, "peer"), text_of(p, "state"));
+	if (*text_of(p, "error"))
+		printf(": %s", text_of(p, "error"));
+	if (since)
+		printf(" (since %s)", ui_age((int64_t)time(NULL) - since, age));
+	putchar('\n');
+}
+
+static void print_folder(const json_t *f)
+{
+	const json_t *item;
+	char bytes[16], age[24];
+	size_t i;
+
+	printf("folder %s  %s\n", text_of(f, "folder"), text_of(f, "path"));
+	printf("  %s", text_of(f, "state"));
+	if (*text_of(f, "reason"))
+		printf(": %s", text_of(f, "reason"));
+	if (*text_of(f, "root"))
+		printf("; %llu entries, %s; root %.12s", (unsigned long long)number_of(f, "entries"),
+			ui_bytes(number_of(f, "bytes"), bytes), text_of(f, "root"));
+	putchar('\n');
+	if (number_of(f, "held"))
+		printf("  %llu deletions are held: confirm with: syncctl confirm %s\n", (unsigned long long)number_of(f, "held"),
+			text_of(f, "folder"));
+	if (number_of(f, "unwatched"))
+		printf("  %llu directories can't be watched: raise fs.inotify.max_user_watches\n",
+			(unsigned long long)number_of(f, "unwatched"));
+	json_array_foreach(json_object_get(f, "sessions"), i, item) {
+		print_session(item);
+	}
+	json_array_foreach(json_object_get(f, "peers"), i, item) {
+		print_peer(item);
+	}
+	json_array_foreach(json_object_get(f, "not_in_sync"), i, item) {
+		int64_t since = (int64_t)time(NULL) - json_integer_value(json_object_get(item, "since"));
+
+		printf("  not in sync: %s: %s (for %s); %s\n", quoted(text_of(item, "path")), text_of(item, "why"), ui_age(since, age),
+			text_of(item, "todo"));
+	}
+	if (number_of(f, "problems") > json_array_size(json_object_get(f, "not_in_sync")))
+		printf("  … %llu paths are not in sync in all\n", (unsigned long long)number_of(f, "problems"));
+}
+
+void ui_print_status(const json_t *status)
+{
+	const json_t *f;
+	size_t i;
+
+	json_array_foreach(json_object_get(status, "folders"), i, f) {
+		print_folder(f);
+	}
+	if (!json_array_size(json_object_get(status, "folders")))
+		puts("no folders");
+}
