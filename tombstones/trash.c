@@ -348,6 +348,8 @@ int trash_put(struct store *s, int dir, const char *name, const char *path, int6
 	struct file_stat st;
 	int r;
 
+	if (!path_valid(path))
+		return -EINVAL;
 	for (int tries = 0;; tries++) {
 		int trash cleanup_close = -1;
 		cleanup_free char *bucket = NULL;
