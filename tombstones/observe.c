@@ -1024,7 +1024,8 @@ static int end_suspicion(struct run *x)
 	struct replica_txn t;
 	int r;
 
-	if (!x->suspect || x->stuck || !x->whole || x->result->scan.errors || x->result->raced || x->result->unsettled || x->result->held)
+	if (!x->suspect || x->stuck || !x->whole || x->result->scan.errors || x->result->raced || x->result->unsettled ||
+		x->result->held)
 		return 0;
 	r = begin_batch(x, &t);
 	if (r)
@@ -1048,8 +1049,8 @@ static void add_counts(struct scan_counts *sum, const struct scan_counts *c)
 	sum->unsettled += c->unsettled;
 }
 
-int observe_run(const struct observe_options *options, const struct scan_options *scan, const struct observe_path *paths, size_t n,
-	void (*directory)(int dirfd, const char *path, void *data), void *directory_data, struct observe_result *ret)
+int observe_run(const struct observe_options *options, const struct scan_options *scan, const struct observe_path *paths,
+	size_t n, void (*directory)(int dirfd, const char *path, void *data), void *directory_data, struct observe_result *ret)
 {
 	struct observe_result result = {0};
 	struct run x cleanup(run_deinit) = {.options = options,

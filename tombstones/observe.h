@@ -49,10 +49,11 @@ struct observe_path {
 };
 
 /* Scan the paths one after the other ({"", false}: everything) and observe what is seen as one look, with one budget.
- * scan->store must be the replica's; its subtree and shallow are set here. Paths may overlap. Takes the writer lock per batch. STORE_ROOT_CHANGED: nothing was concluded from absences. After a failure *ret says what was
- * committed until then. */
-int observe_run(const struct observe_options *options, const struct scan_options *scan, const struct observe_path *paths, size_t n,
-	void (*directory)(int dirfd, const char *path, void *data), void *directory_data, struct observe_result *ret);
+ * scan->store must be the replica's; its subtree and shallow are set here. Paths may overlap: what was seen first of a path
+ * counts. Takes the writer lock per batch. STORE_ROOT_CHANGED: nothing was concluded from absences. After a failure *ret
+ * says what was committed until then. */
+int observe_run(const struct observe_options *options, const struct scan_options *scan, const struct observe_path *paths,
+	size_t n, void (*directory)(int dirfd, const char *path, void *data), void *directory_data, struct observe_result *ret);
 
 /* The deletion interlock, also used by apply for what a peer deletes: would `n` deletions of the `live` entries
  * need confirming? */
