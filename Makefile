@@ -8,6 +8,7 @@
 #   make asan clang tsan valgrind  builds of their own under $(BUILD), with the unit tests
 #   make fuzz       FUZZ_SECONDS=60, each target    make fuzz-replay  their corpora
 #   make differential  CASES=100000 SEED=     the decision table in C against its model
+#   make sim-rules     RUNS=20000 SEED=       random histories under the rules
 #   V=1 shows the commands; BUILD=dir builds elsewhere; CC, CFLAGS and LDFLAGS are yours.
 
 VERSION := 0.1.0
@@ -144,10 +145,21 @@ $(BUILD)/decide-driver: $(BUILD)/tests/unit/tombstones/decide_driver.o $(rule_ar
 differential: $(BUILD)/decide-driver
 	@python3 -B tests/unit/tombstones/model/decision_table.py $< $(CASES) $(SEED)
 
+# Random histories of replicas in memory under the rules, judged against ground truth.
+RUNS ?= 20000
+objects += $(BUILD)/tests/sim/rules.o
+
+$(BUILD)/sim-rules: $(BUILD)/tests/sim/rules.o $(rule_archives)
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+sim-rules: $(BUILD)/sim-rules
+	@$< $(RUNS) $(SEED)
+
 clean:
 	rm -rf $(BUILD)
 
 -include $(objects:.o=.d)
 
-.PHONY: all unit differential unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
+.PHONY: all unit differential sim-rules unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
 .SECONDARY:

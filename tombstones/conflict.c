@@ -7,7 +7,7 @@
 #include "tombstones/conflict.h"
 
 #include <assert.h>
-#include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +25,7 @@ struct parts {
 	const char *stem;
 	size_t stem_bytes;
 	const char *extension; /* with its dot, or "" */
-	bool copy;	       /* the stem was followed by a marker */
+	const char *marker;    /* of a copy: what follows the stem; else NULL */
 };
 
 static bool is_digit(char c)
@@ -73,7 +73,7 @@ static struct parts split(const char *name)
 	const char *rest, *dot, *marker = find_marker(name, &rest);
 
 	if (marker)
-		return (struct parts){.stem = name, .stem_bytes = (size_t)(marker - name), .extension = rest, .copy = true};
+		return (struct parts){.stem = name, .stem_bytes = (size_t)(marker - name), .extension = rest, .marker = marker};
 	dot = strrchr(name, '.');
 	if (!dot || dot == name || strlen(dot) > CONFLICT_EXTENSION_BYTES_MAX)
 		dot = name + strlen(name);
@@ -93,6 +93,18 @@ static size_t cut(const char *stem, size_t n, size_t max)
 	return ((unsigned char)stem[at] & 0xc0) == 0x80 ? max : at;
 }
 
+/* A copy of a copy with the same content must not be named like what it is copied from. */
+static unsigned step_over_itself(const struct parts *p, const char *hex, unsigned n)
+{
+	unsigned long own = 1;
+
+	if (!p->marker || strncmp(p->marker + MARKER_BYTES, hex, DIGITS) != 0)
+		return n;
+	if (p->marker[MARKER_BYTES + DIGITS] == '-')
+		own = strtoul(p->marker + MARKER_BYTES + DIGITS + 1, NULL, 10);
+	return n >= own ? n + 1 : n;
+}
+
 char *conflict_path(const char *path, const struct hash *content, unsigned n)
 {
 	const char *name = path_name(path);
@@ -100,8 +112,9 @@ char *conflict_path(const char *path, const struct hash *content, unsigned n)
 	size_t dir_bytes = (size_t)(name - path), name_max = FILE_NAME_BYTES_MAX, fixed;
 	char tail[TAIL_BYTES_MAX + 1], hex[DIGITS + 1], *ret;
 
-	assert(n > 0);
+	assert(n > 0 && n < UINT_MAX);
 	hash_hex(content, DIGITS / 2, hex);
+	n = step_over_itself(&p, hex, n);
 	if (n == 1)
 		snprintf(tail, sizeof(tail), MARKER "%s", hex);
 	else
@@ -117,7 +130,7 @@ char *conflict_path(const char *path, const struct hash *content, unsigned n)
 
 bool conflict_is_copy(const char *path)
 {
-	return split(path_name(path)).copy;
+	return split(path_name(path)).marker != NULL;
 }
 
 char *conflict_original(const char *path)
@@ -126,7 +139,7 @@ char *conflict_original(const char *path)
 	struct parts p = split(name);
 	char *ret;
 
-	if (!p.copy)
+	if (!p.marker)
 		return NULL;
 	if (asprintf(&ret, "%.*s%.*s%s", (int)(name - path), path, (int)p.stem_bytes, p.stem, p.extension) < 0)
 		return NULL;

@@ -15,7 +15,8 @@
 
 #define CONFLICT_EXTENSION_BYTES_MAX 32 /* with its dot */
 
-/* Heap path, or NULL when out of memory. n counts from 1. */
+/* Heap path, or NULL when out of memory. n counts from 1; no n gives `path` itself, so that what is put aside never lies
+ * where the winner goes. */
 char *conflict_path(const char *path, const struct hash *content, unsigned n);
 /* Does the name bear the marker? (for listing) */
 bool conflict_is_copy(const char *path);

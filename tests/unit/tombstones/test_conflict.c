@@ -44,6 +44,19 @@ static void test_copies_do_not_nest(void **state)
 	check_copy("Makefile.sync-conflict-9f86d081884c-12", &second, 1, "Makefile.sync-conflict-0123456789ab");
 }
 
+/* What is put aside would otherwise be overwritten by what it was put aside for. */
+static void test_never_itself(void **state)
+{
+	(void)state;
+	check_copy("r.sync-conflict-9f86d081884c.txt", &first, 1, "r.sync-conflict-9f86d081884c-2.txt");
+	check_copy("r.sync-conflict-9f86d081884c.txt", &first, 2, "r.sync-conflict-9f86d081884c-3.txt");
+	check_copy("r.sync-conflict-9f86d081884c-3.txt", &first, 1, "r.sync-conflict-9f86d081884c.txt");
+	check_copy("r.sync-conflict-9f86d081884c-3.txt", &first, 2, "r.sync-conflict-9f86d081884c-2.txt");
+	check_copy("r.sync-conflict-9f86d081884c-3.txt", &first, 3, "r.sync-conflict-9f86d081884c-4.txt");
+	check_copy("r.sync-conflict-9f86d081884c-99999999999999999999.txt", &first, 3, "r.sync-conflict-9f86d081884c-3.txt");
+	check_copy("r.sync-conflict-9f86d081884c-3.txt", &second, 3, "r.sync-conflict-0123456789ab-3.txt");
+}
+
 static void check_original(const char *copy, const char *expected)
 {
 	cleanup_free char *original = conflict_original(copy);
@@ -76,10 +89,10 @@ static void test_originals(void **state)
 
 static void check_cut(const char *stem, const char *extension)
 {
-	char path[FILE_PATH_BYTES_MAX + 1], original[FILE_PATH_BYTES_MAX + 1];
-	cleanup_free char *made = NULL, *back = NULL;
+	cleanup_free char *path = NULL, *made = NULL, *back = NULL;
+	size_t left;
 
-	snprintf(path, sizeof(path), "dir/%s%s", stem, extension);
+	assert_true(asprintf(&path, "dir/%s%s", stem, extension) > 0);
 	made = conflict_path(path, &first, 4000000000u);
 	assert_non_null(made);
 	assert_true(strlen(path_name(made)) <= FILE_NAME_BYTES_MAX);
@@ -87,10 +100,11 @@ static void check_cut(const char *stem, const char *extension)
 	assert_true(path_valid(made));
 	back = conflict_original(made);
 	assert_non_null(back);
-	snprintf(original, sizeof(original), "dir/%.*s%s", (int)(strlen(back) - 4 - strlen(extension)), stem, extension);
-	assert_string_equal(back, original);
-	/* the last byte that was left ends a character: what follows it in the stem begins one */
-	assert_true((stem[strlen(back) - 4 - strlen(extension)] & 0xc0) != 0x80 || (unsigned char)stem[0] == 0x80);
+	left = strlen(back) - 4 - strlen(extension);
+	assert_memory_equal(back, path, 4 + left);
+	assert_string_equal(back + 4 + left, extension);
+	/* what follows the cut in the stem begins a character */
+	assert_true((stem[left] & 0xc0) != 0x80 || (unsigned char)stem[0] == 0x80);
 }
 
 static void test_long_names_are_cut(void **state)
@@ -149,6 +163,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_copies_do_not_nest),
+		cmocka_unit_test(test_never_itself),
 		cmocka_unit_test(test_originals),
 		cmocka_unit_test(test_long_names_are_cut),
 		cmocka_unit_test(test_long_extension_is_stem),
