@@ -33,7 +33,7 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DSYNCD_VERSION='"$
 base := buf clock error file log random
 merkle := chunk_tree chunker diff hash ignore index index_nodes index_rows path record scan store tree version
 tombstones := conflict decide knowledge members observe purge replica trash
-transfer := apply compare fetch frame message serve session stage transport
+transfer := apply apply_plan compare fetch frame intent message place recover serve session settle stage transport
 syncd := cmd_conflicts cmd_reconcile cmd_serve cmd_status cmd_trash config control endpoint exit_codes folder link \
 	schedule ui watch
 programs := syncd syncctl syncd-ssh
@@ -83,6 +83,11 @@ $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(archives)
 	$(say) LD $@
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
+
+# Crash points: the test ends the process at the k-th call of these.
+crash_points := file_chmod_fd file_create file_exchange file_fsync file_link file_mkdir file_rename_noreplace \
+	file_rename_replace file_rmdir file_set_mtime_fd file_symlink file_syncfs file_unlink index_commit
+$(BUILD)/unit/transfer/test_recover: private LDFLAGS += $(foreach f,$(crash_points),-Wl,--wrap=$f)
 
 unit-bins: $(test_bins)
 

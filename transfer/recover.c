@@ -1,0 +1,639 @@
+/*
+ * transfer/recover.c — see transfer/recover.h.
+ *
+ * Every step may be cut off and done again: what is found decides, not what was done before. The intents go in the same
+ * transaction that records what they came to; after it, staging holds nothing but what the intents that stay name.
+ * What cannot be looked at (an error of the disk) keeps its intent, and nothing is concluded from it.
+ */
+#include "transfer/recover.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "merkle/path.h"
+#include "tombstones/trash.h"
+#include "transfer/settle.h"
+
+#define TIME_SLACK_NS (2 * CLOCK_NS_PER_S) /* a file system may round the times that it is given */
+#define LOST_PREFIX "recovered-from-staging"
+
+void recover_marker(char ret[RECOVER_MARKER_BYTES], uint64_t batch)
+{
+	snprintf(ret, RECOVER_MARKER_BYTES, "batch-%016" PRIx64, batch);
+}
+
+enum verdict {
+	NOT_DONE,     /* the index stays as it is */
+	DONE,	      /* as if apply had gone on */
+	DONE_EDITED,  /* new in place, and then changed by a user: `found` */
+	DONE_DELETED, /* the new object was there, and a user deleted it */
+	UNKNOWN,      /* can't be told now: the intent stays */
+};
+
+struct pending {
+	uint64_t batch;
+	uint32_t number;
+	struct intent intent;
+	struct row row;
+	bool had_row;
+	bool same_row; /* nobody wrote it since the intent was */
+	enum verdict verdict;
+	struct place_outcome outcome;
+	struct place_copy found; /* DONE_EDITED: state, stamp and nodes */
+};
+
+struct recovery {
+	struct replica *replica;
+	struct store *store;
+	struct place place;
+	struct pending *v; /* owned */
+	size_t n, cap;
+};
+
+/* --- looking --- */
+
+enum there { ABSENT, THERE, UNSEEN };
+
+struct seen {
+	enum there there;
+	uint8_t kind; /* 0: none of ours */
+	struct stamp stamp;
+};
+
+static uint64_t generation_of(int dir, const char *name, uint8_t kind)
+{
+	cleanup_close int fd = -1;
+	uint64_t generation = 0;
+	int r = FILE_UNSUPPORTED;
+
+	if (kind == RECORD_FILE)
+		r = file_open_read(dir, name, &fd);
+	else if (kind == RECORD_DIRECTORY)
+		r = file_open_directory_at(dir, name, &fd);
+	return r == 0 && file_generation(fd, &generation) == 0 ? generation : 0;
+}
+
+static void see_at(int dir, const char *name, struct seen *ret)
+{
+	static const uint8_t kinds[] = {
+		[FILE_KIND_REGULAR] = RECORD_FILE,
+		[FILE_KIND_DIRECTORY] = RECORD_DIRECTORY,
+		[FILE_KIND_SYMLINK] = RECORD_SYMLINK,
+		[FILE_KIND_OTHER] = 0,
+	};
+	struct file_stat st;
+	int r = file_stat_at(dir, name, &st);
+
+	*ret = (struct seen){.there = r == 0 ? THERE : r == FILE_VANISHED ? ABSENT : UNSEEN};
+	if (r != 0)
+		return;
+	ret->kind = kinds[st.kind];
+	stamp_of(&st, &ret->stamp);
+	ret->stamp.generation = generation_of(dir, name, ret->kind);
+}
+
+static void see(const struct recovery *v, const char *path, struct seen *ret)
+{
+	cleanup_close int dir = -1;
+	const char *name;
+	int r = file_open_parent(store_root(v->store), path, &dir, &name);
+
+	*ret = (struct seen){.there = r == FILE_VANISHED ? ABSENT : UNSEEN};
+	if (r == 0)
+		see_at(dir, name, ret);
+}
+
+static void see_staged(const struct recovery *v, const char *name, struct seen *ret)
+{
+	*ret = (struct seen){.there = ABSENT};
+	if (name)
+		see_at(store_staging(v->store), name, ret);
+}
+
+static bool same_inode(const struct stamp *a, const struct stamp *b)
+{
+	return a->ino == b->ino && (!a->generation || !b->generation || a->generation == b->generation);
+}
+
+static bool is_new(const struct seen *s, const struct intent *i)
+{
+	return s->there == THERE && s->kind == i->new_kind && same_inode(&s->stamp, &i->staged_stamp);
+}
+
+static const struct row *row_of(const struct pending *e)
+{
+	return e->had_row ? &e->row : NULL;
+}
+
+/* Is what is in staging as `displaced` exactly what the row says? No lease speaks for it: its content must. */
+static bool is_old(struct recovery *v, const struct pending *e, const struct seen *s)
+{
+	const struct intent *i = &e->intent;
+
+	if (!e->same_row || !e->had_row || s->kind != i->old_kind || !same_inode(&s->stamp, &i->old))
+		return false;
+	if (s->kind == RECORD_DIRECTORY)
+		return true;
+	return place_same_object(&s->stamp, &i->old) &&
+		place_same_content(&v->place, store_staging(v->store), i->displaced, &e->row.record) == 1;
+}
+
+static bool marked(const struct recovery *v, uint64_t batch)
+{
+	char name[RECOVER_MARKER_BYTES];
+	struct seen s;
+
+	recover_marker(name, batch);
+	see_staged(v, name, &s);
+	return s.there == THERE;
+}
+
+/* What is at `path` now, hashed. 0, FILE_BUSY …, < 0. */
+static int look(struct recovery *v, const char *path, struct place_copy *ret)
+{
+	cleanup_close int dir = -1;
+	const char *name;
+	int r = file_open_parent(store_root(v->store), path, &dir, &name);
+
+	if (r != 0)
+		return r;
+	ret->looked_ns = clock_wall_ns();
+	return scan_look(v->store, dir, name, &ret->state, &ret->stamp, &ret->nodes, &ret->n_nodes);
+}
+
+/* --- what was in place before --- */
+
+/* A copy that was moved to its conflict name before the end: its event is still to be made. */
+static void find_aside(struct recovery *v, struct pending *e)
+{
+	const struct intent *i = &e->intent;
+	struct place_copy c = {0};
+	struct seen s;
+
+	if (i->fate != INTENT_ASIDE || i->aside_there || !e->same_row || !e->had_row)
+		return;
+	see(v, i->aside, &s);
+	if (s.there != THERE || !same_inode(&s.stamp, &i->old))
+		return;
+	if (look(v, i->aside, &c) == 0 && record_same_state(&c.state, &e->row.record) && (c.path = strdup(i->aside))) {
+		c.known = true;
+		(void)place_add_copy(&e->outcome, &c);
+	}
+	place_copy_deinit(&c);
+}
+
+static void dispose(struct recovery *v, struct pending *e, const struct seen *displaced)
+{
+	if (displaced->there == THERE)
+		place_dispose(&v->place, &e->intent, row_of(e), is_old(v, e, displaced), &e->outcome);
+	else
+		find_aside(v, e);
+}
+
+/* --- put --- */
+
+/* A directory is as it was staged, private, or as it is to be; or a user's hand was at it. */
+static void finish_directory(struct recovery *v, struct pending *e, const struct seen *at_path)
+{
+	struct place_outcome *o = &e->outcome;
+
+	o->stamp = at_path->stamp;
+	o->looked_ns = clock_wall_ns();
+	if (at_path->stamp.mode == e->intent.staged_stamp.mode)
+		place_finish_directory(&v->place, &e->intent, o);
+	else if (e->intent.has_record)
+		o->stamp.mode = e->intent.record.mode;
+}
+
+static enum verdict finish_put(struct recovery *v, struct pending *e, const struct seen *at_path)
+{
+	struct intent *i = &e->intent;
+	struct place_outcome *o = &e->outcome;
+	int r;
+
+	if (i->new_kind == RECORD_DIRECTORY) {
+		finish_directory(v, e, at_path);
+		return DONE;
+	}
+	r = look(v, i->path, &e->found);
+	if (r == 0 && !record_same_state(&e->found.state, &i->record))
+		return DONE_EDITED;
+	/* What can't be hashed yet gets the staged one's stamp: the next scan looks at it. */
+	o->stamp = i->staged_stamp;
+	if (r == 0 && place_same_object(&e->found.stamp, &i->staged_stamp)) {
+		o->stamp = e->found.stamp;
+		o->looked_ns = e->found.looked_ns;
+	}
+	return DONE;
+}
+
+/* Without exchange the old object may have a second name in staging, or be there alone while the path is empty. */
+static void undo_steps(struct recovery *v, struct pending *e, const struct seen *at_path, const struct seen *displaced)
+{
+	const struct intent *i = &e->intent;
+	cleanup_close int dir = -1;
+	const char *name;
+
+	if (displaced->there != THERE)
+		return;
+	if (at_path->there == THERE && same_inode(&at_path->stamp, &displaced->stamp)) {
+		(void)file_unlink(store_staging(v->store), i->displaced);
+		return;
+	}
+	if (at_path->there == ABSENT && file_open_parent(store_root(v->store), i->path, &dir, &name) == 0 &&
+			place_move(store_staging(v->store), i->displaced, dir, name) == 0) {
+		place_touch(&v->place, steal_fd(dir));
+		return;
+	}
+	place_dispose(&v->place, i, row_of(e), false, &e->outcome);
+}
+
+static enum verdict recover_put(struct recovery *v, struct pending *e)
+{
+	const struct intent *i = &e->intent;
+	struct seen at_path, staged, displaced = {.there = ABSENT};
+
+	see(v, i->path, &at_path);
+	see_staged(v, i->staged, &staged);
+	if (i->displaced)
+		see_staged(v, i->displaced, &displaced);
+	if (at_path.there == UNSEEN || staged.there == UNSEEN || displaced.there == UNSEEN)
+		return UNKNOWN;
+	if (is_new(&displaced, i))
+		displaced.there = ABSENT; /* one name for both, and not exchanged */
+	if (is_new(&at_path, i)) {
+		dispose(v, e, &displaced);
+		return finish_put(v, e, &at_path);
+	}
+	if (is_new(&staged, i)) {
+		undo_steps(v, e, &at_path, &displaced);
+		return NOT_DONE;
+	}
+	dispose(v, e, &displaced);
+	if (at_path.there == ABSENT && (displaced.there == THERE || marked(v, e->batch)))
+		return DONE_DELETED;
+	return NOT_DONE;
+}
+
+static enum verdict recover_put_aside(struct recovery *v, struct pending *e)
+{
+	struct intent *i = &e->intent;
+	struct place_outcome *o = &e->outcome;
+	struct seen aside;
+
+	if (i->aside_there)
+		return NOT_DONE;
+	see(v, i->aside, &aside);
+	if (aside.there == UNSEEN)
+		return UNKNOWN;
+	if (!is_new(&aside, i) || look(v, i->aside, &e->found) != 0 || !record_same_state(&e->found.state, &i->record))
+		return NOT_DONE; /* what is there, the next scan finds */
+	o->stamp = e->found.stamp;
+	o->looked_ns = e->found.looked_ns;
+	return DONE;
+}
+
+/* --- remove, set --- */
+
+static enum verdict recover_remove(struct recovery *v, struct pending *e)
+{
+	const struct intent *i = &e->intent;
+	cleanup_close int dir = -1;
+	struct seen at_path, displaced;
+	const char *name;
+
+	see(v, i->path, &at_path);
+	see_staged(v, i->displaced, &displaced);
+	if (at_path.there == UNSEEN || displaced.there == UNSEEN)
+		return UNKNOWN;
+	if (displaced.there == THERE && !is_old(v, e, &displaced)) {
+		if (file_open_parent(store_root(v->store), i->path, &dir, &name) == 0 &&
+				place_move(store_staging(v->store), i->displaced, dir, name) == 0)
+			place_touch(&v->place, steal_fd(dir));
+		else
+			place_dispose(&v->place, i, row_of(e), false, &e->outcome);
+		return NOT_DONE;
+	}
+	dispose(v, e, &displaced);
+	return displaced.there == THERE || at_path.there == ABSENT ? DONE : NOT_DONE;
+}
+
+static bool near(int64_t a, int64_t b)
+{
+	return (a > b ? a - b : b - a) < TIME_SLACK_NS;
+}
+
+/* Is each attribute either what it was or what it was to be? Then nobody else set one. */
+static bool ours_alone(const struct intent *i, const struct seen *s)
+{
+	const struct record *r = &i->record;
+
+	if (s->there != THERE || s->kind != i->old_kind || !same_inode(&s->stamp, &i->old))
+		return false;
+	if (s->stamp.mode != i->old.mode && (s->stamp.mode & 01777) != (r->mode & 01777))
+		return false;
+	if ((s->stamp.uid != i->old.uid && s->stamp.uid != r->uid) || (s->stamp.gid != i->old.gid && s->stamp.gid != r->gid))
+		return false;
+	return s->kind == RECORD_DIRECTORY || s->stamp.mtime_ns == i->old.mtime_ns || near(s->stamp.mtime_ns, r->mtime_ns);
+}
+
+static enum verdict recover_set(struct recovery *v, struct pending *e)
+{
+	const struct intent *i = &e->intent;
+	struct seen at_path;
+
+	see(v, i->path, &at_path);
+	if (at_path.there == UNSEEN)
+		return UNKNOWN;
+	if (!e->same_row || !ours_alone(i, &at_path))
+		return NOT_DONE;
+	if (at_path.kind != RECORD_DIRECTORY) {
+		if (look(v, i->path, &e->found) != 0 || !record_same_state(&e->found.state, &i->record))
+			return NOT_DONE;
+	}
+	place_set(&v->place, i, row_of(e), true, &e->outcome);
+	return e->outcome.result == APPLY_DONE ? DONE : NOT_DONE;
+}
+
+static void recover_one(struct recovery *v, struct pending *e)
+{
+	struct place_outcome *o = &e->outcome;
+
+	o->place = e->intent.place;
+	switch (e->intent.op) {
+	case INTENT_PUT:
+		e->verdict = recover_put(v, e);
+		break;
+	case INTENT_PUT_ASIDE:
+		e->verdict = recover_put_aside(v, e);
+		break;
+	case INTENT_REMOVE:
+		e->verdict = recover_remove(v, e);
+		break;
+	default:
+		e->verdict = recover_set(v, e);
+		break;
+	}
+	o->result = e->verdict == NOT_DONE || e->verdict == UNKNOWN ? APPLY_CHANGED : APPLY_DONE;
+	o->keep = o->keep || e->verdict == UNKNOWN;
+}
+
+/* --- into the index --- */
+
+/* A user's edit, or deletion, of the new version: an event that descends from it. */
+static int settle_user(struct settle *s, struct pending *e)
+{
+	cleanup(row_deinit) struct row row = {0};
+	bool edited = e->verdict == DONE_EDITED;
+	int r;
+
+	if (edited) {
+		row.place = ROW_ON_DISK;
+		row.stamp = e->found.stamp;
+		row.recorded_ns = e->found.looked_ns;
+		row.record = e->found.state;
+		e->found.state = (struct record){0};
+		r = settle_nodes(s, e->found.nodes, e->found.n_nodes);
+	} else {
+		row.since_ns = s->now_ns;
+		r = record_copy(&row.record, &e->intent.record);
+	}
+	if (r == 0)
+		r = replica_event(s->txn, edited ? REPLICA_EVENT_STATE : REPLICA_EVENT_DELETE, &e->intent.record, &row.record);
+	return r == 0 ? index_put(s->txn->index, e->intent.path, &row) : r;
+}
+
+static int settle_pending(struct settle *s, struct pending *e)
+{
+	const struct intent *i = &e->intent;
+	bool user = e->verdict == DONE_EDITED || e->verdict == DONE_DELETED;
+	int r = settle_copies(s, i, row_of(e), &e->outcome);
+
+	if (r != 0 || !e->same_row || e->verdict == NOT_DONE || e->verdict == UNKNOWN)
+		return r;
+	if (user && i->becomes == INTENT_TAKEN && i->record.live)
+		return settle_user(s, e);
+	if (e->verdict == DONE_DELETED) {
+		/* An implied directory that is not there any more: its record stands all the same. */
+		if (i->becomes == INTENT_UNCHANGED)
+			return 0;
+		e->outcome.place = ROW_NOT_HERE;
+	}
+	return settle_row(s, i, row_of(e), &e->outcome, e->found.nodes, e->found.n_nodes);
+}
+
+static int put_again(struct replica_txn *t, const struct pending *e)
+{
+	struct buf b = {.max_bytes = INTENT_BYTES_MAX};
+	int r;
+
+	intent_put(&b, &e->intent);
+	r = buf_error(&b);
+	if (r == 0)
+		r = index_intent_put(t->index, e->batch, e->number, b.data, b.len);
+	buf_deinit(&b);
+	return r;
+}
+
+static int drop_intents(struct recovery *v, struct replica_txn *t)
+{
+	int r = 0;
+
+	/* In the order of the table: one batch after the other. */
+	for (size_t k = 0; r == 0 && k < v->n; k++)
+		if (k == 0 || v->v[k].batch != v->v[k - 1].batch)
+			r = index_intent_drop_batch(t->index, v->v[k].batch);
+	for (size_t k = 0; r == 0 && k < v->n; k++)
+		if (v->v[k].outcome.keep)
+			r = put_again(t, &v->v[k]);
+	return r;
+}
+
+static int write_down(struct recovery *v, int64_t now_ns)
+{
+	struct replica_txn t;
+	struct settle s = {.txn = &t, .now_ns = now_ns};
+	int r = replica_begin(v->replica, &t);
+
+	if (r != 0)
+		return r;
+	for (size_t k = 0; r == 0 && k < v->n; k++)
+		r = settle_pending(&s, &v->v[k]);
+	for (size_t k = 0; r == 0 && k < v->n; k++)
+		r = settle_implied(&s, &v->place, v->v[k].intent.path);
+	if (r == 0)
+		r = place_sync(&v->place);
+	if (r == 0)
+		r = drop_intents(v, &t);
+	if (r == 0)
+		return replica_commit(&t);
+	replica_abort(&t);
+	return r;
+}
+
+/* --- reading the intents --- */
+
+static int add_pending(uint64_t batch, uint32_t number, const void *p, size_t n, void *data)
+{
+	struct recovery *v = data;
+	struct cursor c = cursor_over(p, n);
+	struct pending *e;
+	int r = array_reserve(&v->v, &v->cap, v->n + 1, sizeof(*v->v));
+
+	if (r != 0)
+		return r;
+	e = &v->v[v->n++];
+	*e = (struct pending){.batch = batch, .number = number};
+	intent_get(&c, &e->intent);
+	return cursor_finish(&c);
+}
+
+static int read_rows(struct recovery *v, struct index_txn *t)
+{
+	int r = 0;
+
+	for (size_t k = 0; r >= 0 && k < v->n; k++) {
+		struct pending *e = &v->v[k];
+
+		r = index_get(t, e->intent.path, &e->row);
+		e->had_row = r == 0;
+		e->same_row = e->had_row == e->intent.had_row && e->row.seq == e->intent.seq;
+	}
+	return r < 0 ? r : 0;
+}
+
+static int read_intents(struct recovery *v)
+{
+	struct index_txn *t;
+	int r = index_begin_read(replica_index(v->replica), &t);
+
+	if (r != 0)
+		return r;
+	r = index_intents(t, add_pending, v);
+	if (r == 0)
+		r = read_rows(v, t);
+	index_abort(t);
+	return r;
+}
+
+/* --- staging --- */
+
+static bool kept(const struct recovery *v, const char *name)
+{
+	for (size_t k = 0; k < v->n; k++) {
+		const struct pending *e = &v->v[k];
+		char marker[RECOVER_MARKER_BYTES];
+
+		if (!e->outcome.keep)
+			continue;
+		recover_marker(marker, e->batch);
+		if (strcmp(name, marker) == 0 || (e->intent.staged && strcmp(name, e->intent.staged) == 0) ||
+				(e->intent.displaced && strcmp(name, e->intent.displaced) == 0))
+			return true;
+	}
+	return false;
+}
+
+/* A new index knows of no intents: what an older one left in staging may be a user's only copy. */
+static int empty_one(struct recovery *v, const char *name, int64_t now_ns)
+{
+	cleanup_free char *lost = NULL;
+	int staging = store_staging(v->store), r;
+
+	if (store_created(v->store)) {
+		lost = path_join(LOST_PREFIX, name);
+		if (!lost)
+			return -ENOMEM;
+		r = trash_put(v->store, staging, name, lost, now_ns, NULL);
+		return r < 0 ? r : 0;
+	}
+	r = file_unlink(staging, name);
+	if (r == FILE_IS_DIRECTORY)
+		r = file_rmdir(staging, name);
+	return r < 0 ? r : 0;
+}
+
+static int list_staging(struct recovery *v, char ***ret, size_t *ret_n)
+{
+	cleanup_file_dir struct file_dir *d = NULL;
+	size_t cap = 0;
+	const char *name;
+	int r = file_dir_open(store_staging(v->store), &d);
+
+	while (r == 0 && (r = file_dir_next(d, &name)) == 0) {
+		if (kept(v, name))
+			continue;
+		r = array_reserve(ret, &cap, *ret_n + 1, sizeof(char *));
+		if (r == 0 && !((*ret)[*ret_n] = strdup(name)))
+			r = -ENOMEM;
+		*ret_n += r == 0;
+	}
+	return r < 0 ? r : 0;
+}
+
+static int empty_staging(struct recovery *v, int64_t now_ns)
+{
+	char **names = NULL;
+	size_t n = 0;
+	int r = list_staging(v, &names, &n);
+
+	for (size_t k = 0; k < n; k++) {
+		if (r == 0)
+			r = empty_one(v, names[k], now_ns);
+		free(names[k]);
+	}
+	free(names);
+	return r;
+}
+
+/* --- all of it --- */
+
+static void recovery_deinit(struct recovery *v)
+{
+	for (size_t k = 0; k < v->n; k++) {
+		struct pending *e = &v->v[k];
+
+		intent_deinit(&e->intent);
+		row_deinit(&e->row);
+		place_outcome_deinit(&e->outcome);
+		place_copy_deinit(&e->found);
+	}
+	free(v->v);
+	place_deinit(&v->place);
+}
+
+static int recover_locked(struct recovery *v, int64_t now_ns)
+{
+	int r = store_check_root(v->store) == 0 ? read_intents(v) : -ESTALE;
+
+	if (r != 0)
+		return r;
+	for (size_t k = 0; k < v->n; k++)
+		recover_one(v, &v->v[k]);
+	if (v->n > 0)
+		r = place_sync(&v->place);
+	if (r == 0 && v->n > 0)
+		r = write_down(v, now_ns);
+	return r == 0 ? empty_staging(v, now_ns) : r;
+}
+
+int apply_recover(struct replica *r, uint64_t *ret_intents)
+{
+	struct recovery v = {.replica = r, .store = replica_store(r)};
+	int64_t now_ns = clock_wall_ns();
+	int e;
+
+	place_init(&v.place, v.store, now_ns);
+	replica_lock(r);
+	e = recover_locked(&v, now_ns);
+	replica_unlock(r);
+	if (e == 0 && ret_intents)
+		*ret_intents = v.n;
+	recovery_deinit(&v);
+	return e;
+}
