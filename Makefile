@@ -22,7 +22,7 @@ ifneq ($(NO_WERROR),1)
 WARNINGS += -Werror
 endif
 
-PACKAGES = libssh2 libzstd libxxhash libcrypto libuv inih jansson
+PACKAGES = libssh2 libzstd libxxhash libcrypto libuv inih jansson libseccomp
 # asked for late, so that `make check` can install them first
 PKG_CFLAGS = $(shell pkg-config --cflags $(PACKAGES))
 PKG_LIBS = $(shell pkg-config --libs $(PACKAGES)) -llmdb -lpthread
@@ -34,16 +34,15 @@ base := buf clock error file log random
 merkle := chunk_tree chunker diff hash ignore index index_nodes index_rows path record scan store tree version
 tombstones := conflict decide knowledge members observe purge replica trash
 transfer := apply apply_plan compare fetch frame intent message place recover serve session settle stage transport
-syncd := cmd_conflicts cmd_reconcile cmd_serve cmd_status cmd_trash config control endpoint exit_codes folder link \
-	schedule ui watch
+syncd := cmd_reconcile cmd_serve cmd_status commands config control daemon daemon_control endpoint folder known_hosts \
+	link report schedule ui watch
 programs := syncd syncctl syncd-ssh
 
 layers := base merkle tombstones transfer syncd
 sources := $(foreach l,$(layers),$(wildcard $(patsubst %,$l/%.c,$($l))))
 archives := $(foreach l,syncd transfer tombstones merkle base,$(BUILD)/lib$l.a)
 mains := $(wildcard $(patsubst %,syncd/main_%.c,$(subst -,_,$(programs))))
-bins := $(patsubst syncd/main_%.c,$(BUILD)/%,$(mains))
-bins := $(patsubst %/syncd_ssh,%/syncd-ssh,$(bins))
+bins := $(patsubst %,$(BUILD)/bin/%,$(programs))
 tests := $(wildcard tests/unit/*/test_*.c)
 test_bins := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(tests))
 objects := $(patsubst %.c,$(BUILD)/%.o,$(sources) $(mains) $(tests))
@@ -71,12 +70,14 @@ $(BUILD)/lib$1.a: $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(patsubst %,$1/%.c,$($
 endef
 $(foreach l,$(layers),$(eval $(call archive,$l)))
 
-$(BUILD)/syncd-ssh: $(BUILD)/syncd/main_syncd_ssh.o $(archives)
+$(BUILD)/bin/syncd-ssh: $(BUILD)/syncd/main_syncd_ssh.o $(archives)
 	$(say) LD $@
+	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
-$(BUILD)/%: $(BUILD)/syncd/main_%.o $(archives)
+$(BUILD)/bin/%: $(BUILD)/syncd/main_%.o $(archives)
 	$(say) LD $@
+	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(archives)

@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "syncd/report.h"
 #include "syncd/watch.h"
 #include "tombstones/observe.h"
 #include "tombstones/purge.h"
@@ -28,6 +29,7 @@
 #define BURST_PATHS 100	      /* more dirty paths than this: wait for quiet, so that deletions are counted together */
 #define BURST_QUIET_MS 200
 #define BURST_MAX_MS 2000
+#define WRITING_MAX_NS (10 * CLOCK_NS_PER_S) /* a file that is written without end is looked at this often */
 #define ROOT_CHECK_MS 1000
 #define UPKEEP_MS (10 * 60 * 1000)
 #define PROBLEMS_MAX 10000
@@ -36,6 +38,7 @@
 struct dirty {
 	UT_hash_handle hh;
 	bool whole;	   /* all below, not only the path and its children */
+	int64_t first_ns;  /* when it was marked first */
 	int64_t due_ns;	   /* not before: still being written */
 	char path[];
 };
@@ -276,6 +279,7 @@ static void arm_settle(struct folder *f)
 
 static void mark_dirty(struct folder *f, const char *path, bool whole, int64_t wait_ms)
 {
+	int64_t now = clock_monotonic_ns();
 	struct dirty *d = NULL;
 
 	HASH_FIND_STR(f->dirty, path, d);
@@ -287,11 +291,15 @@ static void mark_dirty(struct folder *f, const char *path, bool whole, int64_t w
 		}
 		strcpy(d->path, path);
 		if (!f->dirty)
-			f->first_dirty_ns = clock_monotonic_ns();
+			f->first_dirty_ns = now;
 		HASH_ADD_STR(f->dirty, path, d);
 	}
 	d->whole = d->whole || whole;
-	d->due_ns = wait_ms ? clock_monotonic_ns() + wait_ms * CLOCK_NS_PER_MS : 0;
+	if (!d->first_ns)
+		d->first_ns = now;
+	d->due_ns = wait_ms ? now + wait_ms * CLOCK_NS_PER_MS : 0;
+	if (d->due_ns > d->first_ns + WRITING_MAX_NS)
+		d->due_ns = d->first_ns + WRITING_MAX_NS;
 	arm_settle(f);
 }
 
@@ -1139,6 +1147,13 @@ const char *folder_session_peer(const struct folder_session *s)
 	return s->peer;
 }
 
+void folder_confirm(struct folder *f)
+{
+	for (struct folder_session *s = f->sessions; s; s = s->next)
+		folder_session_confirm(s);
+	folder_scan(f, true);
+}
+
 /* --- telling --- */
 
 const char *folder_name(const struct folder *f)
@@ -1181,21 +1196,12 @@ uint64_t folder_held(const struct folder *f)
 	return f->held;
 }
 
-/* Names are bytes; JSON is text: what is not UTF-8 is shown escaped. */
-static json_t *json_name(const char *bytes)
-{
-	char text[4 * FILE_PATH_BYTES_MAX + 16];
-	json_t *name = json_string(bytes);
-
-	return name ? name : json_string(text_quote(text, sizeof(text), bytes));
-}
-
 json_t *folder_problems_json(const struct folder *f, size_t limit)
 {
 	json_t *list = json_array();
 
 	for (const struct problem *p = f->problems; p && limit--; p = p->hh.next)
-		json_array_append_new(list, json_pack("{s:o, s:s, s:I, s:s}", "path", json_name(p->path), "why", p->why ? p->why : "",
+		json_array_append_new(list, json_pack("{s:o, s:s, s:I, s:s}", "path", report_name(p->path), "why", p->why ? p->why : "",
 						    "since", (json_int_t)(p->since_ns / CLOCK_NS_PER_S), "todo", p->todo));
 	return list;
 }
@@ -1256,7 +1262,7 @@ json_t *folder_status_json(struct folder *f)
 	char id[20];
 
 	json_object_set_new(o, "folder", json_string(f->name));
-	json_object_set_new(o, "path", json_name(f->path));
+	json_object_set_new(o, "path", report_name(f->path));
 	json_object_set_new(o, "state", json_string(f->halted ? "halted" : !f->scanned ? "scanning" : "ready"));
 	if (f->halted)
 		json_object_set_new(o, "reason", json_string(f->halt_reason));

@@ -48,6 +48,8 @@ const char *folder_halt_reason(const struct folder *f);
 
 /* Scan the whole root now (again). `confirmed`: deletions that were held may be recorded. */
 void folder_scan(struct folder *f, bool confirmed);
+/* A person confirmed what is held: ours by a scan, the peers' by a round. */
+void folder_confirm(struct folder *f);
 /* Called when nothing is dirty and no scan runs: after folder_scan, once. */
 void folder_when_settled(struct folder *f, void (*settled)(void *data), void *data);
 

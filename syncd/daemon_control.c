@@ -1,0 +1,499 @@
+/*
+ * syncd/daemon_control.c — what the daemon answers on its control socket, in one table.
+ *
+ * Who asks is a uid. Root and the daemon's own user may all; others what concerns folders that they may serve: the owner of
+ * `.syncd`, and the configured serve_users.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "syncd/daemon_internal.h"
+#include "syncd/exit_codes.h"
+#include "syncd/report.h"
+#include "syncd/ui.h"
+
+/* --- who may --- */
+
+static bool is_serve_user(const struct config_folder *c, uid_t uid)
+{
+	const struct passwd *pw = getpwuid(uid);
+
+	for (size_t i = 0; i < c->n_serve_users; i++) {
+		char *end;
+		unsigned long number = strtoul(c->serve_users[i], &end, 10);
+
+		if ((pw && strcmp(pw->pw_name, c->serve_users[i]) == 0) || (*c->serve_users[i] && !*end && number == uid))
+			return true;
+	}
+	return false;
+}
+
+static bool may(const struct place *p, uid_t uid)
+{
+	uint32_t owner;
+
+	if (uid == 0 || uid == geteuid() || is_serve_user(p->config, uid))
+		return true;
+	return store_owner(p->config->path, &owner) == 0 && owner == uid;
+}
+
+static const char *text_of(const json_t *o, const char *key)
+{
+	return json_string_value(json_object_get(o, key));
+}
+
+static bool is_path_of(const struct place *p, const char *path)
+{
+	char real[PATH_MAX];
+
+	return (p->folder && strcmp(folder_path(p->folder), path) == 0) || strcmp(p->config->path, path) == 0 ||
+	       (realpath(p->config->path, real) && strcmp(real, path) == 0);
+}
+
+/* The folder that the request is about, by name or path; where only one is configured it may be left out. NULL after
+ * answering why. */
+static struct place *find_place(struct daemon *d, struct control_connection *c, const struct control_request *request)
+{
+	const char *name = text_of(request->json, "folder"), *path = text_of(request->json, "path");
+	struct place *found = NULL;
+
+	for (size_t i = 0; i < d->n_places; i++) {
+		struct place *p = &d->places[i];
+
+		if ((name && (strcmp(p->config->name, name) == 0 || is_path_of(p, name))) || (path && is_path_of(p, path)) ||
+				(!name && !path && d->n_places == 1))
+			found = p;
+	}
+	if (!found)
+		control_answer(c, name || path ? control_error(EXIT_NO_FOLDER, "the daemon has no folder %s", name ? name : path)
+					       : control_error(EXIT_USAGE, "name one of the %zu folders", d->n_places));
+	else if (!may(found, request->uid))
+		control_answer(c, control_error(EXIT_DENIED, "user %u may not use the folder %s", (unsigned)request->uid,
+					  found->config->name));
+	else
+		return found;
+	return NULL;
+}
+
+/* The same, and it must be open. */
+static struct place *find_open(struct daemon *d, struct control_connection *c, const struct control_request *request)
+{
+	struct place *p = find_place(d, c, request);
+
+	if (!p || (p->folder && !folder_halted(p->folder)))
+		return p;
+	control_answer(c, control_error(EXIT_HALTED, "%s is halted: %s", p->config->name,
+				  p->folder ? folder_halt_reason(p->folder) : p->reason));
+	return NULL;
+}
+
+/* --- status --- */
+
+static json_t *peers_json(const struct place *p)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < p->n_peers; i++) {
+		const struct peer *peer = &p->peers[i];
+
+		json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "peer", peer->config->name, "address",
+						    peer->config->address, "state", peer->session ? "connected" : "not connected",
+						    "error", peer->session ? "" : peer->error, "since",
+						    (json_int_t)(peer->session ? 0 : peer->error_since), "last_round",
+						    (json_int_t)peer->last_round));
+	}
+	return list;
+}
+
+static json_t *place_json(struct place *p)
+{
+	json_t *o;
+
+	if (p->folder) {
+		o = folder_status_json(p->folder);
+	} else {
+		o = json_pack("{s:s, s:s, s:s, s:s, s:I}", "folder", p->config->name, "path", p->config->path, "state", "halted",
+			"reason", p->reason, "since", (json_int_t)p->reason_since);
+	}
+	json_object_set_new(o, "peers", peers_json(p));
+	return o;
+}
+
+static void answer_status(struct daemon *d, struct control_connection *c, struct control_request *request)
+{
+	json_t *list = json_array();
+	bool one = text_of(request->json, "folder") || text_of(request->json, "path");
+	struct place *only = one ? find_place(d, c, request) : NULL;
+
+	if (one && !only) {
+		json_decref(list);
+		return;
+	}
+	for (size_t i = 0; i < d->n_places; i++)
+		if ((!only || only == &d->places[i]) && may(&d->places[i], request->uid))
+			json_array_append_new(list, place_json(&d->places[i]));
+	control_answer(c, json_pack("{s:s, s:o}", "version", SYNCD_VERSION, "folders", list));
+}
+
+/* --- scan, confirm --- */
+
+static json_t *done(void)
+{
+	return json_pack("{s:b}", "done", true);
+}
+
+static void answer_scan(struct daemon *d, struct control_connection *c, struct control_request *request)
+{
+	struct place *p = find_open(d, c, request);
+
+	if (!p)
+		return;
+	folder_scan(p->folder, false);
+	control_answer(c, done());
+}
+
+static void answer_confirm(struct daemon *d, struct control_connection *c, struct control_request *request)
+{
+	struct place *p = find_open(d, c, request);
+
+	if (!p)
+		return;
+	log_info("%s: deletions confirmed by user %u", p->config->name, (unsigned)request->uid);
+	folder_confirm(p->folder);
+	control_answer(c, done());
+}
+
+/* --- flush --- */
+
+static void flush_over(struct flush *f, json_t *answer)
+{
+	f->place->flush = NULL;
+	if (f->connection)
+		control_answer(f->connection, answer);
+	else
+		json_decref(answer);
+	free(f);
+}
+
+void daemon_flush_progress(struct place *p)
+{
+	struct flush *f = p->flush;
+
+	if (!f || !f->settled || !f->waits_for || --f->waits_for)
+		return;
+	for (size_t i = 0; i < p->n_peers; i++) {
+		if (p->peers[i].session && p->peers[i].in_sync)
+			continue;
+		flush_over(f, control_error(EXIT_PARTIAL, "%s: peer %s is not in sync: see syncctl status", p->config->name,
+				   p->peers[i].config->name));
+		return;
+	}
+	flush_over(f, done());
+}
+
+static void on_flush_settled(void *data)
+{
+	struct place *p = data;
+	struct flush *f = p->flush;
+
+	if (!f)
+		return;
+	f->settled = true;
+	for (size_t i = 0; i < p->n_peers; i++)
+		f->waits_for += p->peers[i].session != NULL;
+	if (f->waits_for < p->n_peers) {
+		flush_over(f, control_error(EXIT_CONNECT, "%s: not all peers are connected: see syncctl status", p->config->name));
+		return;
+	}
+	if (!f->waits_for) {
+		flush_over(f, done());
+		return;
+	}
+	for (size_t i = 0; i < p->n_peers; i++)
+		folder_session_check(p->peers[i].session);
+}
+
+static void on_flush_gone(void *data)
+{
+	struct place *p = data;
+
+	if (p->flush)
+		p->flush->connection = NULL;
+}
+
+static void answer_flush(struct daemon *d, struct control_connection *c, struct control_request *request)
+{
+	struct place *p = find_open(d, c, request);
+
+	if (!p)
+		return;
+	if (p->flush) {
+		control_answer(c, control_error(EXIT_LOCKED, "%s: another flush is under way", p->config->name));
+		return;
+	}
+	p->flush = calloc(1, sizeof(*p->flush));
+	if (!p->flush) {
+		control_answer(c, control_error(EXIT_FAILED, "out of memory"));
+		return;
+	}
+	p->flush->connection = c;
+	p->flush->place = p;
+	control_on_gone(c, on_flush_gone, p);
+	folder_scan(p->folder, false);
+	folder_when_settled(p->folder, on_flush_settled, p);
+}
+
+/* --- lists --- */
+
+static void answer_conflicts(struct daemon *d, struct control_connection *c, struct control_request *request)
+{
+	struct place *p = find_open(d, c, request);
+
+	if (p)
+		control_answer(c, report_conflicts(folder_replica(p->folder)));
+}
+
+static void answer_trash_list(struct daemon *d, struct control_connection *c, struct control_request *request)
+{
+	struct place *p = find_open(d, c, request);
+
+	if (p)
+		control_answer(c, report_trash(replica_store(folder_replica(p->folder))));
+}
+
+static void answer_trash_restore(struct daemon *d, struct control_connection *c, struct control_request *request)
+{
+	struct place *p = find_open(d, c, request);
+	const char *name = text_of(request->json, "name");
+
+	if (!p)
+		return;
+	control_answer(c, name ? report_restore(replica_store(folder_replica(p->folder)), name, text_of(request->json, "bucket"))
+			       : control_error(EXIT_USAGE, "name what is to be restored"));
+	folder_scan(p->folder, false);
+}
+
+static void answer_retire(struct daemon *d, struct control_connection *c, struct control_request *request)
+{
+	struct place *p = find_open(d, c, request);
+	const char *member = text_of(request->json, "member");
+
+	if (p)
+		control_answer(c, member ? report_retire(folder_replica(p->folder), member)
+					 : control_error(EXIT_USAGE, "name the member that is to be retired"));
+}
+
+/* --- sessions on streams that clients bring --- */
+
+struct serving {
+	struct control_connection *connection; /* NULL: gone */
+	struct place *place;
+	struct folder_session *session;
+	bool mode_fixed, sends, takes;
+};
+
+static void on_serving_gone(void *data)
+{
+	struct serving *s = data;
+
+	s->connection = NULL;
+	if (s->session)
+		folder_session_abort(s->session);
+}
+
+static struct folder *serving_choose(const struct message_open *open, bool *ret_sends, bool *ret_takes, uint16_t *ret_code, char *why,
+	size_t n, void *data)
+{
+	struct serving *s = data;
+
+	(void)ret_code;
+	(void)why;
+	(void)n;
+	*ret_sends = s->mode_fixed ? s->sends : open->sends;
+	*ret_takes = s->mode_fixed ? s->takes : open->takes;
+	if (open->confirmed)
+		folder_scan(s->place->folder, true);
+	return s->place->folder;
+}
+
+static void on_serving_ended(struct folder_session *session, const struct session_status *st, void *data)
+{
+	struct serving *s = data;
+	char in[16], out[16], summary[512];
+	int code = ui_exit_of_session(st);
+	json_t *answer;
+
+	(void)session;
+	s->session = NULL;
+	if (st->failed)
+		log_warning("%s: a session with %s ended: %s", s->place->config->name, st->peer_name,
+			*st->text ? st->text : file_error_text(st->error));
+	if (s->connection) {
+		snprintf(summary, sizeof(summary), "%s: %" PRIu64 " paths changed here, received %s, sent %s",
+			st->in_sync ? "in sync" : "not everything is in sync", st->applied, ui_bytes(st->bytes_in, in),
+			ui_bytes(st->bytes_out, out));
+		if (st->failed)
+			answer = control_error(code, "%s", *st->text ? st->text : file_error_text(st->error));
+		else
+			answer = json_pack("{s:i, s:b, s:s, s:i}", "exit", code, "in_sync", st->in_sync, "summary", summary, "rounds",
+				(int)st->round);
+		control_answer(s->connection, answer);
+	}
+	free(s);
+}
+
+static struct serving *serving_new(struct control_connection *c, struct place *p)
+{
+	struct serving *s = calloc(1, sizeof(*s));
+
+	if (!s) {
+		control_answer(c, control_error(EXIT_FAILED, "out of memory"));
+		return NULL;
+	}
+	s->connection = c;
+	s->place = p;
+	return s;
+}
+
+/* *ret: heap, n / 2 bytes. */
+static int decode_hex(const char *hex, uint8_t **ret, size_t *ret_n)
+{
+	size_t n = hex ? strlen(hex) / 2 : 0;
+	uint8_t *bytes = malloc(n ? n : 1);
+
+	if (!bytes)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		unsigned value;
+
+		if (sscanf(hex + 2 * i, "%2x", &value) != 1) {
+			free(bytes);
+			return -EINVAL;
+		}
+		bytes[i] = (uint8_t)value;
+	}
+	*ret = bytes;
+	*ret_n = n;
+	return 0;
+}
+
+static void answer_serve(struct daemon *d, struct control_connection *c, struct control_request *request)
+{
+	struct place *p = find_open(d, c, request);
+	struct folder_accept_options accept = {.loop = d->loop, .choose = serving_choose, .ended = on_serving_ended};
+	cleanup_free uint8_t *initial = NULL;
+	char peer[64];
+	struct serving *s;
+	int r;
+
+	if (!p)
+		return;
+	if (request->n_fds != 2 || decode_hex(text_of(request->json, "initial"), &initial, &accept.n_initial) < 0) {
+		control_answer(c, control_error(EXIT_USAGE, "serve needs two descriptors"));
+		return;
+	}
+	s = serving_new(c, p);
+	if (!s)
+		return;
+	s->mode_fixed = json_object_get(request->json, "sends") != NULL;
+	s->sends = json_is_true(json_object_get(request->json, "sends"));
+	s->takes = json_is_true(json_object_get(request->json, "takes"));
+	snprintf(peer, sizeof(peer), "a client of user %u", (unsigned)request->uid);
+	accept.fd_in = request->fds[0];
+	accept.fd_out = request->fds[1];
+	accept.initial = initial;
+	accept.peer = peer;
+	accept.data = s;
+	r = folder_accept(&s->session, &accept);
+	if (r < 0) {
+		control_answer(c, control_error(EXIT_FAILED, "cannot serve: %s", file_error_text(r)));
+		free(s);
+		return;
+	}
+	request->fds[0] = request->fds[1] = -1;
+	control_on_gone(c, on_serving_gone, s);
+}
+
+/* A client brings a stream to a far `syncctl serve` that it has started. */
+static void answer_attach(struct daemon *d, struct control_connection *c, struct control_request *request)
+{
+	struct place *p = find_open(d, c, request);
+	const json_t *j = request->json;
+	const char *peer = text_of(j, "peer"), *place = text_of(j, "place");
+	bool sends = json_is_true(json_object_get(j, "sends")), takes = json_is_true(json_object_get(j, "takes"));
+	struct folder_session_options o = {
+		.peer = peer,
+		.client = true,
+		.sends = sends,
+		.takes = takes,
+		.confirmed = json_is_true(json_object_get(j, "confirmed")),
+		.open = {.place = (char *)place,
+			.create = true,
+			.algorithm = (uint8_t)json_integer_value(json_object_get(j, "algorithm")),
+			.sends = takes,
+			.takes = sends},
+		.ended = on_serving_ended,
+	};
+	struct serving *s;
+	int r;
+
+	if (!p)
+		return;
+	if (request->n_fds != 1 || !peer || !place) {
+		control_answer(c, control_error(EXIT_USAGE, "attach needs a stream, a peer and a place"));
+		return;
+	}
+	o.open.confirmed = o.confirmed;
+	s = serving_new(c, p);
+	if (!s)
+		return;
+	o.fd_in = o.fd_out = request->fds[0];
+	o.data = s;
+	folder_scan(p->folder, o.confirmed);
+	r = folder_connect(p->folder, &s->session, &o);
+	if (r < 0) {
+		control_answer(c, control_error(EXIT_FAILED, "cannot begin the session: %s", file_error_text(r)));
+		free(s);
+		return;
+	}
+	request->fds[0] = -1;
+	control_on_gone(c, on_serving_gone, s);
+}
+
+static const struct {
+	const char *name;
+	void (*answer)(struct daemon *d, struct control_connection *c, struct control_request *request);
+} commands[] = {
+	{"status", answer_status},
+	{"scan", answer_scan},
+	{"flush", answer_flush},
+	{"confirm", answer_confirm},
+	{"conflicts", answer_conflicts},
+	{"trash-list", answer_trash_list},
+	{"trash-restore", answer_trash_restore},
+	{"retire", answer_retire},
+	{"serve", answer_serve},
+	{"attach", answer_attach},
+};
+
+void daemon_handle(struct control_connection *c, struct control_request *request, void *data)
+{
+	struct daemon *d = data;
+	const char *name = text_of(request->json, "command");
+
+	for (size_t i = 0; i < ARRAY_SIZE(commands) && name; i++)
+		if (strcmp(commands[i].name, name) == 0) {
+			commands[i].answer(d, c, request);
+			return;
+		}
+	control_answer(c, control_error(EXIT_USAGE, "the daemon does not know this command; is it of another version?"));
+}

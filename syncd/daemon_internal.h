@@ -1,0 +1,74 @@
+/* syncd/daemon_internal.h — what daemon.c (running) and daemon_control.c (answering) share. Nobody else includes it. */
+#ifndef SYNCD_DAEMON_INTERNAL_H
+#define SYNCD_DAEMON_INTERNAL_H
+
+#include <time.h>
+
+#include "syncd/config.h"
+#include "syncd/control.h"
+#include "syncd/endpoint.h"
+#include "syncd/folder.h"
+#include "syncd/schedule.h"
+#include "transfer/transport.h"
+
+struct place;
+
+struct peer {
+	struct place *place;
+	const struct config_peer *config;
+	struct endpoint endpoint;
+	struct schedule schedule;
+	struct transport *transport;
+	uv_poll_t err_poll;
+	bool polling;		/* err_poll is open */
+	uv_timer_t timer;	/* next attempt, next root check, or the child's end */
+	struct folder_session *session;
+	bool reaping;
+	int reap_tries;
+	bool connection_lost;
+	char ended_text[1024];
+	char error[1024];	/* why it is not connected; "" */
+	int64_t error_since, last_round; /* wall clock, seconds */
+	bool in_sync;
+};
+
+/* A flush that waits: until the folder has settled, then a round with each connected peer. */
+struct flush {
+	struct control_connection *connection; /* NULL: gone */
+	struct place *place;
+	bool settled;
+	size_t waits_for; /* rounds that are to end */
+};
+
+struct place {
+	struct daemon *daemon;
+	const struct config_folder *config;
+	uint64_t *prefer;
+	struct folder *folder; /* NULL: not open, for a reason */
+	char reason[1024];
+	int64_t reason_since;
+	uv_timer_t reopen;
+	struct peer *peers;
+	size_t n_peers;
+	struct flush *flush; /* one at a time */
+};
+
+struct daemon {
+	const struct config *config;
+	uv_loop_t *loop;
+	const char *socket, *state_dir, *program_dir;
+	struct control_server *control;
+	uv_signal_t sigterm, sigint;
+	struct place *places;
+	size_t n_places;
+	bool stopping, stopped;
+};
+
+void peer_on_timer(uv_timer_t *timer);
+void place_on_reopen(uv_timer_t *timer);
+void daemon_check_stopped(struct daemon *d);
+/* daemon_control.c */
+void daemon_handle(struct control_connection *c, struct control_request *request, void *data);
+void daemon_flush_progress(struct place *p);
+
+#endif

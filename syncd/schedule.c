@@ -1,0 +1,27 @@
+/* syncd/schedule.c — see syncd/schedule.h. */
+#include "syncd/schedule.h"
+
+#define JITTER_PERCENT 20
+
+static int64_t jitter(int64_t ms, uint64_t random)
+{
+	int64_t span = ms * JITTER_PERCENT / 100;
+
+	return span ? ms - span + (int64_t)(random % (uint64_t)(2 * span + 1)) : ms;
+}
+
+int64_t schedule_failed(struct schedule *s, uint64_t random)
+{
+	int64_t ms = SCHEDULE_RETRY_MIN_MS;
+
+	for (unsigned i = 0; i < s->failures && ms < SCHEDULE_RETRY_MAX_MS; i++)
+		ms *= 2;
+	s->failures++;
+	return jitter(ms < SCHEDULE_RETRY_MAX_MS ? ms : SCHEDULE_RETRY_MAX_MS, random);
+}
+
+int64_t schedule_worked(struct schedule *s, uint64_t random)
+{
+	s->failures = 0;
+	return jitter(s->interval_ms, random);
+}
