@@ -73,7 +73,10 @@ static struct parts split(const char *name)
 	const char *rest, *dot, *marker = find_marker(name, &rest);
 
 	if (marker)
-		return (struct parts){.stem = name, .stem_bytes = (size_t)(marker - name), .extension = rest, .marker = marker};
+		return (struct parts){.stem = name,
+			.stem_bytes = (size_t)(marker - name),
+			.extension = rest,
+			.marker = marker};
 	dot = strrchr(name, '.');
 	if (!dot || dot == name || strlen(dot) > CONFLICT_EXTENSION_BYTES_MAX)
 		dot = name + strlen(name);
@@ -123,7 +126,8 @@ char *conflict_path(const char *path, const struct hash *content, unsigned n)
 		name_max = dir_bytes < FILE_PATH_BYTES_MAX ? FILE_PATH_BYTES_MAX - dir_bytes : 0;
 	fixed = strlen(tail) + strlen(p.extension);
 	p.stem_bytes = cut(p.stem, p.stem_bytes, name_max > fixed ? name_max - fixed : 0);
-	if (asprintf(&ret, "%.*s%.*s%s%s", (int)dir_bytes, path, (int)p.stem_bytes, p.stem, tail, p.extension) < 0)
+	if (asprintf(&ret, "%.*s%.*s%s%s", (int)dir_bytes, path, (int)p.stem_bytes, p.stem, tail,
+		    p.extension) < 0)
 		return NULL;
 	return ret;
 }
@@ -141,7 +145,8 @@ char *conflict_original(const char *path)
 
 	if (!p.marker)
 		return NULL;
-	if (asprintf(&ret, "%.*s%.*s%s", (int)(name - path), path, (int)p.stem_bytes, p.stem, p.extension) < 0)
+	if (asprintf(&ret, "%.*s%.*s%s", (int)(name - path), path, (int)p.stem_bytes, p.stem,
+		    p.extension) < 0)
 		return NULL;
 	return ret;
 }

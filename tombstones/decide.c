@@ -2,11 +2,13 @@
  * tombstones/decide.c — see tombstones/decide.h and the table in DESIGN §3.
  *
  * Invariants:
- *  - The result depends on the two records, the two knowledges and the lineage only; both sides, given the same, pick
- *    the same winner.
+ *  - The result depends on the two records, the two knowledges and the lineage only; both sides,
+ * given the same, pick the same winner.
  *  - A result's vv is the join of both, so whoever holds it is past both versions.
- *  - Nothing live is deleted, or replaced without being put aside, unless the peer has seen the events that wrote it.
- *  - tests/unit/tombstones/model/ holds the same table as a Python program; both are compared on random cases.
+ *  - Nothing live is deleted, or replaced without being put aside, unless the peer has seen the
+ * events that wrote it.
+ *  - tests/unit/tombstones/model/ holds the same table as a Python program; both are compared on
+ * random cases.
  */
 #include "tombstones/decide.h"
 
@@ -18,7 +20,8 @@
 
 #define PRIVILEGES 06000 /* setuid, setgid */
 
-/* Which record a register's value is taken from. BOTH: the values are equal, the dots are merged. */
+/* Which record a register's value is taken from. BOTH: the values are equal, the dots are merged.
+ */
 enum pick { PICK_OURS, PICK_THEIRS, PICK_BOTH };
 
 void decide_result_deinit(struct decide_result *r)
@@ -45,8 +48,8 @@ const char *decide_action_name(enum decide_action action)
 
 /* --- who has seen what --- */
 
-static bool seen(const struct version_dots *dots, const struct version_vector *vv, const struct version_vector *k,
-	const struct version_lineage *l)
+static bool seen(const struct version_dots *dots, const struct version_vector *vv,
+	const struct version_vector *k, const struct version_lineage *l)
 {
 	bool by_k[VERSION_ENTRIES_MAX], by_vv[VERSION_ENTRIES_MAX];
 	bool all = true;
@@ -82,8 +85,9 @@ static bool intersect(const struct version_dots *a, const struct version_dots *b
 	return false;
 }
 
-static int add_unless(struct version_dots *ret, const struct version_dots *from, const struct version_dots *both,
-	const struct version_vector *vv, const struct version_lineage *l)
+static int add_unless(struct version_dots *ret, const struct version_dots *from,
+	const struct version_dots *both, const struct version_vector *vv,
+	const struct version_lineage *l)
 {
 	bool known[VERSION_ENTRIES_MAX];
 
@@ -101,10 +105,10 @@ static int add_unless(struct version_dots *ret, const struct version_dots *from,
 	return 0;
 }
 
-/* (o∩t) ∪ (o not in t.vv) ∪ (t not in o.vv), or the union where that is empty: a dot that one side knows and no longer
- * names was written over there. Replaces *ret. */
-static int merge_dots(const struct decide_input *in, const struct version_dots *o, const struct version_dots *t,
-	struct version_dots *ret)
+/* (o∩t) ∪ (o not in t.vv) ∪ (t not in o.vv), or the union where that is empty: a dot that one side
+ * knows and no longer names was written over there. Replaces *ret. */
+static int merge_dots(const struct decide_input *in, const struct version_dots *o,
+	const struct version_dots *t, struct version_dots *ret)
 {
 	struct version_dots merged = {0};
 	int r;
@@ -147,7 +151,8 @@ static int64_t age_key(const struct record *r)
 static size_t preference(const struct decide_input *in, const struct record *r)
 {
 	const struct version_incarnation *i =
-		in->lineage ? version_lineage_find(in->lineage, version_dots_order(&r->dots).inc) : NULL;
+		in->lineage ? version_lineage_find(in->lineage, version_dots_order(&r->dots).inc)
+			    : NULL;
 	size_t rank = 0;
 
 	while (rank < in->policy->n_prefer && !(i && in->policy->prefer[rank] == i->replica))
@@ -185,7 +190,8 @@ static bool ours_wins(const struct decide_input *in)
 	else if (in->policy && in->policy->kind == DECIDE_PREFER)
 		c = compare_u64(preference(in, t), preference(in, o)); /* a smaller rank wins */
 	if (!c)
-		c = version_order_compare(version_dots_order(&o->dots), version_dots_order(&t->dots));
+		c = version_order_compare(
+			version_dots_order(&o->dots), version_dots_order(&t->dots));
 	if (!c)
 		c = compare_state(o, t);
 	return c > 0;
@@ -193,9 +199,10 @@ static bool ours_wins(const struct decide_input *in)
 
 /* --- registers --- */
 
-/* The causally newer, else the order over dots, else the larger value. value: <0, 0, >0 as ours is to theirs. */
-static enum pick register_pick(const struct decide_input *in, const struct version_dots *o, const struct version_dots *t,
-	int value)
+/* The causally newer, else the order over dots, else the larger value. value: <0, 0, >0 as ours is
+ * to theirs. */
+static enum pick register_pick(const struct decide_input *in, const struct version_dots *o,
+	const struct version_dots *t, int value)
 {
 	bool theirs_knows, ours_knows;
 	int c;
@@ -224,7 +231,8 @@ static int compare_attributes(const struct record *a, const struct record *b)
 }
 
 /* res is a copy of `state`, which is ours or theirs; both are live and of one kind. */
-static int settle_attributes(const struct decide_input *in, const struct record *state, struct decide_result *res)
+static int settle_attributes(
+	const struct decide_input *in, const struct record *state, struct decide_result *res)
 {
 	const struct record *o = in->ours, *t = in->theirs, *from;
 	enum pick pick = register_pick(in, &o->adots, &t->adots, compare_attributes(o, t));
@@ -235,7 +243,8 @@ static int settle_attributes(const struct decide_input *in, const struct record 
 	res->record.mode = from->mode;
 	res->record.uid = from->uid;
 	res->record.gid = from->gid;
-	/* Given to other content, by someone who had not seen this one: it must not run with those rights. */
+	/* Given to other content, by someone who had not seen this one: it must not run with those
+	 * rights. */
 	if (from != state && (from->mode & PRIVILEGES) && !record_same_state(o, t)) {
 		res->record.mode &= (uint16_t)~PRIVILEGES;
 		res->privileges_cleared = true;
@@ -261,9 +270,10 @@ static int settle_mtime(const struct decide_input *in, struct decide_result *res
 	return version_dots_copy(&res->record.mdots, &from->mdots);
 }
 
-/* The record that follows from both: this state, vv joined, attributes and mtime by their own registers where the states
- * leave it to them. */
-static int make(const struct decide_input *in, const struct record *state, struct decide_result *res)
+/* The record that follows from both: this state, vv joined, attributes and mtime by their own
+ * registers where the states leave it to them. */
+static int make(
+	const struct decide_input *in, const struct record *state, struct decide_result *res)
 {
 	const struct record *o = in->ours, *t = in->theirs;
 	bool both_live = o->live && t->live;
@@ -279,7 +289,8 @@ static int make(const struct decide_input *in, const struct record *state, struc
 	if (r < 0)
 		return r;
 	res->attributes_moved = both_live && !record_same_attributes(&res->record, o);
-	res->mtime_moved = both_live && res->record.kind != RECORD_DIRECTORY && res->record.mtime_ns != o->mtime_ns;
+	res->mtime_moved = both_live && res->record.kind != RECORD_DIRECTORY &&
+			   res->record.mtime_ns != o->mtime_ns;
 	return 0;
 }
 
@@ -325,7 +336,8 @@ static int theirs_absent(const struct decide_input *in, struct decide_result *re
 		return finish(res, DECIDE_NONE);
 	if (in->ours->live)
 		return finish(res, DECIDE_DELETE);
-	return finish(res, version_vector_leq(&in->ours->vv, in->our_k, in->lineage) ? DECIDE_DROP : DECIDE_NONE);
+	return finish(res, version_vector_leq(&in->ours->vv, in->our_k, in->lineage) ? DECIDE_DROP
+										     : DECIDE_NONE);
 }
 
 /* One state, reached twice. */
@@ -395,7 +407,8 @@ static int neither_saw(const struct decide_input *in, struct decide_result *res)
 
 	if (in->ours->live && in->theirs->live)
 		return conflict(in, res);
-	r = make(in, in->ours->live ? in->ours : in->theirs, res); /* a modification beats a deletion */
+	r = make(in, in->ours->live ? in->ours : in->theirs,
+		res); /* a modification beats a deletion */
 	if (r < 0)
 		return r;
 	return finish(res, in->ours->live ? DECIDE_MERGE : DECIDE_TAKE);
@@ -426,7 +439,8 @@ static int decide_both(const struct decide_input *in, struct decide_result *res)
 		return finish(res, DECIDE_NONE);
 	if (record_same_state(o, t))
 		return same_state(in, res);
-	if (intersect(&o->dots, &t->dots)) { /* "seen" says nothing about a name that two things bear */
+	if (intersect(&o->dots,
+		    &t->dots)) { /* "seen" says nothing about a name that two things bear */
 		res->same_dot = true;
 		return neither_saw(in, res);
 	}

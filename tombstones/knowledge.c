@@ -1,8 +1,9 @@
 /*
  * tombstones/knowledge.c — see tombstones/knowledge.h.
  *
- * Invariants: exceptions are sorted by path, without doubles; none covers K (what covers K is no exception). A vector
- * too low is always safe (a path is looked at again), one too high loses files: where in doubt, an exception stays.
+ * Invariants: exceptions are sorted by path, without doubles; none covers K (what covers K is no
+ * exception). A vector too low is always safe (a path is looked at again), one too high loses
+ * files: where in doubt, an exception stays.
  */
 #include "tombstones/knowledge.h"
 
@@ -13,9 +14,10 @@
 #include "base/error.h"
 #include "merkle/path.h"
 
-#define ENTRY_BYTES_MAX (8 + 10)   /* of a vector, encoded */
-#define COUNT_BYTES_MAX 3	   /* varint of up to VERSION_ENTRIES_MAX or a path's length */
-#define ROOM_BYTES (64 * 1024)	   /* left for our own events after learning: an entry for each vector */
+#define ENTRY_BYTES_MAX (8 + 10) /* of a vector, encoded */
+#define COUNT_BYTES_MAX 3	 /* varint of up to VERSION_ENTRIES_MAX or a path's length */
+#define ROOM_BYTES \
+	(64 * 1024) /* left for our own events after learning: an entry for each vector */
 
 static void exception_deinit(struct knowledge_exception *e)
 {
@@ -124,7 +126,8 @@ static size_t bytes_of(const struct knowledge *k)
 }
 
 /* Our event before this one, as K knows it; {0,0}: there was none. */
-static struct version_dot event_before(const struct knowledge *k, struct version_dot dot, const struct version_lineage *l)
+static struct version_dot event_before(
+	const struct knowledge *k, struct version_dot dot, const struct version_lineage *l)
 {
 	uint64_t counter = version_vector_get(&k->k, dot.inc);
 	const struct version_incarnation *i;
@@ -202,18 +205,21 @@ static int learn_path(struct learning *s, const char *path, const struct version
 	struct version_vector v = {0};
 	int r = 0;
 
-	if (skip && version_vector_leq(&s->made.k, mine, s->l)) /* the common case of many skipped: no copy */
+	if (skip && version_vector_leq(
+			    &s->made.k, mine, s->l)) /* the common case of many skipped: no copy */
 		return 0;
 	r = version_vector_copy(&v, mine);
 	if (r >= 0 && !skip)
 		r = version_vector_join(&v, theirs, s->l);
 	/* not for a path that was forgotten; see knowledge_event */
 	if (r >= 0 && s->own.inc &&
-		(version_vector_has(mine, s->own, s->l) || !version_vector_has(&s->me->k, s->own, s->l)))
+		(version_vector_has(mine, s->own, s->l) ||
+			!version_vector_has(&s->me->k, s->own, s->l)))
 		r = version_vector_raise(&v, s->own, s->l);
 	if (r >= 0 && !version_vector_leq(&s->made.k, &v, s->l)) {
 		s->bytes += exception_bytes(path, &v);
-		if (s->made.n >= KNOWLEDGE_EXCEPTIONS_MAX || s->bytes > KNOWLEDGE_BYTES_MAX - ROOM_BYTES)
+		if (s->made.n >= KNOWLEDGE_EXCEPTIONS_MAX ||
+			s->bytes > KNOWLEDGE_BYTES_MAX - ROOM_BYTES)
 			r = KNOWLEDGE_FULL;
 		else
 			r = append(&s->made, path, &v);
@@ -254,15 +260,16 @@ static int learn_all(struct learning *s)
 			mine = &s->me->exceptions[s->at_me++].vector;
 		if (excepted_at(s->peer, s->at_peer, path))
 			theirs = &s->peer->exceptions[s->at_peer++].vector;
-		for (; s->at_skipped < s->n_skipped && !strcmp(s->skipped[s->at_skipped], path); s->at_skipped++)
+		for (; s->at_skipped < s->n_skipped && !strcmp(s->skipped[s->at_skipped], path);
+			s->at_skipped++)
 			skip = true;
 		r = learn_path(s, path, mine, theirs, skip);
 	}
 	return r;
 }
 
-int knowledge_learn(struct knowledge *me, const struct knowledge *peer, const char *const *skipped, size_t n_skipped,
-	struct version_dot own, const struct version_lineage *l)
+int knowledge_learn(struct knowledge *me, const struct knowledge *peer, const char *const *skipped,
+	size_t n_skipped, struct version_dot own, const struct version_lineage *l)
 {
 	cleanup_free const char **sorted = NULL;
 	struct learning s = {.me = me, .peer = peer, .n_skipped = n_skipped, .own = own, .l = l};
@@ -315,7 +322,8 @@ static void get_exception(struct cursor *c, struct knowledge *ret)
 	struct version_vector v = {0};
 
 	version_vector_get_from(c, &v);
-	if (c->failed || !path_valid(path) || (ret->n && strcmp(ret->exceptions[ret->n - 1].path, path) >= 0) ||
+	if (c->failed || !path_valid(path) ||
+		(ret->n && strcmp(ret->exceptions[ret->n - 1].path, path) >= 0) ||
 		append(ret, path, &v) < 0)
 		cursor_fail(c);
 	version_vector_deinit(&v);

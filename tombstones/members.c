@@ -82,7 +82,8 @@ void members_put(struct buf *b, const struct members *m)
 
 		put_u64(b, x->replica);
 		put_string(b, x->name ? x->name : "", x->name ? strlen(x->name) : 0);
-		put_u8(b, (uint8_t)((x->excepted ? MEMBER_EXCEPTED : 0) | (x->retired ? MEMBER_RETIRED : 0)));
+		put_u8(b, (uint8_t)((x->excepted ? MEMBER_EXCEPTED : 0) |
+				    (x->retired ? MEMBER_RETIRED : 0)));
 		put_u64(b, (uint64_t)x->seen_ns);
 		version_vector_put(b, &x->k);
 	}

@@ -1,8 +1,8 @@
 /*
  * tombstones/purge.c — see tombstones/purge.h.
  *
- * Candidates are collected in a short read transaction and looked at again under the writer lock before they are dropped:
- * what changed meanwhile is no candidate any more.
+ * Candidates are collected in a short read transaction and looked at again under the writer lock
+ * before they are dropped: what changed meanwhile is no candidate any more.
  */
 #include "tombstones/purge.h"
 
@@ -12,8 +12,8 @@
 
 #include "base/error.h"
 
-#define PURGE_BATCH 500	     /* rows dropped in one transaction */
-#define PURGE_LOOK 20000     /* rows looked at in one read transaction */
+#define PURGE_BATCH 500	 /* rows dropped in one transaction */
+#define PURGE_LOOK 20000 /* rows looked at in one read transaction */
 
 static bool counts(const struct member *m, uint64_t self, const struct purge_policy *policy)
 {
@@ -21,20 +21,23 @@ static bool counts(const struct member *m, uint64_t self, const struct purge_pol
 		return false;
 	/* a clock that went back makes nobody expire */
 	return !policy->member_expiry_ns || policy->now_ns < m->seen_ns ||
-		(uint64_t)policy->now_ns - (uint64_t)m->seen_ns < (uint64_t)policy->member_expiry_ns;
+	       (uint64_t)policy->now_ns - (uint64_t)m->seen_ns < (uint64_t)policy->member_expiry_ns;
 }
 
-bool purge_allowed(const struct record *tombstone, int64_t since_ns, const struct version_vector *k, const struct members *members,
-	uint64_t self, const struct purge_policy *policy, const struct version_lineage *l)
+bool purge_allowed(const struct record *tombstone, int64_t since_ns, const struct version_vector *k,
+	const struct members *members, uint64_t self, const struct purge_policy *policy,
+	const struct version_lineage *l)
 {
 	if (tombstone->live || !version_vector_leq(&tombstone->vv, k, l))
 		return false;
-	if (policy->now_ns < since_ns || (uint64_t)policy->now_ns - (uint64_t)since_ns < (uint64_t)policy->grace_ns)
+	if (policy->now_ns < since_ns ||
+		(uint64_t)policy->now_ns - (uint64_t)since_ns < (uint64_t)policy->grace_ns)
 		return false;
 	for (size_t i = 0; i < members->n; i++) {
 		const struct member *m = &members->v[i];
 
-		if (counts(m, self, policy) && (m->excepted || !version_vector_leq(&tombstone->vv, &m->k, l)))
+		if (counts(m, self, policy) &&
+			(m->excepted || !version_vector_leq(&tombstone->vv, &m->k, l)))
 			return false;
 	}
 	return true;
@@ -46,8 +49,8 @@ struct pass {
 	struct replica *replica;
 	const struct purge_policy *policy;
 	struct members members;
-	char *from;		     /* where the next look starts; "" at first; NULL: the end was reached */
-	char *paths[PURGE_BATCH];    /* candidates of this batch, owned */
+	char *from; /* where the next look starts; "" at first; NULL: the end was reached */
+	char *paths[PURGE_BATCH]; /* candidates of this batch, owned */
 	size_t n;
 	uint64_t purged;
 };
@@ -65,11 +68,13 @@ static void pass_deinit(struct pass *p)
 	members_deinit(&p->members);
 }
 
-static bool row_may_go(const struct pass *p, const struct knowledge *k, const char *path, const struct row *row)
+static bool row_may_go(
+	const struct pass *p, const struct knowledge *k, const char *path, const struct row *row)
 {
 	return row_has_record(row) && !row->record.live &&
-		purge_allowed(&row->record, row->since_ns, knowledge_of(k, path), &p->members,
-			store_replica_id(replica_store(p->replica)), p->policy, replica_lineage(p->replica));
+	       purge_allowed(&row->record, row->since_ns, knowledge_of(k, path), &p->members,
+		       store_replica_id(replica_store(p->replica)), p->policy,
+		       replica_lineage(p->replica));
 }
 
 /* Look at the row under the cursor, and remember where to go on. */

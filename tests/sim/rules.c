@@ -1,17 +1,20 @@
 /*
- * tests/sim/rules.c — random histories of a few replicas, decided by the real rules and judged against ground truth.
+ * tests/sim/rules.c — random histories of a few replicas, decided by the real rules and judged
+ * against ground truth.
  *
- * Replicas are arrays of records in memory. What is real: tombstones/decide, knowledge, conflict (names), purge
- * (purge_allowed) and merkle/version with its lineage. What is here: users who edit, delete, chmod and touch, trees of two
- * levels, sessions of both directions whose steps interleave with everything else and that are cut at any path, restarts
- * with new incarnations, replicas restored from an older state, purges at any moment, edges that only one side uses.
+ * Replicas are arrays of records in memory. What is real: tombstones/decide, knowledge, conflict
+ * (names), purge (purge_allowed) and merkle/version with its lineage. What is here: users who edit,
+ * delete, chmod and touch, trees of two levels, sessions of both directions whose steps interleave
+ * with everything else and that are cut at any path, restarts with new incarnations, replicas
+ * restored from an older state, purges at any moment, edges that only one side uses.
  *
- * Beside each record stands `hist`, the true set of events it descends from. Only the judge looks at it; after a quiet
- * end, in which every pair meets, it asks:
- *   diverged     do all hold the same, to the last dot? (P1)      lost         is every content there that no user replaced? (P2)
- *   resurrected  is something back that was deleted? (P3)         vanished     is something gone that nobody deleted? (P4)
- *   untaken      has each what another holds, or seen it?         broken tree  does something lie below what is no directory?
- *   excepted     are exceptions left?                             setuid       does content run with rights given to another?
+ * Beside each record stands `hist`, the true set of events it descends from. Only the judge looks
+ * at it; after a quiet end, in which every pair meets, it asks: diverged     do all hold the same,
+ * to the last dot? (P1)      lost         is every content there that no user replaced? (P2)
+ *   resurrected  is something back that was deleted? (P3)         vanished     is something gone
+ * that nobody deleted? (P4) untaken      has each what another holds, or seen it?         broken
+ * tree  does something lie below what is no directory? excepted     are exceptions left? setuid
+ * does content run with rights given to another?
  *
  * usage: rules RUNS [SEED [flat|tree|oneway]]      one run traces its history
  */
@@ -43,12 +46,31 @@
 enum mode { FLAT, TREE, ONEWAY, MODES };
 static const char *const mode_names[] = {"flat", "tree", "oneway"};
 
-enum verdict { DIVERGED, EXCEPTED, BROKEN_TREE, UNTAKEN, LOST, RESURRECTED, VANISHED, SETUID, VERDICTS };
+enum verdict {
+	DIVERGED,
+	EXCEPTED,
+	BROKEN_TREE,
+	UNTAKEN,
+	LOST,
+	RESURRECTED,
+	VANISHED,
+	SETUID,
+	VERDICTS
+};
 static const char *const verdict_names[] = {
-	"P1 diverged", "exceptions left", "broken tree", "never taken", "P2 lost", "P3 resurrected", "P4 vanished", "setuid strayed",
+	"P1 diverged",
+	"exceptions left",
+	"broken tree",
+	"never taken",
+	"P2 lost",
+	"P3 resurrected",
+	"P4 vanished",
+	"setuid strayed",
 };
 
-/* --- the world ------------------------------------------------------------------------------------------------ */
+/* --- the world
+ * ------------------------------------------------------------------------------------------------
+ */
 
 struct bits {
 	uint64_t w[WORDS];
@@ -84,7 +106,7 @@ struct world {
 	enum mode mode;
 	bool trace;
 	size_t n;
-	struct replica_state *replicas; /* n of them */
+	struct replica_state *replicas;	       /* n of them */
 	bool deaf[REPLICAS_MAX][REPLICAS_MAX]; /* [x][y]: x takes nothing from y */
 	char *paths[PATHS_MAX];		       /* interned; owned */
 	int parents[PATHS_MAX];
@@ -189,12 +211,15 @@ static int intern(struct world *w, const char *path)
 	return i;
 }
 
-static bool takes(const struct world *w, const struct replica_state *x, const struct replica_state *y)
+static bool takes(
+	const struct world *w, const struct replica_state *x, const struct replica_state *y)
 {
 	return !w->deaf[x - w->replicas][y - w->replicas];
 }
 
-/* --- a replica -------------------------------------------------------------------------------------------------- */
+/* --- a replica
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static bool is_live(const struct replica_state *r, int p)
 {
@@ -283,13 +308,15 @@ static bool strayed(const struct world *w, const struct entry *e)
 		return false;
 	for (size_t i = 0; i < w->n_events; i++)
 		if (bit(&e->hist, i) && w->events[i].live && w->events[i].kind == r->kind &&
-			w->events[i].content == content_number(r) && (w->events[i].mode & PRIVILEGES))
+			w->events[i].content == content_number(r) &&
+			(w->events[i].mode & PRIVILEGES))
 			return false;
 	return true;
 }
 
 /* Takes the record over. */
-static void put(struct world *w, struct replica_state *r, int p, struct record *record, const struct bits *hist)
+static void put(struct world *w, struct replica_state *r, int p, struct record *record,
+	const struct bits *hist)
 {
 	struct entry *e = &r->entries[p];
 
@@ -348,7 +375,8 @@ struct edit {
 	const struct bits *extra; /* more that it descends from, may be NULL */
 };
 
-static void write_registers(struct record *r, const struct record *old, const struct edit *e, struct version_dot dot)
+static void write_registers(
+	struct record *r, const struct record *old, const struct edit *e, struct version_dot dot)
 {
 	bool kept = old && old->live && old->kind == e->kind;
 
@@ -414,9 +442,10 @@ static void make_event(struct world *w, struct replica_state *r, int p, struct e
 		.before = hist,
 	};
 	set_bit(&hist, id);
-	trace(w, "r%d event %zu: %s %s kind %d content %" PRIu64 " mode %o dot %" PRIx64 ":%" PRIu64,
-		(int)(r - w->replicas), id, e.user ? "user" : "rule", w->paths[p], record.kind, content_number(&record),
-		record.mode, r->own.inc, r->own.counter);
+	trace(w,
+		"r%d event %zu: %s %s kind %d content %" PRIu64 " mode %o dot %" PRIx64 ":%" PRIu64,
+		(int)(r - w->replicas), id, e.user ? "user" : "rule", w->paths[p], record.kind,
+		content_number(&record), record.mode, r->own.inc, r->own.counter);
 	put(w, r, p, &record, &hist);
 }
 
@@ -425,11 +454,16 @@ static void make_deletion(struct world *w, struct replica_state *r, int p, bool 
 	make_event(w, r, p, (struct edit){.change = DELETE, .user = user});
 }
 
-/* Named by content: every replica finds the same name. An event even where it stands already: someone may be editing it. */
+/* Named by content: every replica finds the same name. An event even where it stands already:
+ * someone may be editing it. */
 static void copy_aside(struct world *w, struct replica_state *r, int p)
 {
 	const struct record *o = &r->entries[p].record;
-	struct edit e = {.change = STATE, .kind = o->kind, .content = content_number(o), .mode = o->mode, .mtime_ns = o->mtime_ns};
+	struct edit e = {.change = STATE,
+		.kind = o->kind,
+		.content = content_number(o),
+		.mode = o->mode,
+		.mtime_ns = o->mtime_ns};
 	struct bits hist = r->entries[p].hist;
 
 	e.extra = &hist;
@@ -446,7 +480,9 @@ static void copy_aside(struct world *w, struct replica_state *r, int p)
 	}
 }
 
-/* --- users ------------------------------------------------------------------------------------------------------ */
+/* --- users
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static void user_delete(struct world *w, struct replica_state *r, int p)
 {
@@ -471,7 +507,8 @@ static struct edit new_state(struct world *w, uint8_t kind, uint64_t content)
 	};
 }
 
-static void user_write(struct world *w, struct replica_state *r, int p, uint8_t kind, uint64_t content)
+static void user_write(
+	struct world *w, struct replica_state *r, int p, uint8_t kind, uint64_t content)
 {
 	int q = w->parents[p];
 
@@ -494,7 +531,8 @@ static void user_touch(struct world *w, struct replica_state *r, int p)
 
 	if (!is_live(r, p))
 		return;
-	e.change = r->entries[p].record.kind != RECORD_DIRECTORY && percent(w, 50) ? MTIME : ATTRIBUTES;
+	e.change = r->entries[p].record.kind != RECORD_DIRECTORY && percent(w, 50) ? MTIME
+										   : ATTRIBUTES;
 	e.kind = r->entries[p].record.kind;
 	if (e.kind == RECORD_SYMLINK)
 		e.change = MTIME;
@@ -539,13 +577,16 @@ static void purge(struct world *w)
 	for (int p = 0; p < w->n_paths; p++) {
 		const struct entry *e = &r->entries[p];
 
-		if (e->present && !e->record.live && purge_allowed(&e->record, 0, knowledge_of(&r->knowledge, w->paths[p]),
-			&w->nobody, 0, &at_once, w->lineage))
+		if (e->present && !e->record.live &&
+			purge_allowed(&e->record, 0, knowledge_of(&r->knowledge, w->paths[p]),
+				&w->nobody, 0, &at_once, w->lineage))
 			drop(w, r, p);
 	}
 }
 
-/* --- sessions ----------------------------------------------------------------------------------------------------- */
+/* --- sessions
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 struct side {
 	struct replica_state *me, *peer;
@@ -572,7 +613,8 @@ static void shuffle(struct world *w, int *v, int n)
 	}
 }
 
-static void side_start(struct world *w, struct session *s, struct replica_state *me, struct replica_state *peer)
+static void side_start(
+	struct world *w, struct session *s, struct replica_state *me, struct replica_state *peer)
 {
 	struct side *side = &s->sides[s->n];
 
@@ -586,7 +628,8 @@ static void side_start(struct world *w, struct session *s, struct replica_state 
 		int from = side->n_todo;
 
 		for (int p = 0; p < w->n_paths; p++)
-			if ((w->parents[p] != NONE) == deep && (me->entries[p].present || peer->entries[p].present))
+			if ((w->parents[p] != NONE) == deep &&
+				(me->entries[p].present || peer->entries[p].present))
 				side->todo[side->n_todo++] = p;
 		shuffle(w, side->todo + from, side->n_todo - from);
 	}
@@ -603,8 +646,8 @@ static bool skipped_below(const struct world *w, const struct side *s, int p)
 /* A live thing that is no directory has no children: it goes aside. */
 static void mend_tree(struct world *w, struct side *s, int p)
 {
-	if (p == NONE || !is_live(s->me, p) || s->me->entries[p].record.kind == RECORD_DIRECTORY || !any_below(w, s->me, p) ||
-		skipped_below(w, s, p))
+	if (p == NONE || !is_live(s->me, p) || s->me->entries[p].record.kind == RECORD_DIRECTORY ||
+		!any_below(w, s->me, p) || skipped_below(w, s, p))
 		return;
 	copy_aside(w, s->me, p);
 	make_deletion(w, s->me, p, false);
@@ -652,11 +695,12 @@ static void session_path(struct world *w, struct side *s, int p)
 	if (d.same_dot)
 		fail("one dot names two states");
 	if (d.action != DECIDE_NONE)
-		trace(w, "r%d from r%d: %s %s", (int)(s->me - w->replicas), (int)(s->peer - w->replicas),
-			decide_action_name(d.action), w->paths[p]);
+		trace(w, "r%d from r%d: %s %s", (int)(s->me - w->replicas),
+			(int)(s->peer - w->replicas), decide_action_name(d.action), w->paths[p]);
 	record = d.action == DECIDE_TAKE || d.action == DECIDE_MERGE || d.action == DECIDE_ASIDE;
 	goes = d.action == DECIDE_DELETE ||
-		(record && (!d.record.live || (d.action != DECIDE_MERGE && d.record.kind != RECORD_DIRECTORY)));
+	       (record && (!d.record.live ||
+				  (d.action != DECIDE_MERGE && d.record.kind != RECORD_DIRECTORY)));
 	if (d.action == DECIDE_WAIT || (goes && skipped_below(w, s, p))) {
 		s->skip[p] = true;
 	} else if (d.action != DECIDE_NONE) {
@@ -677,7 +721,9 @@ static void side_learn(struct world *w, struct side *s)
 		if (s->skip[p])
 			skipped[n++] = w->paths[p];
 	check(knowledge_copy(&before, &s->me->knowledge), "copy");
-	if (check(knowledge_learn(&s->me->knowledge, &s->theirs, skipped, n, s->me->own, w->lineage), "learn"))
+	if (check(knowledge_learn(
+			  &s->me->knowledge, &s->theirs, skipped, n, s->me->own, w->lineage),
+		    "learn"))
 		fail("more exceptions than paths");
 	w->changes += !knowledge_equal(&before, &s->me->knowledge);
 	knowledge_deinit(&before);
@@ -739,9 +785,12 @@ static void session_finish(struct world *w, struct session *s)
 	session_free(s);
 }
 
-/* --- the judge ------------------------------------------------------------------------------------------------------ */
+/* --- the judge
+ * ------------------------------------------------------------------------------------------------------
+ */
 
-static bool all_seen(const struct version_dots *d, const struct version_vector *v, const struct version_lineage *l)
+static bool all_seen(const struct version_dots *d, const struct version_vector *v,
+	const struct version_lineage *l)
 {
 	for (size_t i = 0; i < d->n; i++)
 		if (!version_vector_has(v, d->v[i], l))
@@ -759,12 +808,14 @@ static void judge_convergence(struct world *w)
 			const struct replica_state *r = &w->replicas[i];
 
 			same = is_live(first, p) == is_live(r, p) &&
-				(!is_live(r, p) || record_equal(&first->entries[p].record, &r->entries[p].record));
+			       (!is_live(r, p) || record_equal(&first->entries[p].record,
+							  &r->entries[p].record));
 			if (!same)
 				trace(w, "r0 and r%zu differ in %s", i, w->paths[p]);
 		}
 	w->bad[DIVERGED] += !same;
-	for (size_t i = 0; i < w->n && !w->restored; i++) /* an event lost with a restored replica may stay excepted */
+	for (size_t i = 0; i < w->n && !w->restored;
+		i++) /* an event lost with a restored replica may stay excepted */
 		w->bad[EXCEPTED] += w->replicas[i].knowledge.n > 0;
 }
 
@@ -778,7 +829,8 @@ static void judge_tree(struct world *w)
 }
 
 /* Who takes has, or has seen, what the other holds. */
-static void judge_taken(struct world *w, const struct replica_state *x, const struct replica_state *y)
+static void judge_taken(
+	struct world *w, const struct replica_state *x, const struct replica_state *y)
 {
 	for (int p = 0; p < w->n_paths; p++) {
 		const struct entry *m = &x->entries[p];
@@ -796,7 +848,8 @@ static bool content_present(const struct world *w, uint8_t kind, uint64_t conten
 {
 	for (size_t i = 0; i < w->n; i++)
 		for (int p = 0; p < w->n_paths; p++)
-			if (is_live(&w->replicas[i], p) && w->replicas[i].entries[p].record.kind == kind &&
+			if (is_live(&w->replicas[i], p) &&
+				w->replicas[i].entries[p].record.kind == kind &&
 				content_number(&w->replicas[i].entries[p].record) == content)
 				return true;
 	return false;
@@ -816,25 +869,28 @@ static void judge_lost(struct world *w)
 	for (size_t i = 0; i < w->n_events; i++) {
 		const struct event *e = &w->events[i];
 
-		if (!e->live || !e->user || e->touch || e->kind == RECORD_DIRECTORY || content_present(w, e->kind, e->content) ||
-			replaced_by_user(w, i))
+		if (!e->live || !e->user || e->touch || e->kind == RECORD_DIRECTORY ||
+			content_present(w, e->kind, e->content) || replaced_by_user(w, i))
 			continue;
 		trace(w, "event %zu is lost", i);
 		w->bad[LOST]++;
 	}
 }
 
-/* Did a user who had seen event i delete its path, and did anyone hear of it? What went away with a restored replica before
- * anyone heard does not count. */
+/* Did a user who had seen event i delete its path, and did anyone hear of it? What went away with a
+ * restored replica before anyone heard does not count. */
 static bool known_deleted(const struct world *w, size_t event)
 {
 	for (size_t i = 0; i < w->n_events; i++) {
 		const struct event *e = &w->events[i];
 
-		if (e->live || !e->user || e->path != w->events[event].path || !bit(&e->before, event))
+		if (e->live || !e->user || e->path != w->events[event].path ||
+			!bit(&e->before, event))
 			continue;
 		for (size_t k = 0; k < w->n; k++)
-			if (version_vector_has(knowledge_of(&w->replicas[k].knowledge, w->paths[e->path]), e->dot, w->lineage))
+			if (version_vector_has(
+				    knowledge_of(&w->replicas[k].knowledge, w->paths[e->path]),
+				    e->dot, w->lineage))
 				return true;
 	}
 	return false;
@@ -846,12 +902,14 @@ static void judge_resurrected(struct world *w, const struct replica_state *r)
 		const struct entry *e = &r->entries[p];
 		bool wrote = false, standing = false;
 
-		if (!is_live(r, p) || e->record.kind == RECORD_DIRECTORY || conflict_is_copy(w->paths[p]))
+		if (!is_live(r, p) || e->record.kind == RECORD_DIRECTORY ||
+			conflict_is_copy(w->paths[p]))
 			continue;
 		for (size_t i = 0; i < w->n_events && !standing; i++) {
 			const struct event *v = &w->events[i];
 
-			if (!bit(&e->hist, i) || v->path != p || v->touch || !v->live || v->kind != e->record.kind ||
+			if (!bit(&e->hist, i) || v->path != p || v->touch || !v->live ||
+				v->kind != e->record.kind ||
 				v->content != content_number(&e->record))
 				continue;
 			wrote = true;
@@ -899,7 +957,9 @@ static void judge(struct world *w)
 		judge_vanished(w);
 }
 
-/* --- histories --------------------------------------------------------------------------------------------------------- */
+/* --- histories
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 struct history {
 	struct world w;
@@ -914,9 +974,12 @@ struct history {
 
 static void history_init(struct history *h, struct event *events, enum mode mode, uint64_t seed)
 {
-	static const char *const tree[] = {"d", "e", "d/f", "d/g", "e/f"}, *const flat[] = {"p", "q.c", "r", "s.tar.gz"};
+	static const char *const tree[] = {"d", "e", "d/f", "d/g", "e/f"}, *const flat[] = {"p",
+										   "q.c", "r",
+										   "s.tar.gz"};
 	static const size_t replicas[] = {2, 3, 3, 4, 5}, paths[] = {1, 2, 4};
-	static const enum decide_policy_kind policies[] = {DECIDE_KEEP_BOTH, DECIDE_KEEP_BOTH, DECIDE_NEWEST, DECIDE_PREFER};
+	static const enum decide_policy_kind policies[] = {
+		DECIDE_KEEP_BOTH, DECIDE_KEEP_BOTH, DECIDE_NEWEST, DECIDE_PREFER};
 	struct world *w = &h->w;
 	size_t n;
 
@@ -933,7 +996,8 @@ static void history_init(struct history *h, struct event *events, enum mode mode
 	for (size_t i = 0; mode == ONEWAY && i < w->n; i++)
 		for (size_t k = 0; k < w->n; k++)
 			w->deaf[i][k] = percent(w, 30);
-	w->policy = (struct decide_policy){.kind = policies[below_n(w, ARRAY_SIZE(policies))], .prefer = w->prefer};
+	w->policy = (struct decide_policy){
+		.kind = policies[below_n(w, ARRAY_SIZE(policies))], .prefer = w->prefer};
 	for (size_t i = 0; i < w->n; i++)
 		if (percent(w, 40))
 			w->prefer[w->policy.n_prefer++] = (i + seed) % w->n + 1;
@@ -1104,7 +1168,8 @@ static uint64_t run_mode(struct event *events, enum mode mode, uint64_t runs, ui
 			continue;
 		for (size_t v = 0; v < VERDICTS; v++) {
 			if (one[v] && !bad[v])
-				printf("%s: seed %" PRIu64 ": %s\n", mode_names[mode], seed + i, verdict_names[v]);
+				printf("%s: seed %" PRIu64 ": %s\n", mode_names[mode], seed + i,
+					verdict_names[v]);
 			bad[v] += one[v];
 		}
 		wrong++;
@@ -1131,7 +1196,8 @@ int main(int argc, char **argv)
 	}
 	for (int mode = 0; mode < MODES; mode++)
 		if (argc < 4)
-			wrong += run_mode(events, (enum mode)mode, (runs + MODES - 1) / MODES, seed);
+			wrong +=
+				run_mode(events, (enum mode)mode, (runs + MODES - 1) / MODES, seed);
 		else if (!strcmp(argv[3], mode_names[mode]))
 			wrong += run_mode(events, (enum mode)mode, runs, seed);
 	return wrong ? 1 : 0;

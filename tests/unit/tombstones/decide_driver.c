@@ -1,10 +1,11 @@
 /*
- * tests/unit/tombstones/decide_driver.c — decide() for cases given as lines of numbers, for model/decision_table.py.
+ * tests/unit/tombstones/decide_driver.c — decide() for cases given as lines of numbers, for
+ * model/decision_table.py.
  *
- * stdin, one case a line:  policy n prefer… taker-loses  n (inc parent from replica)…  our-K their-K  ours theirs
- * stdout, one a line:      action attributes-moved mtime-moved privileges-cleared same-dot record
- * vector, dots:            n (inc counter)…
- * record:                  0 | 1 live kind content mode uid gid mtime vv dots lost adots mdots
+ * stdin, one case a line:  policy n prefer… taker-loses  n (inc parent from replica)…  our-K
+ * their-K  ours theirs stdout, one a line:      action attributes-moved mtime-moved
+ * privileges-cleared same-dot record vector, dots:            n (inc counter)… record: 0 | 1 live
+ * kind content mode uid gid mtime vv dots lost adots mdots
  *
  * A content is a small number; it stands for a root of that number, and for a symlink's target too.
  */
@@ -134,7 +135,8 @@ static void print_record(const struct record *r)
 		content = content << 8 | r->content.root.bytes[i];
 	if (r->kind == RECORD_SYMLINK && (!r->target || strtoull(r->target, NULL, 10) != content))
 		fail("a target was not carried along");
-	printf(" 1 %d %u %" PRIu64 " %u %u %u %" PRId64, r->live, r->kind, content, r->mode, r->uid, r->gid, r->mtime_ns);
+	printf(" 1 %d %u %" PRIu64 " %u %u %u %" PRId64, r->live, r->kind, content, r->mode, r->uid,
+		r->gid, r->mtime_ns);
 	print_pairs(r->vv.v, r->vv.n);
 	print_pairs(r->dots.v, r->dots.n);
 	print_pairs(r->lost.v, r->lost.n);
@@ -149,8 +151,8 @@ static void answer(const struct decide_input *in)
 
 	need(decide(in, &d), "decide");
 	record = d.action == DECIDE_TAKE || d.action == DECIDE_MERGE || d.action == DECIDE_ASIDE;
-	printf("%s %d %d %d %d", decide_action_name(d.action), d.attributes_moved, d.mtime_moved, d.privileges_cleared,
-		d.same_dot);
+	printf("%s %d %d %d %d", decide_action_name(d.action), d.attributes_moved, d.mtime_moved,
+		d.privileges_cleared, d.same_dot);
 	if (record)
 		print_record(&d.record);
 	else

@@ -28,7 +28,8 @@ static void test_names(void **state)
 	(void)state;
 	check_copy("report.txt", &first, 1, "report.sync-conflict-9f86d081884c.txt");
 	check_copy("report.txt", &first, 2, "report.sync-conflict-9f86d081884c-2.txt");
-	check_copy("a.b/c/report.tar.gz", &second, 1, "a.b/c/report.tar.sync-conflict-0123456789ab.gz");
+	check_copy("a.b/c/report.tar.gz", &second, 1,
+		"a.b/c/report.tar.sync-conflict-0123456789ab.gz");
 	check_copy("a.b/Makefile", &first, 1, "a.b/Makefile.sync-conflict-9f86d081884c");
 	check_copy(".bashrc", &first, 1, ".bashrc.sync-conflict-9f86d081884c");
 	check_copy(".config.ini", &first, 1, ".config.sync-conflict-9f86d081884c.ini");
@@ -39,22 +40,32 @@ static void test_names(void **state)
 static void test_copies_do_not_nest(void **state)
 {
 	(void)state;
-	check_copy("d/report.sync-conflict-9f86d081884c.txt", &second, 1, "d/report.sync-conflict-0123456789ab.txt");
-	check_copy("report.sync-conflict-9f86d081884c-2.txt", &second, 3, "report.sync-conflict-0123456789ab-3.txt");
-	check_copy("Makefile.sync-conflict-9f86d081884c-12", &second, 1, "Makefile.sync-conflict-0123456789ab");
+	check_copy("d/report.sync-conflict-9f86d081884c.txt", &second, 1,
+		"d/report.sync-conflict-0123456789ab.txt");
+	check_copy("report.sync-conflict-9f86d081884c-2.txt", &second, 3,
+		"report.sync-conflict-0123456789ab-3.txt");
+	check_copy("Makefile.sync-conflict-9f86d081884c-12", &second, 1,
+		"Makefile.sync-conflict-0123456789ab");
 }
 
 /* What is put aside would otherwise be overwritten by what it was put aside for. */
 static void test_never_itself(void **state)
 {
 	(void)state;
-	check_copy("r.sync-conflict-9f86d081884c.txt", &first, 1, "r.sync-conflict-9f86d081884c-2.txt");
-	check_copy("r.sync-conflict-9f86d081884c.txt", &first, 2, "r.sync-conflict-9f86d081884c-3.txt");
-	check_copy("r.sync-conflict-9f86d081884c-3.txt", &first, 1, "r.sync-conflict-9f86d081884c.txt");
-	check_copy("r.sync-conflict-9f86d081884c-3.txt", &first, 2, "r.sync-conflict-9f86d081884c-2.txt");
-	check_copy("r.sync-conflict-9f86d081884c-3.txt", &first, 3, "r.sync-conflict-9f86d081884c-4.txt");
-	check_copy("r.sync-conflict-9f86d081884c-99999999999999999999.txt", &first, 3, "r.sync-conflict-9f86d081884c-3.txt");
-	check_copy("r.sync-conflict-9f86d081884c-3.txt", &second, 3, "r.sync-conflict-0123456789ab-3.txt");
+	check_copy("r.sync-conflict-9f86d081884c.txt", &first, 1,
+		"r.sync-conflict-9f86d081884c-2.txt");
+	check_copy("r.sync-conflict-9f86d081884c.txt", &first, 2,
+		"r.sync-conflict-9f86d081884c-3.txt");
+	check_copy("r.sync-conflict-9f86d081884c-3.txt", &first, 1,
+		"r.sync-conflict-9f86d081884c.txt");
+	check_copy("r.sync-conflict-9f86d081884c-3.txt", &first, 2,
+		"r.sync-conflict-9f86d081884c-2.txt");
+	check_copy("r.sync-conflict-9f86d081884c-3.txt", &first, 3,
+		"r.sync-conflict-9f86d081884c-4.txt");
+	check_copy("r.sync-conflict-9f86d081884c-99999999999999999999.txt", &first, 3,
+		"r.sync-conflict-9f86d081884c-3.txt");
+	check_copy("r.sync-conflict-9f86d081884c-3.txt", &second, 3,
+		"r.sync-conflict-0123456789ab-3.txt");
 }
 
 static void check_original(const char *copy, const char *expected)
@@ -74,16 +85,19 @@ static void test_originals(void **state)
 	check_original("d/report.sync-conflict-9f86d081884c.txt", "d/report.txt");
 	check_original("d/report.sync-conflict-9f86d081884c-17.txt", "d/report.txt");
 	check_original("Makefile.sync-conflict-9f86d081884c", "Makefile");
-	check_original("a.sync-conflict-9f86d081884c.sync-conflict-0123456789ab.c", "a.sync-conflict-9f86d081884c.c");
+	check_original("a.sync-conflict-9f86d081884c.sync-conflict-0123456789ab.c",
+		"a.sync-conflict-9f86d081884c.c");
 	check_original("report.txt", NULL);
-	check_original("d.sync-conflict-9f86d081884c/report.txt", NULL);   /* the directory's name is not the copy's */
-	check_original("report.sync-conflict-9f86d081884.txt", NULL);	   /* 11 digits */
-	check_original("report.sync-conflict-9F86D081884C.txt", NULL);	   /* upper case */
-	check_original("report.sync-conflict-9f86d081884c5.txt", NULL);	   /* 13 */
-	check_original("report.sync-conflict-9f86d081884c-02.txt", NULL);  /* not a number of ours */
+	check_original("d.sync-conflict-9f86d081884c/report.txt",
+		NULL); /* the directory's name is not the copy's */
+	check_original("report.sync-conflict-9f86d081884.txt", NULL);	  /* 11 digits */
+	check_original("report.sync-conflict-9F86D081884C.txt", NULL);	  /* upper case */
+	check_original("report.sync-conflict-9f86d081884c5.txt", NULL);	  /* 13 */
+	check_original("report.sync-conflict-9f86d081884c-02.txt", NULL); /* not a number of ours */
 	check_original("report.sync-conflict-9f86d081884c-.txt", NULL);
-	check_original("report.sync-conflict-9f86d081884c.tar.gz", NULL);  /* we would have put it before .gz */
-	check_original(".sync-conflict-9f86d081884c", NULL);		   /* a copy of nothing */
+	check_original("report.sync-conflict-9f86d081884c.tar.gz",
+		NULL);					     /* we would have put it before .gz */
+	check_original(".sync-conflict-9f86d081884c", NULL); /* a copy of nothing */
 	check_original("", NULL);
 }
 
@@ -96,7 +110,8 @@ static void check_cut(const char *stem, const char *extension)
 	made = conflict_path(path, &first, 4000000000u);
 	assert_non_null(made);
 	assert_true(strlen(path_name(made)) <= FILE_NAME_BYTES_MAX);
-	assert_true(strlen(path_name(made)) > FILE_NAME_BYTES_MAX - 4); /* no more is cut than must be */
+	assert_true(strlen(path_name(made)) >
+		    FILE_NAME_BYTES_MAX - 4); /* no more is cut than must be */
 	assert_true(path_valid(made));
 	back = conflict_original(made);
 	assert_non_null(back);

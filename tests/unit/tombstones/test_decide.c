@@ -1,4 +1,5 @@
-/* tests/unit/tombstones/test_decide.c — the rows of the decision table, by name. Random cases: `make differential`. */
+/* tests/unit/tombstones/test_decide.c — the rows of the decision table, by name. Random cases:
+ * `make differential`. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,9 +23,11 @@ struct spec {
 	const char *mdots;
 };
 
-#define FILE_(content_, vv_, dots_, ...)                                                                               \
-	(&(struct spec){.kind = RECORD_FILE, .content = content_, .vv = vv_, .dots = dots_, __VA_ARGS__})
-#define DIRECTORY_(vv_, dots_, ...) (&(struct spec){.kind = RECORD_DIRECTORY, .vv = vv_, .dots = dots_, __VA_ARGS__})
+#define FILE_(content_, vv_, dots_, ...) \
+	(&(struct spec){                 \
+		.kind = RECORD_FILE, .content = content_, .vv = vv_, .dots = dots_, __VA_ARGS__})
+#define DIRECTORY_(vv_, dots_, ...) \
+	(&(struct spec){.kind = RECORD_DIRECTORY, .vv = vv_, .dots = dots_, __VA_ARGS__})
 #define TOMBSTONE_(vv_, dots_, ...) (&(struct spec){.vv = vv_, .dots = dots_, __VA_ARGS__})
 
 static void add_dots(struct version_dots *d, const char *spec)
@@ -42,7 +45,8 @@ static void raise_all(struct version_vector *v, const char *spec)
 	int n;
 
 	for (; spec && sscanf(spec, " %llu:%llu%n", &inc, &counter, &n) == 2; spec += n)
-		assert_int_equal(version_vector_raise(v, (struct version_dot){inc, counter}, NULL), 0);
+		assert_int_equal(
+			version_vector_raise(v, (struct version_dot){inc, counter}, NULL), 0);
 }
 
 static const struct record *build(struct record *ret, const struct spec *s)
@@ -71,8 +75,8 @@ struct context {
 	bool taker_loses;
 };
 
-static struct decide_result ask_in(const struct context *context, const struct spec *ours, const char *our_k,
-	const struct spec *theirs, const char *their_k)
+static struct decide_result ask_in(const struct context *context, const struct spec *ours,
+	const char *our_k, const struct spec *theirs, const char *their_k)
 {
 	struct version_vector ko = {0}, kt = {0};
 	struct record o = {0}, t = {0};
@@ -97,7 +101,8 @@ static struct decide_result ask_in(const struct context *context, const struct s
 	return d;
 }
 
-static struct decide_result ask(const struct spec *ours, const char *our_k, const struct spec *theirs, const char *their_k)
+static struct decide_result ask(
+	const struct spec *ours, const char *our_k, const struct spec *theirs, const char *their_k)
 {
 	return ask_in(&(struct context){0}, ours, our_k, theirs, their_k);
 }
@@ -110,8 +115,9 @@ static enum decide_action action_of(struct decide_result d)
 	return action;
 }
 
-#define ASSERT_ACTION(expected, ...)                                                                                   \
-	assert_string_equal(decide_action_name(action_of(ask(__VA_ARGS__))), decide_action_name(expected))
+#define ASSERT_ACTION(expected, ...) \
+	assert_string_equal(         \
+		decide_action_name(action_of(ask(__VA_ARGS__))), decide_action_name(expected))
 
 /* The record decided on is as specified, mode and mtime included. Frees the result. */
 static void assert_result(struct decide_result d, enum decide_action action, const struct spec *s)
@@ -129,9 +135,12 @@ static void test_absent(void **state)
 {
 	(void)state;
 	ASSERT_ACTION(DECIDE_NONE, NULL, "1:5", NULL, "1:5");
-	ASSERT_ACTION(DECIDE_NONE, NULL, "1:5", FILE_(1, "1:3", "1:3"), "1:3"); /* seen, deleted since, purged */
-	assert_result(ask(NULL, "1:2", FILE_(1, "1:3", "1:3"), "1:3"), DECIDE_TAKE, FILE_(1, "1:3", "1:3"));
-	assert_result(ask(NULL, "", TOMBSTONE_("1:3", "1:3"), "1:3"), DECIDE_TAKE, TOMBSTONE_("1:3", "1:3"));
+	ASSERT_ACTION(DECIDE_NONE, NULL, "1:5", FILE_(1, "1:3", "1:3"),
+		"1:3"); /* seen, deleted since, purged */
+	assert_result(ask(NULL, "1:2", FILE_(1, "1:3", "1:3"), "1:3"), DECIDE_TAKE,
+		FILE_(1, "1:3", "1:3"));
+	assert_result(ask(NULL, "", TOMBSTONE_("1:3", "1:3"), "1:3"), DECIDE_TAKE,
+		TOMBSTONE_("1:3", "1:3"));
 	ASSERT_ACTION(DECIDE_NONE, FILE_(1, "1:3", "1:3"), "1:3", NULL, "1:2");
 	ASSERT_ACTION(DECIDE_DELETE, FILE_(1, "1:3", "1:3"), "1:3", NULL, "1:3");
 	/* a descendant of what they saw and deleted stays */
@@ -143,65 +152,80 @@ static void test_absent(void **state)
 static void test_one_side_saw(void **state)
 {
 	(void)state;
-	assert_result(ask(FILE_(1, "1:1", "1:1"), "1:1", FILE_(2, "1:1 2:2", "2:2"), "1:1 2:2"), DECIDE_TAKE,
-		FILE_(2, "1:1 2:2", "2:2", .adots = "2:2"));
-	assert_result(ask(FILE_(1, "1:1", "1:1"), "1:1", TOMBSTONE_("1:1 2:2", "2:2"), "1:1 2:2"), DECIDE_TAKE,
-		TOMBSTONE_("1:1 2:2", "2:2"));
-	ASSERT_ACTION(DECIDE_NONE, FILE_(2, "1:1 2:2", "2:2"), "1:1 2:2", FILE_(1, "1:1", "1:1"), "1:1");
-	ASSERT_ACTION(DECIDE_NONE, TOMBSTONE_("1:1 2:2", "2:2"), "2:2", FILE_(1, "1:1", "1:1"), "1:1");
-	/* seen through K, not through vv: theirs is a new file at a path where ours was seen and deleted and purged */
-	assert_result(ask(FILE_(1, "1:1", "1:1"), "1:1", FILE_(2, "2:2", "2:2"), "1:1 2:2"), DECIDE_TAKE,
-		FILE_(2, "1:1 2:2", "2:2", .adots = "1:1 2:2"));
+	assert_result(ask(FILE_(1, "1:1", "1:1"), "1:1", FILE_(2, "1:1 2:2", "2:2"), "1:1 2:2"),
+		DECIDE_TAKE, FILE_(2, "1:1 2:2", "2:2", .adots = "2:2"));
+	assert_result(ask(FILE_(1, "1:1", "1:1"), "1:1", TOMBSTONE_("1:1 2:2", "2:2"), "1:1 2:2"),
+		DECIDE_TAKE, TOMBSTONE_("1:1 2:2", "2:2"));
+	ASSERT_ACTION(
+		DECIDE_NONE, FILE_(2, "1:1 2:2", "2:2"), "1:1 2:2", FILE_(1, "1:1", "1:1"), "1:1");
+	ASSERT_ACTION(
+		DECIDE_NONE, TOMBSTONE_("1:1 2:2", "2:2"), "2:2", FILE_(1, "1:1", "1:1"), "1:1");
+	/* seen through K, not through vv: theirs is a new file at a path where ours was seen and
+	 * deleted and purged */
+	assert_result(ask(FILE_(1, "1:1", "1:1"), "1:1", FILE_(2, "2:2", "2:2"), "1:1 2:2"),
+		DECIDE_TAKE, FILE_(2, "1:1 2:2", "2:2", .adots = "1:1 2:2"));
 }
 
 static void test_same_state(void **state)
 {
 	(void)state;
-	assert_result(ask(FILE_(1, "1:1", "1:1"), "1:1", FILE_(1, "2:1", "2:1"), "2:1"), DECIDE_MERGE,
-		FILE_(1, "1:1 2:1", "1:1 2:1"));
+	assert_result(ask(FILE_(1, "1:1", "1:1"), "1:1", FILE_(1, "2:1", "2:1"), "2:1"),
+		DECIDE_MERGE, FILE_(1, "1:1 2:1", "1:1 2:1"));
 	ASSERT_ACTION(DECIDE_NONE, FILE_(1, "1:1", "1:1"), "1:1", FILE_(1, "1:1", "1:1"), "2:1");
 	/* a dot that the other knows and does not name any more goes; lost is united */
-	assert_result(ask(FILE_(1, "1:1", "1:1", .lost = "3:1"), "1:1", FILE_(1, "1:1 2:2", "2:2", .lost = "4:1"), ""),
+	assert_result(ask(FILE_(1, "1:1", "1:1", .lost = "3:1"), "1:1",
+			      FILE_(1, "1:1 2:2", "2:2", .lost = "4:1"), ""),
 		DECIDE_MERGE, FILE_(1, "1:1 2:2", "2:2", .lost = "3:1 4:1"));
-	assert_result(ask(TOMBSTONE_("1:1", "1:1"), "1:1", TOMBSTONE_("2:1", "2:1"), "2:1"), DECIDE_MERGE,
-		TOMBSTONE_("1:1 2:1", "1:1 2:1"));
+	assert_result(ask(TOMBSTONE_("1:1", "1:1"), "1:1", TOMBSTONE_("2:1", "2:1"), "2:1"),
+		DECIDE_MERGE, TOMBSTONE_("1:1 2:1", "1:1 2:1"));
 	/* directories conflict in attributes only */
-	assert_result(ask(DIRECTORY_("1:1", "1:1"), "1:1", DIRECTORY_("2:2", "2:2", .mode = 0700), "2:2"), DECIDE_MERGE,
-		DIRECTORY_("1:1 2:2", "1:1 2:2", .mode = 0700, .adots = "2:2"));
+	assert_result(
+		ask(DIRECTORY_("1:1", "1:1"), "1:1", DIRECTORY_("2:2", "2:2", .mode = 0700), "2:2"),
+		DECIDE_MERGE, DIRECTORY_("1:1 2:2", "1:1 2:2", .mode = 0700, .adots = "2:2"));
 }
 
 static void test_edit_beats_deletion(void **state)
 {
 	(void)state;
-	assert_result(ask(FILE_(2, "1:1 2:2", "2:2"), "1:1 2:2", TOMBSTONE_("1:1 3:9", "3:9"), "1:1 3:9"), DECIDE_MERGE,
-		FILE_(2, "1:1 2:2 3:9", "2:2"));
-	assert_result(ask(TOMBSTONE_("1:1 3:9", "3:9"), "1:1 3:9", FILE_(2, "1:1 2:2", "2:2"), "1:1 2:2"), DECIDE_TAKE,
-		FILE_(2, "1:1 2:2 3:9", "2:2"));
+	assert_result(
+		ask(FILE_(2, "1:1 2:2", "2:2"), "1:1 2:2", TOMBSTONE_("1:1 3:9", "3:9"), "1:1 3:9"),
+		DECIDE_MERGE, FILE_(2, "1:1 2:2 3:9", "2:2"));
+	assert_result(
+		ask(TOMBSTONE_("1:1 3:9", "3:9"), "1:1 3:9", FILE_(2, "1:1 2:2", "2:2"), "1:1 2:2"),
+		DECIDE_TAKE, FILE_(2, "1:1 2:2 3:9", "2:2"));
 	/* but a deletion that saw the state wins over a chmod */
-	assert_result(ask(FILE_(1, "1:1 2:2", "1:1", .adots = "2:2"), "1:1 2:2", TOMBSTONE_("1:1 3:2", "3:2"), "1:1 3:2"),
+	assert_result(ask(FILE_(1, "1:1 2:2", "1:1", .adots = "2:2"), "1:1 2:2",
+			      TOMBSTONE_("1:1 3:2", "3:2"), "1:1 3:2"),
 		DECIDE_TAKE, TOMBSTONE_("1:1 2:2 3:2", "3:2"));
 }
 
 static void test_conflict(void **state)
 {
-	const struct spec *low = FILE_(1, "1:1 2:2", "2:2", .lost = "5:1"), *high = FILE_(2, "1:1 3:3", "3:3");
+	const struct spec *low = FILE_(1, "1:1 2:2", "2:2", .lost = "5:1"),
+			  *high = FILE_(2, "1:1 3:3", "3:3");
 
 	(void)state;
 	ASSERT_ACTION(DECIDE_WAIT, high, "1:1 3:3", low, "1:1 2:2");
-	assert_result(ask(low, "1:1 2:2", high, "1:1 3:3"), DECIDE_ASIDE, FILE_(2, "1:1 2:2 3:3", "3:3", .lost = "2:2 5:1", .adots = "2:2 3:3"));
+	assert_result(ask(low, "1:1 2:2", high, "1:1 3:3"), DECIDE_ASIDE,
+		FILE_(2, "1:1 2:2 3:3", "3:3", .lost = "2:2 5:1", .adots = "2:2 3:3"));
 	/* against a peer that only sends, ours goes aside even if it would win */
-	assert_result(ask_in(&(struct context){.taker_loses = true}, high, "1:1 3:3", low, "1:1 2:2"), DECIDE_ASIDE,
+	assert_result(
+		ask_in(&(struct context){.taker_loses = true}, high, "1:1 3:3", low, "1:1 2:2"),
+		DECIDE_ASIDE,
 		FILE_(1, "1:1 2:2 3:3", "2:2", .lost = "3:3 5:1", .adots = "2:2 3:3"));
 }
 
 static void test_resolutions(void **state)
 {
-	const struct spec *a = FILE_(1, "1:1 2:2", "1:1", .lost = "2:2"), *b = FILE_(2, "1:1 2:2", "2:2", .lost = "1:1");
+	const struct spec *a = FILE_(1, "1:1 2:2", "1:1", .lost = "2:2"),
+			  *b = FILE_(2, "1:1 2:2", "2:2", .lost = "1:1");
 	const struct spec *plain = FILE_(2, "1:1 2:2", "2:2");
 
 	(void)state;
-	assert_result(ask(a, "", b, ""), DECIDE_TAKE, FILE_(2, "1:1 2:2", "2:2", .lost = "1:1 2:2", .adots = "1:1 2:2"));
-	assert_result(ask(b, "", a, ""), DECIDE_MERGE, FILE_(2, "1:1 2:2", "2:2", .lost = "1:1 2:2", .adots = "1:1 2:2"));
+	assert_result(ask(a, "", b, ""), DECIDE_TAKE,
+		FILE_(2, "1:1 2:2", "2:2", .lost = "1:1 2:2", .adots = "1:1 2:2"));
+	assert_result(ask(b, "", a, ""), DECIDE_MERGE,
+		FILE_(2, "1:1 2:2", "2:2", .lost = "1:1 2:2", .adots = "1:1 2:2"));
 	/* what had won was seen, and deleted, where the loser stands again: the loser stays */
 	ASSERT_ACTION(DECIDE_MERGE, plain, "", a, "");
 	ASSERT_ACTION(DECIDE_TAKE, a, "", plain, "");
@@ -217,7 +241,8 @@ static void test_one_dot_two_states(void **state)
 
 	(void)state;
 	assert_true(d.same_dot);
-	assert_result(d, DECIDE_ASIDE, FILE_(2, "1:1", "1:1")); /* its own dot is not among the lost */
+	assert_result(
+		d, DECIDE_ASIDE, FILE_(2, "1:1", "1:1")); /* its own dot is not among the lost */
 	d = ask(high, "1:1", low, "1:1");
 	assert_true(d.same_dot);
 	assert_int_equal(action_of(d), DECIDE_WAIT);
@@ -229,8 +254,10 @@ static void test_one_dot_two_states(void **state)
 static void test_chmod_and_edit_both_stand(void **state)
 {
 	const struct spec *edited = FILE_(2, "1:1 2:2", "2:2", .adots = "1:1", .mtime_ns = 9);
-	const struct spec *chmodded = FILE_(1, "1:1 3:2", "1:1", .mode = 0600, .adots = "3:2", .mdots = "1:1", .mtime_ns = 5);
-	const struct spec *both = FILE_(2, "1:1 2:2 3:2", "2:2", .mode = 0600, .adots = "3:2", .mtime_ns = 9);
+	const struct spec *chmodded = FILE_(
+		1, "1:1 3:2", "1:1", .mode = 0600, .adots = "3:2", .mdots = "1:1", .mtime_ns = 5);
+	const struct spec *both =
+		FILE_(2, "1:1 2:2 3:2", "2:2", .mode = 0600, .adots = "3:2", .mtime_ns = 9);
 	struct decide_result d = ask(edited, "1:1 2:2", chmodded, "1:1 3:2");
 
 	(void)state;
@@ -243,9 +270,12 @@ static void test_chmod_and_edit_both_stand(void **state)
 
 static void test_attributes_and_mtime_by_order(void **state)
 {
-	const struct spec *a = FILE_(1, "1:1 2:2", "1:1", .mode = 0600, .adots = "2:2", .mdots = "2:2", .mtime_ns = 7);
-	const struct spec *b = FILE_(1, "1:1 3:3", "1:1", .mode = 0400, .adots = "3:3", .mdots = "1:1", .mtime_ns = 5);
-	const struct spec *both = FILE_(1, "1:1 2:2 3:3", "1:1", .mode = 0400, .adots = "3:3", .mdots = "2:2", .mtime_ns = 7);
+	const struct spec *a = FILE_(
+		1, "1:1 2:2", "1:1", .mode = 0600, .adots = "2:2", .mdots = "2:2", .mtime_ns = 7);
+	const struct spec *b = FILE_(
+		1, "1:1 3:3", "1:1", .mode = 0400, .adots = "3:3", .mdots = "1:1", .mtime_ns = 5);
+	const struct spec *both = FILE_(1, "1:1 2:2 3:3", "1:1", .mode = 0400, .adots = "3:3",
+		.mdots = "2:2", .mtime_ns = 7);
 	struct decide_result d = ask(a, "", b, "");
 
 	(void)state;
@@ -259,7 +289,8 @@ static void test_attributes_and_mtime_by_order(void **state)
 static void test_privileges_follow_their_content(void **state)
 {
 	const struct spec *edited = FILE_(2, "1:1 2:2", "2:2", .adots = "1:1");
-	const struct spec *setuid = FILE_(1, "1:1 3:2", "1:1", .mode = 04755, .adots = "3:2", .mdots = "1:1");
+	const struct spec *setuid =
+		FILE_(1, "1:1 3:2", "1:1", .mode = 04755, .adots = "3:2", .mdots = "1:1");
 	const struct spec *cleared = FILE_(2, "1:1 2:2 3:2", "2:2", .mode = 0755, .adots = "3:2");
 	const struct spec *reviewed = FILE_(2, "1:1 2:2 3:3", "2:2", .mode = 04755, .adots = "3:3");
 	struct decide_result d = ask(edited, "1:1 2:2", setuid, "1:1 3:2");
@@ -275,9 +306,11 @@ static void test_privileges_follow_their_content(void **state)
 	assert_false(d.privileges_cleared);
 	assert_result(d, DECIDE_MERGE, reviewed);
 	/* kept by the one who edited: it comes with the state */
-	d = ask(setuid, "1:1 3:2", FILE_(3, "1:1 3:2 2:3", "2:3", .mode = 04755, .adots = "3:2"), "1:1 2:3 3:2");
+	d = ask(setuid, "1:1 3:2", FILE_(3, "1:1 3:2 2:3", "2:3", .mode = 04755, .adots = "3:2"),
+		"1:1 2:3 3:2");
 	assert_false(d.privileges_cleared);
-	assert_result(d, DECIDE_TAKE, FILE_(3, "1:1 2:3 3:2", "2:3", .mode = 04755, .adots = "3:2"));
+	assert_result(
+		d, DECIDE_TAKE, FILE_(3, "1:1 2:3 3:2", "2:3", .mode = 04755, .adots = "3:2"));
 	/* once cleared, the old record does not bring it back */
 	ASSERT_ACTION(DECIDE_NONE, cleared, "1:1 2:2 3:2", setuid, "1:1 3:2");
 }
@@ -285,11 +318,13 @@ static void test_privileges_follow_their_content(void **state)
 static void test_attributes_come_with_another_kind(void **state)
 {
 	const struct spec *directory = DIRECTORY_("1:1 2:2", "2:2");
-	const struct spec *chmodded = FILE_(1, "1:1 3:3", "1:1", .mode = 0600, .adots = "3:3", .mdots = "1:1");
+	const struct spec *chmodded =
+		FILE_(1, "1:1 3:3", "1:1", .mode = 0600, .adots = "3:3", .mdots = "1:1");
 
 	(void)state;
 	ASSERT_ACTION(DECIDE_NONE, directory, "1:1 2:2", chmodded, "1:1 3:3");
-	assert_result(ask(chmodded, "1:1 3:3", directory, "1:1 2:2"), DECIDE_TAKE, DIRECTORY_("1:1 2:2 3:3", "2:2"));
+	assert_result(ask(chmodded, "1:1 3:3", directory, "1:1 2:2"), DECIDE_TAKE,
+		DIRECTORY_("1:1 2:2 3:3", "2:2"));
 }
 
 static void test_a_directorys_mtime_is_nothing(void **state)
@@ -297,8 +332,10 @@ static void test_a_directorys_mtime_is_nothing(void **state)
 	struct decide_result d;
 
 	(void)state;
-	ASSERT_ACTION(DECIDE_NONE, DIRECTORY_("1:1", "1:1", .mtime_ns = 5), "", DIRECTORY_("1:1", "1:1", .mtime_ns = 7), "");
-	d = ask(DIRECTORY_("1:1", "1:1", .mtime_ns = 5), "", DIRECTORY_("2:1", "2:1", .mtime_ns = 7), "");
+	ASSERT_ACTION(DECIDE_NONE, DIRECTORY_("1:1", "1:1", .mtime_ns = 5), "",
+		DIRECTORY_("1:1", "1:1", .mtime_ns = 7), "");
+	d = ask(DIRECTORY_("1:1", "1:1", .mtime_ns = 5), "",
+		DIRECTORY_("2:1", "2:1", .mtime_ns = 7), "");
 	assert_int_equal(d.record.mtime_ns, 5);
 	assert_false(d.mtime_moved);
 	assert_int_equal(action_of(d), DECIDE_MERGE);
@@ -306,10 +343,13 @@ static void test_a_directorys_mtime_is_nothing(void **state)
 
 static void test_policies(void **state)
 {
-	static const struct version_incarnation line[] = {{1, 0, 0, 10}, {2, 0, 0, 20}, {3, 0, 0, 30}};
+	static const struct version_incarnation line[] = {
+		{1, 0, 0, 10}, {2, 0, 0, 20}, {3, 0, 0, 30}};
 	static const uint64_t prefer[] = {20, 10};
-	const struct decide_policy newest = {.kind = DECIDE_NEWEST}, members = {DECIDE_PREFER, prefer, ARRAY_SIZE(prefer)};
-	const struct spec *old = FILE_(1, "3:9", "3:9", .mtime_ns = 1), *young = FILE_(2, "2:1", "2:1", .mtime_ns = 2);
+	const struct decide_policy newest = {.kind = DECIDE_NEWEST},
+				   members = {DECIDE_PREFER, prefer, ARRAY_SIZE(prefer)};
+	const struct spec *old = FILE_(1, "3:9", "3:9", .mtime_ns = 1),
+			  *young = FILE_(2, "2:1", "2:1", .mtime_ns = 2);
 	const struct spec *listed = FILE_(3, "1:5", "1:5", .mtime_ns = 2);
 	struct context context = {.policy = &newest};
 	struct version_lineage *l;
@@ -320,15 +360,21 @@ static void test_policies(void **state)
 		assert_int_equal(version_lineage_add(l, &line[i]), 0);
 	assert_int_equal(action_of(ask_in(&context, young, "", old, "")), DECIDE_WAIT);
 	assert_int_equal(action_of(ask_in(&context, old, "", young, "")), DECIDE_ASIDE);
-	assert_int_equal(action_of(ask_in(&context, young, "", listed, "")), DECIDE_ASIDE); /* then the dots */
+	assert_int_equal(action_of(ask_in(&context, young, "", listed, "")),
+		DECIDE_ASIDE); /* then the dots */
 	assert_int_equal(action_of(ask_in(&context, listed, "", young, "")), DECIDE_WAIT);
 	/* a directory's mtime differs between replicas: it must not order */
-	assert_int_equal(action_of(ask_in(&context, DIRECTORY_("1:9", "1:9", .mtime_ns = 99), "", young, "")), DECIDE_ASIDE);
-	assert_int_equal(action_of(ask_in(&context, young, "", DIRECTORY_("1:9", "1:9", .mtime_ns = 99), "")), DECIDE_WAIT);
+	assert_int_equal(action_of(ask_in(&context, DIRECTORY_("1:9", "1:9", .mtime_ns = 99), "",
+				 young, "")),
+		DECIDE_ASIDE);
+	assert_int_equal(action_of(ask_in(&context, young, "",
+				 DIRECTORY_("1:9", "1:9", .mtime_ns = 99), "")),
+		DECIDE_WAIT);
 	context = (struct context){.policy = &members, .lineage = l};
 	assert_int_equal(action_of(ask_in(&context, young, "", listed, "")), DECIDE_WAIT);
 	assert_int_equal(action_of(ask_in(&context, listed, "", young, "")), DECIDE_ASIDE);
-	assert_int_equal(action_of(ask_in(&context, listed, "", old, "")), DECIDE_WAIT); /* 30 is not listed */
+	assert_int_equal(action_of(ask_in(&context, listed, "", old, "")),
+		DECIDE_WAIT); /* 30 is not listed */
 	assert_int_equal(action_of(ask_in(&context, old, "", listed, "")), DECIDE_ASIDE);
 	version_lineage_free(l);
 }
@@ -344,10 +390,12 @@ static void test_lineage_implies(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(line); i++)
 		assert_int_equal(version_lineage_add(l, &line[i]), 0);
 	context.lineage = l;
-	assert_int_equal(action_of(ask_in(&context, NULL, "2:9", FILE_(1, "1:3", "1:3"), "")), DECIDE_NONE);
-	assert_int_equal(action_of(ask_in(&context, NULL, "2:9", FILE_(1, "1:4", "1:4"), "")), DECIDE_TAKE);
-	assert_result(ask_in(&context, FILE_(1, "1:3", "1:3"), "", FILE_(2, "2:4", "2:4"), ""), DECIDE_TAKE,
-		FILE_(2, "2:4", "2:4")); /* vv in normal form */
+	assert_int_equal(
+		action_of(ask_in(&context, NULL, "2:9", FILE_(1, "1:3", "1:3"), "")), DECIDE_NONE);
+	assert_int_equal(
+		action_of(ask_in(&context, NULL, "2:9", FILE_(1, "1:4", "1:4"), "")), DECIDE_TAKE);
+	assert_result(ask_in(&context, FILE_(1, "1:3", "1:3"), "", FILE_(2, "2:4", "2:4"), ""),
+		DECIDE_TAKE, FILE_(2, "2:4", "2:4")); /* vv in normal form */
 	version_lineage_free(l);
 }
 

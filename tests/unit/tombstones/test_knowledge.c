@@ -1,4 +1,5 @@
-/* tests/unit/tombstones/test_knowledge.c — K with exceptions: events, learning, forgetting, codec. */
+/* tests/unit/tombstones/test_knowledge.c — K with exceptions: events, learning, forgetting, codec.
+ */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -55,17 +56,22 @@ static struct knowledge make(const char *k, size_t n, const char *const (*except
 	return made;
 }
 
-#define MAKE(k, ...)                                                                                                   \
-	({                                                                                                             \
-		static const char *const list_[][2] = {__VA_ARGS__};                                                   \
-		make(k, ARRAY_SIZE(list_), list_);                                                                     \
+#define MAKE(k, ...)                                                 \
+	({                                                           \
+		static const char *const list_[][2] = {__VA_ARGS__}; \
+		make(k, ARRAY_SIZE(list_), list_);                   \
 	})
 
-static int learn(struct knowledge *me, const struct knowledge *peer, const char *skip1, const char *skip2)
+static int learn(
+	struct knowledge *me, const struct knowledge *peer, const char *skip1, const char *skip2)
 {
 	const char *skipped[] = {skip1, skip2, skip1};
 
-	return knowledge_learn(me, peer, skipped, skip2 ? 3 : skip1 ? 1 : 0, (struct version_dot){0, 0}, NULL);
+	return knowledge_learn(me, peer, skipped,
+		skip2	? 3
+		: skip1 ? 1
+			: 0,
+		(struct version_dot){0, 0}, NULL);
 }
 
 static void test_learn_joins(void **state)
@@ -83,7 +89,8 @@ static void test_learn_joins(void **state)
 
 static void test_skipped_keep_what_they_had(void **state)
 {
-	struct knowledge me = make("1:5", 0, NULL), peer = make("2:7", 0, NULL), stale = make("1:4", 0, NULL);
+	struct knowledge me = make("1:5", 0, NULL), peer = make("2:7", 0, NULL),
+			 stale = make("1:4", 0, NULL);
 
 	(void)state;
 	assert_int_equal(learn(&me, &peer, "z", "a"), 0);
@@ -127,7 +134,8 @@ static void test_exceptions_of_the_peer(void **state)
 
 static void test_own_events_stay_known(void **state)
 {
-	struct knowledge me = MAKE("1:5", {"forgotten", "2:1"}, {"waits", "1:5"}), peer = make("2:7", 0, NULL);
+	struct knowledge me = MAKE("1:5", {"forgotten", "2:1"}, {"waits", "1:5"}),
+			 peer = make("2:7", 0, NULL);
 	const char *skipped[] = {"forgotten", "waits", "new"};
 
 	(void)state;
@@ -135,12 +143,14 @@ static void test_own_events_stay_known(void **state)
 	assert_vector(&me.k, "1:9");
 	assert_vector(knowledge_of(&me, "waits"), "1:9");
 	assert_vector(knowledge_of(&me, "forgotten"), "2:1"); /* it did not know 1:5 */
-	assert_int_equal(knowledge_learn(&me, &peer, skipped, 3, (struct version_dot){1, 9}, NULL), 0);
+	assert_int_equal(
+		knowledge_learn(&me, &peer, skipped, 3, (struct version_dot){1, 9}, NULL), 0);
 	assert_vector(knowledge_of(&me, "waits"), "1:9");
 	assert_vector(knowledge_of(&me, "new"), "1:9");
 	assert_vector(knowledge_of(&me, "forgotten"), "2:1");
 	/* a comparison deals with it: then it knows what the peer did, and not our own */
-	assert_int_equal(knowledge_learn(&me, &peer, skipped + 1, 2, (struct version_dot){1, 9}, NULL), 0);
+	assert_int_equal(
+		knowledge_learn(&me, &peer, skipped + 1, 2, (struct version_dot){1, 9}, NULL), 0);
 	assert_vector(knowledge_of(&me, "forgotten"), "2:7");
 	knowledge_deinit(&me);
 	knowledge_deinit(&peer);
@@ -148,7 +158,8 @@ static void test_own_events_stay_known(void **state)
 
 static void test_event_with_lineage(void **state)
 {
-	static const struct version_incarnation line[] = {{1, 0, 0, 50}, {9, 1, 5, 50}, {2, 0, 0, 60}};
+	static const struct version_incarnation line[] = {
+		{1, 0, 0, 50}, {9, 1, 5, 50}, {2, 0, 0, 60}};
 	struct knowledge me = MAKE("1:5 2:4", {"forgotten", ""}, {"waits", "1:5 2:1"});
 	struct version_lineage *l;
 
@@ -156,7 +167,8 @@ static void test_event_with_lineage(void **state)
 	assert_int_equal(version_lineage_new(&l), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(line); i++)
 		assert_int_equal(version_lineage_add(l, &line[i]), 0);
-	/* the first event of a new incarnation implies those of its parent, and replaces their entry */
+	/* the first event of a new incarnation implies those of its parent, and replaces their
+	 * entry */
 	assert_int_equal(knowledge_event(&me, (struct version_dot){9, 6}, l), 0);
 	assert_vector(&me.k, "2:4 9:6");
 	assert_vector(knowledge_of(&me, "waits"), "2:1 9:6");
@@ -219,10 +231,13 @@ static void test_limit(void **state)
 		skipped[i] = names[i];
 	}
 	assert_int_equal(knowledge_copy(&before, &me), 0);
-	assert_int_equal(knowledge_learn(&me, &peer, skipped, ARRAY_SIZE(skipped), (struct version_dot){0, 0}, NULL),
+	assert_int_equal(knowledge_learn(&me, &peer, skipped, ARRAY_SIZE(skipped),
+				 (struct version_dot){0, 0}, NULL),
 		KNOWLEDGE_FULL);
 	assert_true(knowledge_equal(&me, &before));
-	assert_int_equal(knowledge_learn(&me, &peer, skipped, KNOWLEDGE_EXCEPTIONS_MAX, (struct version_dot){0, 0}, NULL), 0);
+	assert_int_equal(knowledge_learn(&me, &peer, skipped, KNOWLEDGE_EXCEPTIONS_MAX,
+				 (struct version_dot){0, 0}, NULL),
+		0);
 	assert_int_equal(me.n, KNOWLEDGE_EXCEPTIONS_MAX);
 	for (size_t i = 1; i < me.n; i++)
 		assert_true(strcmp(me.exceptions[i - 1].path, me.exceptions[i].path) < 0);
@@ -233,7 +248,8 @@ static void test_limit(void **state)
 	knowledge_deinit(&before);
 }
 
-/* Few exceptions, but with long paths: full by bytes, so that what was learnt can always be encoded and decoded. */
+/* Few exceptions, but with long paths: full by bytes, so that what was learnt can always be encoded
+ * and decoded. */
 static void test_limit_of_bytes(void **state)
 {
 	static char paths[300][4001];
@@ -248,8 +264,11 @@ static void test_limit_of_bytes(void **state)
 		snprintf(paths[i] + 3990, 11, "%05zu", i);
 		skipped[i] = paths[i];
 	}
-	assert_int_equal(knowledge_learn(&me, &peer, skipped, 300, (struct version_dot){0, 0}, NULL), KNOWLEDGE_FULL);
-	assert_int_equal(knowledge_learn(&me, &peer, skipped, 240, (struct version_dot){0, 0}, NULL), 0);
+	assert_int_equal(
+		knowledge_learn(&me, &peer, skipped, 300, (struct version_dot){0, 0}, NULL),
+		KNOWLEDGE_FULL);
+	assert_int_equal(
+		knowledge_learn(&me, &peer, skipped, 240, (struct version_dot){0, 0}, NULL), 0);
 	knowledge_put(&b, &me);
 	assert_true(b.len < KNOWLEDGE_BYTES_MAX);
 	buf_deinit(&b);
@@ -259,7 +278,8 @@ static void test_limit_of_bytes(void **state)
 
 static void test_round_trip(void **state)
 {
-	struct knowledge k = MAKE("1:5 2:7", {"a", ""}, {"a/b", "1:4"}, {"\xff", "2:7"}), back = {0};
+	struct knowledge k = MAKE("1:5 2:7", {"a", ""}, {"a/b", "1:4"}, {"\xff", "2:7"}),
+			 back = {0};
 	struct buf b = BUF_INIT;
 	struct cursor c;
 
@@ -270,7 +290,9 @@ static void test_round_trip(void **state)
 	knowledge_get(&c, &back);
 	assert_int_equal(cursor_finish(&c), 0);
 	assert_true(knowledge_equal(&k, &back));
-	assert_int_equal(version_vector_raise(&back.exceptions[1].vector, (struct version_dot){7, 7}, NULL), 0);
+	assert_int_equal(
+		version_vector_raise(&back.exceptions[1].vector, (struct version_dot){7, 7}, NULL),
+		0);
 	assert_false(knowledge_equal(&k, &back));
 	for (size_t n = 0; n < b.len; n++) {
 		struct knowledge part = {0};

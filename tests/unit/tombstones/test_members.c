@@ -26,7 +26,8 @@ static void fill(struct members *m)
 	members_find(m, 3)->excepted = true;
 	members_find(m, 7)->retired = true;
 	members_find(m, 7)->seen_ns = INT64_MAX;
-	assert_int_equal(version_vector_raise(&members_find(m, 7)->k, (struct version_dot){42, 9}, NULL), 0);
+	assert_int_equal(
+		version_vector_raise(&members_find(m, 7)->k, (struct version_dot){42, 9}, NULL), 0);
 }
 
 static void test_find_and_add(void **state)

@@ -1,14 +1,7 @@
 /* tests/unit/tombstones/test_purge.c — when a tombstone may go. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
+#include "tests/unit/tombstones/replica_help.h"
 
 #include "base/clock.h"
-#include "base/error.h"
 #include "tombstones/purge.h"
 
 #define SELF 1
@@ -55,7 +48,8 @@ static void world_deinit(struct world *w)
 
 static bool allowed(struct world *w)
 {
-	return purge_allowed(&w->tombstone, w->since_ns, &w->k, &w->members, SELF, &w->policy, NULL);
+	return purge_allowed(
+		&w->tombstone, w->since_ns, &w->k, &w->members, SELF, &w->policy, NULL);
 }
 
 static void test_allowed(void **state)
@@ -128,6 +122,77 @@ static void test_members(void **state)
 	world_deinit(&w);
 }
 
+/* --- a pass over a replica --- */
+
+#define MANY 1201 /* more than one batch; half of them are deleted */
+
+static void put_row(struct replica_txn *t, const char *path, bool deleted)
+{
+	struct row row = {.since_ns = NOW - DAY};
+	struct record old = {0};
+
+	row.record = (struct record){.live = true, .kind = RECORD_DIRECTORY, .mode = 0755};
+	assert_int_equal(replica_event(t, REPLICA_EVENT_STATE, NULL, &row.record), 0);
+	if (deleted) {
+		assert_int_equal(record_copy(&old, &row.record), 0);
+		assert_int_equal(replica_event(t, REPLICA_EVENT_DELETE, &old, &row.record), 0);
+	}
+	assert_int_equal(index_put(t->index, path, &row), 0);
+	record_deinit(&old);
+	row_deinit(&row);
+}
+
+static struct index_counts counts_of(struct replica *r)
+{
+	struct index_counts counts = {0};
+	struct index_txn *t;
+
+	assert_int_equal(index_begin_read(replica_index(r), &t), 0);
+	assert_int_equal(index_counts(t, &counts), 0);
+	index_abort(t);
+	return counts;
+}
+
+static uint64_t purge_with(struct replica *r, int64_t grace_ns)
+{
+	struct purge_policy policy = {.grace_ns = grace_ns, .now_ns = NOW};
+	uint64_t purged = 12345;
+
+	assert_int_equal(purge_run(r, &policy, &purged), 0);
+	return purged;
+}
+
+static void test_pass(void **state)
+{
+	struct replica_txn t = {0};
+	struct place p = {0};
+	char path[16];
+
+	(void)state;
+	place_make(&p);
+	place_open(&p);
+	assert_int_equal(purge_with(p.replica, 0), 0);
+	replica_lock(p.replica);
+	assert_int_equal(replica_begin(p.replica, &t), 0);
+	for (int i = 0; i < MANY; i++) {
+		snprintf(path, sizeof(path), "f%05d", i);
+		put_row(&t, path, i % 2 || i > MANY - 600);
+	}
+	assert_int_equal(knowledge_forget(&t.knowledge, "f00001"), 0);
+	t.knowledge_dirty = true;
+	assert_int_equal(replica_commit(&t), 0);
+	replica_unlock(p.replica);
+
+	assert_int_equal(counts_of(p.replica).tombstones, 900);
+	assert_int_equal(purge_with(p.replica, 2 * DAY), 0);
+	assert_int_equal(purge_with(p.replica, DAY), 899); /* not the one that K does not cover */
+	assert_int_equal(counts_of(p.replica).tombstones, 1);
+	assert_int_equal(counts_of(p.replica).live, MANY - 900);
+	assert_true(counts_of(p.replica).purged_seq > 0);
+	assert_int_equal(purge_with(p.replica, DAY), 0);
+	place_remove(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -135,6 +200,7 @@ int main(void)
 		cmocka_unit_test(test_knowledge),
 		cmocka_unit_test(test_grace),
 		cmocka_unit_test(test_members),
+		cmocka_unit_test(test_pass),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
