@@ -4,9 +4,10 @@
  *   reader->in:   | taken, kept for the caller |  next frame …  | fed beyond it |
  *                 0                           pos            pos + want       in.len
  *
- * Invariants: pos <= in.len. Nothing moves inside `in` but in feed, so a payload handed out stays where it is and many
- * small frames in one feed cost no quadratic moving. `want` is what frame_read last found it needs from pos: a preface,
- * a header, or a header and a payload whose length was checked. feed accepts nothing while want is satisfied.
+ * Invariants: pos <= in.len. Nothing moves inside `in` but in feed, so a payload handed out stays
+ * where it is and many small frames in one feed cost no quadratic moving. `want` is what frame_read
+ * last found it needs from pos: a preface, a header, or a header and a payload whose length was
+ * checked. feed accepts nothing while want is satisfied.
  */
 #include "transfer/frame.h"
 
@@ -233,7 +234,7 @@ int frame_reader_feed(struct frame_reader *r, const void *p, size_t n)
 	return buf_error(&r->in);
 }
 
-/* Something else than syncd is told by its first differing byte: it may never send as much as a preface. */
+/* What is not syncd is told by its first differing byte: it may never send as much as a preface. */
 static int read_preface(struct frame_reader *r)
 {
 	const uint8_t *p = r->in.data;

@@ -1,10 +1,11 @@
 /*
  * transfer/stage.c — see transfer/stage.h.
  *
- * Invariants: nothing is written to the object but bytes that hash to the chunk they are written for (or a whole copy, which
- * is hashed as it lies there before it counts). The object has its full length before the first chunk is written and was all
- * hole then; so zeros need not be written anywhere. `order` holds the chunks by hash, equal ones by number: chunks of one hash
- * are one group, become present together, and the group's first stands in `missing`. left = groups not present.
+ * Invariants: nothing is written to the object but bytes that hash to the chunk they are written for
+ * (or a whole copy, which is hashed as it lies there before it counts). The object has its full
+ * length before the first chunk is written and was all hole then; so zeros need not be written.
+ * `order` holds the chunks by hash, equal ones by number: chunks of one hash are one group, become
+ * present together, and the group's first stands in `missing`. left = groups not present.
  */
 #include "transfer/stage.h"
 
@@ -20,8 +21,8 @@
 #define STAGE_NAME_BYTES 16
 #define STAGE_SOURCES_MAX 4	       /* files of equal content that are tried */
 #define STAGE_HOLE_BYTES 4096	       /* zeros are left out in aligned units of this */
-#define STAGE_RECUT_FACTOR 16	       /* an old version is read no further than this × the new size … */
-#define STAGE_RECUT_BYTES (64u << 20)  /* … and this */
+#define STAGE_RECUT_FACTOR 16	       /* of an old version: this × the new size … */
+#define STAGE_RECUT_BYTES (64u << 20)  /* … and this much is read */
 
 struct stage_chunk {
 	struct hash hash;
@@ -175,7 +176,7 @@ static int clone_or_copy(struct stage *s, int from)
 	return r != 0 ? r : file_copy_range(from, 0, s->fd, 0, s->content.size);
 }
 
-/* Does the object, as it lies there, hold the announced content? STAGE_MISMATCH. Keeps its nodes. */
+/* Does the object, as it lies there, hold the content? STAGE_MISMATCH. Keeps its nodes. */
 static int verify_object(struct stage *s)
 {
 	struct file_stat st;
@@ -327,7 +328,7 @@ void stage_free(struct stage *s)
 
 /* --- the list of chunks --- */
 
-/* Only what the chunker makes: bounds the number of chunks by the size, and what zeros cost to check. */
+/* Only what the chunker makes: bounds the number of chunks, and what zeros cost to check. */
 static bool length_possible(const struct stage *s, const struct chunk_tree_entry *e, bool last)
 {
 	uint64_t average = UINT64_C(1) << s->content.chunk_bits, max = average * 4;
@@ -403,7 +404,7 @@ static int hash_of_zeros(enum hash_algorithm a, uint32_t n, struct hash *ret)
 	return 0;
 }
 
-/* Zero chunks are there already, as holes. At most two lengths of them exist (see length_possible). */
+/* Zero chunks are there already, as holes. They have two lengths at most: see length_possible. */
 static int take_zeros(struct stage *s)
 {
 	uint32_t length = 0;
@@ -534,7 +535,7 @@ static void old_version_deinit(struct old_version *o)
 	free(o->hits);
 }
 
-/* Collects hits below one node. The walk's depth is the tree's height. INDEX_ABSENT: nodes are not there. */
+/* Collects hits below one node, as deep as the tree is. INDEX_ABSENT: nodes are not there. */
 static int walk_node(struct index_txn *t, struct old_version *o, const struct hash *hash,
 	uint8_t level, uint64_t offset)
 {
@@ -569,8 +570,8 @@ static int walk_node(struct index_txn *t, struct old_version *o, const struct ha
 	return r;
 }
 
-/* What the index says about the old version, and its chunks where it was cut as the new one is. INDEX_ABSENT: there is no
- * old version; *ret_cut: hits are complete. */
+/* What the index says about the old version, and its chunks where it was cut as the new one is.
+ * INDEX_ABSENT: there is no old version; *ret_cut: hits are complete. */
 static int look_up_old(struct old_version *o, bool *ret_cut)
 {
 	cleanup(index_abort_p) struct index_txn *t = NULL;

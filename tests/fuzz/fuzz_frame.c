@@ -1,8 +1,8 @@
 /*
  * tests/fuzz/fuzz_frame.c — hostile bytes, in pieces, to a frame_reader.
  *
- * Input: u8 mode, u8 seed of the pieces' sizes, then the stream. Mode bit 0: the sums of the frames are repaired first, so
- * that the fuzzer gets past them; bit 1: a good preface is put before.
+ * Input: u8 mode, u8 seed of the pieces' sizes, then the stream. Mode bit 0: the sums of the frames
+ * are repaired first, so that the fuzzer gets past them; bit 1: a good preface is put before.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,8 @@
-/* tests/fuzz/replay.c — a plain main for a fuzz target: runs it on each file named, so that the corpus is part of the
- * ordinary test run, with any compiler. Also on every beginning of it, for up to 64 bytes: cut input is the commonest. */
+/*
+ * tests/fuzz/replay.c — a plain main for a fuzz target: runs it on each file named, so that the
+ * corpus is part of the ordinary test run, with any compiler. Also on every beginning of it, for up
+ * to 64 bytes: cut input is the commonest.
+ */
 #include <stdio.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* tests/unit/transfer/test_frame.c — framing: round trips, every kind of damage, limits, foreign streams. */
+/* tests/unit/transfer/test_frame.c — round trips, every kind of damage, limits, foreign streams. */
 #include "transfer/frame.h"
 
 #include <errno.h>

@@ -1,0 +1,930 @@
+/* tests/unit/transfer/test_stage.c — local sources, old versions, holes, lies, races, a full disk. */
+#include "transfer/stage.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/error.h"
+
+#define ALGORITHM HASH_SHA256
+
+struct fixture {
+	char root[256];
+	struct replica *r;
+	struct stage *s;
+};
+
+/* A content as a peer would announce it. */
+struct announced {
+	struct content content;
+	struct chunk_tree_entry *entries;
+	size_t n, cap;
+	uint8_t *bytes;
+	size_t n_bytes;
+};
+
+static void remove_tree(const char *path)
+{
+	char command[600];
+
+	snprintf(command, sizeof(command), "rm -rf -- '%s'", path);
+	assert_int_equal(system(command), 0);
+}
+
+static void open_replica(struct fixture *f)
+{
+	struct store *store = NULL;
+	const struct store_options options = {.create = true, .algorithm = ALGORITHM};
+
+	assert_int_equal(store_open(&store, f->root, &options), 0);
+	assert_int_equal(replica_open(&f->r, store), 0);
+}
+
+static int setup(void **state)
+{
+	const char *tmp = getenv("TMPDIR");
+	struct fixture *f = test_calloc(1, sizeof(*f));
+
+	snprintf(f->root, sizeof(f->root), "%s/test_stage.XXXXXX", tmp ? tmp : "/tmp");
+	assert_non_null(mkdtemp(f->root));
+	open_replica(f);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	stage_free(f->s);
+	replica_close(f->r);
+	remove_tree(f->root);
+	test_free(f);
+	return 0;
+}
+
+/* --- files --- */
+
+static const char *in_root(const struct fixture *f, const char *path)
+{
+	static char full[2][600];
+	static unsigned turn;
+	char *at = full[turn++ % 2];
+
+	snprintf(at, sizeof(full[0]), "%s/%s", f->root, path);
+	return at;
+}
+
+static void write_file(const struct fixture *f, const char *path, const void *p, size_t n)
+{
+	FILE *file = fopen(in_root(f, path), "wb");
+
+	assert_non_null(file);
+	assert_int_equal(fwrite(p, 1, n, file), n);
+	assert_int_equal(fclose(file), 0);
+}
+
+static const char *staged_path(const struct fixture *f)
+{
+	char relative[64];
+
+	snprintf(relative, sizeof(relative), ".syncd/staging/%s", stage_name(f->s));
+	return in_root(f, relative);
+}
+
+static size_t staged_count(const struct fixture *f)
+{
+	DIR *d = opendir(in_root(f, ".syncd/staging"));
+	size_t n = 0;
+
+	assert_non_null(d);
+	for (struct dirent *e; (e = readdir(d));)
+		n += e->d_name[0] != '.';
+	closedir(d);
+	return n;
+}
+
+static void expect_staged(const struct fixture *f, const void *bytes, size_t n)
+{
+	cleanup_free uint8_t *found = malloc(n + 1);
+	FILE *file = fopen(staged_path(f), "rb");
+	struct stat st;
+
+	assert_non_null(found);
+	assert_non_null(file);
+	assert_int_equal(fstat(fileno(file), &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+	assert_int_equal(fread(found, 1, n + 1, file), n);
+	fclose(file);
+	assert_int_equal(memcmp(found, bytes, n), 0);
+}
+
+/* The same in every run: where chunks end, and so what is missing, depends on it. No zeros. */
+static void fill_noise(uint8_t *p, size_t n)
+{
+	static uint64_t x = 0x9e3779b97f4a7c15;
+
+	for (size_t i = 0; i < n; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		p[i] = (uint8_t)(1 + (x >> 24) % 255);
+	}
+}
+
+static uint8_t *noise(size_t n)
+{
+	uint8_t *p = malloc(n ? n : 1);
+
+	assert_non_null(p);
+	fill_noise(p, n);
+	return p;
+}
+
+/* --- announcing --- */
+
+static void announced_deinit(struct announced *a)
+{
+	free(a->entries);
+}
+
+static void add_entry(struct announced *a, const struct chunk_tree_entry *e)
+{
+	assert_int_equal(array_reserve(&a->entries, &a->cap, a->n + 1, sizeof(*e)), 0);
+	a->entries[a->n++] = *e;
+}
+
+static int add_chunk(const struct chunk *c, const uint8_t *bytes, void *data)
+{
+	(void)bytes;
+	add_entry(data,
+		&(struct chunk_tree_entry){
+			.hash = c->hash, .length = c->length, .zero = c->zero});
+	return 0;
+}
+
+/* The content of a tree over a->entries, true or not. */
+static void compute_content(struct announced *a, uint8_t bits)
+{
+	struct chunk_tree_builder *b = NULL;
+	uint64_t offset = 0;
+
+	assert_int_equal(chunk_tree_builder_new(&b, ALGORITHM, NULL, NULL), 0);
+	for (size_t i = 0; i < a->n; i++) {
+		const struct chunk_tree_entry *e = &a->entries[i];
+		struct chunk c = {e->hash, offset, (uint32_t)e->length, e->zero};
+
+		assert_int_equal(chunk_tree_builder_add(b, &c), 0);
+		offset += e->length;
+	}
+	assert_int_equal(chunk_tree_builder_finish(b, &a->content), 0);
+	chunk_tree_builder_free(b);
+	a->content.chunk_bits = bits;
+}
+
+static struct announced announce(const struct fixture *f, const void *p, size_t n, uint8_t bits)
+{
+	struct announced a = {.bytes = (uint8_t *)p, .n_bytes = n};
+	char path[300];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s.announced", f->root);
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(file_write(fd, p, n, 0), 0);
+	assert_int_equal(chunker_run(fd, n, bits, ALGORITHM, add_chunk, &a), 0);
+	compute_content(&a, bits);
+	close(fd);
+	unlink(path);
+	return a;
+}
+
+/* A chunk that no chunker cut, of a length that one could have. */
+static void craft_chunk(struct announced *a, const void *p, uint64_t n, bool zero)
+{
+	struct chunk_tree_entry e = {.length = n, .zero = zero};
+
+	hash_bytes(ALGORITHM, p, n, &e.hash);
+	add_entry(a, &e);
+}
+
+/* --- the index --- */
+
+static void index_file(struct fixture *f, const char *path, struct record *state)
+{
+	struct replica_txn t;
+	struct row row = {.place = ROW_ON_DISK};
+	struct chunk_tree_node *nodes = NULL;
+	size_t n_nodes = 0;
+	cleanup_close int dir = -1;
+	const char *name;
+
+	assert_int_equal(file_open_parent(store_root(replica_store(f->r)), path, &dir, &name), 0);
+	assert_int_equal(
+		scan_look(replica_store(f->r), dir, name, state, &row.stamp, &nodes, &n_nodes), 0);
+	replica_lock(f->r);
+	assert_int_equal(replica_begin(f->r, &t), 0);
+	for (size_t i = 0; i < n_nodes; i++)
+		assert_int_equal(index_node_put(t.index, &nodes[i].hash, nodes[i].level,
+					 nodes[i].payload, nodes[i].n),
+			0);
+	assert_int_equal(replica_event(&t, REPLICA_EVENT_STATE, NULL, state), 0);
+	row.record = *state;
+	assert_int_equal(index_put(t.index, path, &row), 0);
+	assert_int_equal(replica_commit(&t), 0);
+	replica_unlock(f->r);
+	scan_nodes_free(nodes, n_nodes);
+}
+
+/* A file on disk and in the index. */
+static void have_file(struct fixture *f, const char *path, const void *p, size_t n)
+{
+	struct record state = {0};
+
+	write_file(f, path, p, n);
+	index_file(f, path, &state);
+	record_deinit(&state);
+}
+
+static int begin(struct fixture *f, const char *path, const struct announced *a)
+{
+	return stage_begin(&f->s, f->r, path, &a->content);
+}
+
+static int chunks(struct fixture *f, const struct announced *a)
+{
+	return stage_chunks(f->s, a->entries, a->n);
+}
+
+static uint64_t missing_bytes(const struct fixture *f)
+{
+	size_t n;
+	const struct stage_missing *m = stage_missing(f->s, &n);
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		assert_true(i == 0 || m[i].offset > m[i - 1].offset);
+		sum += m[i].length;
+	}
+	return sum;
+}
+
+/* Send what is missing, last first. */
+static void send_missing(struct fixture *f, const struct announced *a)
+{
+	size_t n;
+	const struct stage_missing *m = stage_missing(f->s, &n);
+
+	while (n--)
+		assert_int_equal(stage_write(f->s, m[n].chunk, a->bytes + m[n].offset, m[n].length),
+			n ? 0 : STAGE_COMPLETE);
+}
+
+static void finish(struct fixture *f, const struct announced *a)
+{
+	assert_int_equal(stage_finish(f->s), 0);
+	expect_staged(f, a->bytes, a->n_bytes);
+}
+
+/* --- local sources --- */
+
+static void test_empty_file(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(announced_deinit) struct announced a = announce(f, "", 0, 15);
+
+	assert_int_equal(begin(f, "new", &a), STAGE_COMPLETE);
+	finish(f, &a);
+}
+
+static void test_empty_file_of_another_hash(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(announced_deinit) struct announced a = announce(f, "", 0, 15);
+
+	a.content.root.bytes[3] ^= 1;
+	assert_int_equal(begin(f, "new", &a), -EBADMSG);
+	assert_null(f->s);
+	assert_int_equal(staged_count(f), 0);
+}
+
+static void test_equal_content_elsewhere_is_used(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_free uint8_t *p = noise(3 << 20);
+	uint8_t bits = chunk_bits_for_size(3 << 20);
+	cleanup(announced_deinit) struct announced a = announce(f, p, 3 << 20, bits);
+	size_t n = 0;
+
+	assert_int_equal(mkdir(in_root(f, "dir"), 0700), 0);
+	have_file(f, "dir/old", p, 3 << 20);
+	assert_int_equal(begin(f, "new", &a), STAGE_COMPLETE);
+	finish(f, &a);
+	stage_nodes(f->s, &n);
+	assert_true(a.content.height > 0 && n > 0);
+	assert_true(hash_equal(&stage_nodes(f->s, &n)[n - 1].hash, &a.content.root));
+	assert_int_equal(chunks(f, &a), -EINVAL); /* nothing left to do */
+}
+
+static void test_a_source_that_changed_is_not_believed(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 300000;
+	cleanup_free uint8_t *p = noise(size), *q = malloc(size);
+	cleanup(announced_deinit) struct announced a = announce(f, p, size, 15);
+	size_t n;
+
+	have_file(f, "old", p, size);
+	memcpy(q, p, size);
+	q[size / 2] ^= 1;
+	write_file(f, "old", q, size);
+	assert_int_equal(begin(f, "new", &a), 0);
+	stage_nodes(f->s, &n);
+	assert_int_equal(n, 0);
+	assert_int_equal(chunks(f, &a), 0);
+	assert_int_equal(missing_bytes(f), size);
+	send_missing(f, &a);
+	finish(f, &a);
+}
+
+static void test_what_a_changed_source_left_is_no_hole(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 600000;
+	cleanup_free uint8_t *p = calloc(1, size), *q = noise(size);
+	struct announced a;
+
+	fill_noise(p, 1000);
+	a = announce(f, p, size, 15);
+	have_file(f, "old", p, size);
+	write_file(f, "old", q, size); /* not zeros any more */
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	assert_true(missing_bytes(f) < size / 2);
+	send_missing(f, &a);
+	finish(f, &a);
+	announced_deinit(&a);
+}
+
+static void test_a_source_that_became_a_symlink_is_not_followed(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_free uint8_t *p = noise(5000);
+	cleanup(announced_deinit) struct announced a = announce(f, p, 5000, 15);
+
+	have_file(f, "old", p, 5000);
+	assert_int_equal(rename(in_root(f, "old"), in_root(f, "moved")), 0);
+	assert_int_equal(symlink("moved", in_root(f, "old")), 0);
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	assert_int_equal(missing_bytes(f), 5000);
+}
+
+static void test_the_second_source_is_tried(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_free uint8_t *p = noise(5000);
+	cleanup(announced_deinit) struct announced a = announce(f, p, 5000, 15);
+
+	have_file(f, "a", p, 5000);
+	have_file(f, "b", p, 5000);
+	have_file(f, "c", p, 5000);
+	assert_int_equal(unlink(in_root(f, "a")), 0);
+	write_file(f, "c", "short", 5);
+	assert_int_equal(begin(f, "new", &a), STAGE_COMPLETE);
+	finish(f, &a);
+}
+
+/* --- chunks from a peer --- */
+
+static void test_all_from_the_peer(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_free uint8_t *p = noise(1000000);
+	cleanup(announced_deinit) struct announced a = announce(f, p, 1000000, 15);
+	size_t n;
+
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(stage_finish(f->s), -EINVAL);
+	assert_int_equal(stage_write(f->s, 0, p, a.entries[0].length), -EINVAL);
+	assert_int_equal(chunks(f, &a), 0);
+	assert_int_equal(chunks(f, &a), -EINVAL);
+	assert_int_equal(missing_bytes(f), 1000000);
+	assert_int_equal(stage_finish(f->s), -EINVAL);
+	send_missing(f, &a);
+	finish(f, &a);
+	stage_nodes(f->s, &n);
+	assert_true(n > 0);
+}
+
+static void test_a_small_file(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(announced_deinit) struct announced a = announce(f, "hello", 5, 15);
+
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	assert_int_equal(stage_write(f->s, 0, "hello", 5), STAGE_COMPLETE);
+	finish(f, &a);
+}
+
+static void test_wrong_bytes_are_thrown_away(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_free uint8_t *p = noise(300000), *bad = malloc(300000);
+	cleanup(announced_deinit) struct announced a = announce(f, p, 300000, 15);
+	uint32_t length;
+
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	length = (uint32_t)a.entries[0].length;
+	memcpy(bad, p, 300000);
+	bad[length - 1] ^= 1;
+	assert_int_equal(stage_write(f->s, 0, bad, length), STAGE_MISMATCH);
+	assert_int_equal(stage_write(f->s, 0, p, length - 1), STAGE_MISMATCH);
+	assert_int_equal(stage_write(f->s, 0, p, length + 1), STAGE_MISMATCH);
+	assert_int_equal(stage_write(f->s, 1, p, length), STAGE_MISMATCH);
+	assert_int_equal(stage_write(f->s, (uint32_t)a.n, p, length), -EINVAL);
+	assert_int_equal(stage_write(f->s, UINT32_MAX, p, length), -EINVAL);
+	assert_int_equal(stage_write(f->s, 0, p, length), 0);
+	assert_int_equal(stage_write(f->s, 0, p, length), -EINVAL);
+	for (size_t i = 1, at = length; i < a.n; at += a.entries[i++].length)
+		assert_int_equal(stage_write(f->s, (uint32_t)i, p + at, a.entries[i].length),
+			i + 1 < a.n ? 0 : STAGE_COMPLETE);
+	finish(f, &a);
+}
+
+static void test_a_chunk_that_occurs_twice_travels_once(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_free uint8_t *p = noise(100000), *whole = malloc(130000);
+	cleanup(announced_deinit) struct announced a = {.bytes = whole, .n_bytes = 130000};
+	size_t n;
+	const struct stage_missing *m;
+
+	memcpy(whole, p, 30000);
+	memcpy(whole + 30000, p + 30000, 40000);
+	memcpy(whole + 70000, p, 30000);
+	memcpy(whole + 100000, p, 30000);
+	craft_chunk(&a, p, 30000, false);
+	craft_chunk(&a, p + 30000, 40000, false);
+	craft_chunk(&a, p, 30000, false);
+	craft_chunk(&a, p, 30000, false);
+	compute_content(&a, 15);
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	m = stage_missing(f->s, &n);
+	assert_int_equal(n, 2);
+	assert_int_equal(m[0].chunk, 0);
+	assert_int_equal(m[1].chunk, 1);
+	send_missing(f, &a);
+	finish(f, &a);
+}
+
+/* --- the old version --- */
+
+/* A user changes bytes in the middle and adds some. */
+static uint8_t *edited(const uint8_t *p, size_t n, size_t *ret_n)
+{
+	uint8_t *q = malloc(n + 7);
+
+	assert_non_null(q);
+	memcpy(q, p, n / 2);
+	memcpy(q + n / 2, "7 bytes", 7);
+	memcpy(q + n / 2 + 7, p + n / 2, n - n / 2);
+	*ret_n = n + 7;
+	return q;
+}
+
+static void test_old_version_by_the_index(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 4 << 20, new_size;
+	cleanup_free uint8_t *p = noise(size), *q = edited(p, size, &new_size);
+	uint8_t bits = chunk_bits_for_size(size);
+	cleanup(announced_deinit) struct announced a = announce(f, q, new_size, bits);
+
+	have_file(f, "file", p, size);
+	assert_int_equal(begin(f, "file", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	assert_in_range(missing_bytes(f), 1, 5 << bits << 2);
+	send_missing(f, &a);
+	finish(f, &a);
+}
+
+static void test_old_version_cut_otherwise(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 4 << 20, new_size;
+	cleanup_free uint8_t *p = noise(size), *q = edited(p, size, &new_size);
+	cleanup(announced_deinit) struct announced a = announce(f, q, new_size, 17);
+
+	have_file(f, "file", p, size);
+	assert_int_equal(begin(f, "file", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	assert_in_range(missing_bytes(f), 1, 5 << 17);
+	send_missing(f, &a);
+	finish(f, &a);
+}
+
+static void test_old_version_holds_everything(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 1 << 20;
+	cleanup_free uint8_t *p = noise(size + 4096);
+	cleanup(announced_deinit) struct announced a = announce(f, p, size, 16);
+
+	/* the same bytes, cut by another parameter: not of equal content, but all of it is there */
+	have_file(f, "file", p, size);
+	assert_int_equal(begin(f, "file", &a), 0);
+	assert_int_equal(chunks(f, &a), STAGE_COMPLETE);
+	assert_int_equal(missing_bytes(f), 0);
+	finish(f, &a);
+}
+
+static void old_version_changed(struct fixture *f, uint8_t bits)
+{
+	size_t size = 1 << 20, new_size, other_size = size / 2;
+	cleanup_free uint8_t *p = noise(size), *q = edited(p, size, &new_size);
+	cleanup(announced_deinit) struct announced a = announce(f, q, new_size, bits);
+
+	have_file(f, "file", p, size);
+	for (size_t at = 0; at < other_size; at += 1000)
+		p[at] ^= 0x55;
+	write_file(f, "file", p, other_size + 100000); /* other bytes, and shorter */
+	assert_int_equal(begin(f, "file", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	assert_true(missing_bytes(f) > size / 2);
+	send_missing(f, &a);
+	finish(f, &a);
+}
+
+static void test_old_version_changed_since_the_index(void **state)
+{
+	old_version_changed(*state, chunk_bits_for_size(1 << 20));
+}
+
+static void test_old_version_changed_and_cut_otherwise(void **state)
+{
+	old_version_changed(*state, 17);
+}
+
+static void test_old_version_is_gone_or_a_symlink(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 1 << 20, new_size;
+	cleanup_free uint8_t *p = noise(size), *q = edited(p, size, &new_size);
+	cleanup(announced_deinit) struct announced a = announce(f, q, new_size, 15);
+
+	have_file(f, "file", p, size);
+	assert_int_equal(rename(in_root(f, "file"), in_root(f, "moved")), 0);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(begin(f, "file", &a), 0);
+		assert_int_equal(chunks(f, &a), 0);
+		assert_int_equal(missing_bytes(f), new_size);
+		stage_free(f->s);
+		f->s = NULL;
+		if (i == 0)
+			assert_int_equal(symlink("moved", in_root(f, "file")), 0);
+	}
+}
+
+/* --- holes --- */
+
+static void test_zero_chunks_stay_holes(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 20 << 20;
+	cleanup_free uint8_t *p = calloc(1, size);
+	struct announced a;
+	struct stat st;
+
+	fill_noise(p, 100000);
+	fill_noise(p + size - 100000, 100000);
+	a = announce(f, p, size, chunk_bits_for_size(size));
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	assert_true(missing_bytes(f) < 1 << 20);
+	send_missing(f, &a);
+	finish(f, &a);
+	assert_int_equal(stat(staged_path(f), &st), 0);
+	assert_true(st.st_blocks * 512 < 1 << 20);
+	announced_deinit(&a);
+}
+
+static void test_all_zero_file(void **state)
+{
+	struct fixture *f = *state;
+	static uint8_t zeros[600001];
+	cleanup(announced_deinit) struct announced a = announce(f, zeros, sizeof(zeros), 15);
+
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), STAGE_COMPLETE);
+	finish(f, &a);
+}
+
+static void test_zero_runs_inside_a_chunk_stay_holes(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 65536;
+	cleanup_free uint8_t *p = calloc(1, size);
+	struct announced a;
+	struct stat st;
+
+	/* touching both sides of a unit's border, and a lone byte at either end of the file */
+	p[0] = 1;
+	p[4096 * 3 - 1] = 2;
+	p[4096 * 3] = 3;
+	p[4096 * 9 + 5] = 4;
+	p[size - 1] = 5;
+	a = announce(f, p, size, 15);
+	assert_int_equal(a.n, 1);
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	send_missing(f, &a);
+	finish(f, &a);
+	assert_int_equal(stat(staged_path(f), &st), 0);
+	assert_true(st.st_blocks * 512 <= 5 * 4096);
+	announced_deinit(&a);
+}
+
+/* --- lies --- */
+
+static void expect_refused(struct fixture *f, const struct announced *a)
+{
+	int r = begin(f, "new", a);
+
+	if (r == 0)
+		r = chunks(f, a);
+	assert_int_equal(r, -EBADMSG);
+	stage_free(f->s);
+	f->s = NULL;
+	assert_int_equal(staged_count(f), 0);
+}
+
+static void test_impossible_contents(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(announced_deinit) struct announced a = announce(f, "hello", 5, 15);
+	struct content good = a.content;
+
+	a.content.chunk_bits = 14;
+	expect_refused(f, &a);
+	a.content.chunk_bits = 21;
+	expect_refused(f, &a);
+	a.content = good;
+	a.content.height = CHUNK_TREE_HEIGHT_MAX + 1;
+	expect_refused(f, &a);
+	a.content = good;
+	a.content.size = UINT64_MAX;
+	expect_refused(f, &a);
+	a.content = good;
+	a.content.size = 0;
+	expect_refused(f, &a);
+	a.content = good;
+	assert_int_equal(begin(f, "../evil", &a), -EINVAL);
+	assert_int_equal(begin(f, ".syncd/index", &a), -EINVAL);
+	assert_int_equal(begin(f, "", &a), -EINVAL);
+}
+
+static void test_lists_that_do_not_fit(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_free uint8_t *p = noise(1000000);
+	cleanup(announced_deinit) struct announced a = announce(f, p, 1000000, 15);
+	size_t n = a.n;
+
+	a.n = 0;
+	expect_refused(f, &a);
+	a.n = n - 1;
+	expect_refused(f, &a);
+	a.n = n;
+	add_entry(&a, &a.entries[0]);
+	expect_refused(f, &a);
+	a.n = n;
+	a.entries[1].hash.bytes[31] ^= 1;
+	expect_refused(f, &a);
+	a.entries[1].hash.bytes[31] ^= 1;
+	a.entries[1].length++;
+	expect_refused(f, &a);
+	a.entries[2].length--; /* the sum is right again */
+	expect_refused(f, &a);
+	a.entries[1].length = UINT64_MAX;
+	expect_refused(f, &a);
+	a.entries[1].length = 0;
+	expect_refused(f, &a);
+}
+
+static void test_height_that_is_not_the_trees(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_free uint8_t *p = noise(1000000);
+	cleanup(announced_deinit) struct announced a = announce(f, p, 1000000, 15);
+
+	a.content.height++;
+	expect_refused(f, &a);
+	a.content.height = 0;
+	expect_refused(f, &a);
+}
+
+static void craft_two(struct announced *a, const uint8_t *p, size_t first, size_t second)
+{
+	a->n = 0;
+	craft_chunk(a, p, first, false);
+	craft_chunk(a, p + first, second, false);
+	compute_content(a, 15);
+}
+
+static void test_lengths_that_no_chunker_makes(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_free uint8_t *p = noise(300000);
+	cleanup(announced_deinit) struct announced a = {.bytes = p};
+
+	craft_two(&a, p, 8191, 20000); /* too short */
+	expect_refused(f, &a);
+	craft_two(&a, p, 20000, 131073); /* too long */
+	expect_refused(f, &a);
+	craft_two(&a, p, 8192, 1); /* at the limits */
+	a.n_bytes = 8193;
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	send_missing(f, &a);
+	finish(f, &a);
+}
+
+static void test_lies_about_zeros(void **state)
+{
+	struct fixture *f = *state;
+	static uint8_t zeros[131072];
+	cleanup_free uint8_t *p = noise(131072);
+	cleanup(announced_deinit) struct announced a = {.bytes = zeros};
+
+	craft_chunk(&a, p, 131072, true); /* said to be zeros, hashed from others */
+	compute_content(&a, 15);
+	expect_refused(f, &a);
+
+	a.n = 0;
+	craft_chunk(&a, zeros, 65536, true); /* zeros that the chunker would not have cut here */
+	craft_chunk(&a, p, 131072, false);
+	compute_content(&a, 15);
+	expect_refused(f, &a);
+
+	a.n = 0;
+	craft_chunk(&a, zeros, 131072, false); /* zeros that are not said to be */
+	compute_content(&a, 15);
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	assert_int_equal(stage_write(f->s, 0, zeros, 131072), -EBADMSG);
+	assert_int_equal(stage_finish(f->s), -EINVAL);
+}
+
+static void test_one_hash_of_two_lengths(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_free uint8_t *p = noise(100000);
+	cleanup(announced_deinit) struct announced a = {.bytes = p};
+
+	craft_chunk(&a, p, 20000, false);
+	craft_chunk(&a, p, 20000, false);
+	a.entries[1].length = 30000;
+	compute_content(&a, 15);
+	expect_refused(f, &a);
+}
+
+/* --- the object's life --- */
+
+static void test_names_and_removal(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(announced_deinit) struct announced a = announce(f, "hello", 5, 15);
+	struct stage *other = NULL;
+	char kept[600];
+
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(stage_begin(&other, f->r, "new", &a.content), 0);
+	assert_string_not_equal(stage_name(f->s), stage_name(other));
+	assert_int_equal(strspn(stage_name(other), "0123456789abcdef"), 16);
+	assert_int_equal(strlen(stage_name(other)), 16);
+	assert_int_equal(staged_count(f), 2);
+	stage_free(other);
+	assert_int_equal(staged_count(f), 1);
+	snprintf(kept, sizeof(kept), "%s", staged_path(f));
+	stage_taken(f->s);
+	stage_free(f->s);
+	f->s = NULL;
+	assert_int_equal(access(kept, F_OK), 0);
+	stage_free(NULL);
+}
+
+static void test_object_removed_meanwhile(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(announced_deinit) struct announced a = announce(f, "hello", 5, 15);
+
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	assert_int_equal(unlink(staged_path(f)), 0);
+	assert_int_equal(stage_write(f->s, 0, "hello", 5), STAGE_COMPLETE);
+	assert_int_equal(stage_finish(f->s), -ESTALE);
+}
+
+/* A tmpfs of 3 MiB, seen by this process only. */
+static bool mount_small(const char *where)
+{
+	return unshare(CLONE_NEWNS) == 0 &&
+		mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+		mount("tmpfs", where, "tmpfs", 0, "size=3m") == 0;
+}
+
+static void test_full_disk(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 6 << 20, n;
+	cleanup_free uint8_t *p = noise(size);
+	struct announced a;
+	const struct stage_missing *m;
+	int r = 0;
+
+	replica_close(f->r);
+	f->r = NULL;
+	if (!mount_small(f->root)) {
+		open_replica(f);
+		skip();
+	}
+	open_replica(f);
+	a = announce(f, p, size, chunk_bits_for_size(size));
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	m = stage_missing(f->s, &n);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = stage_write(f->s, m[i].chunk, p + m[i].offset, m[i].length);
+	assert_int_equal(r, -ENOSPC);
+	assert_int_equal(stage_finish(f->s), -EINVAL);
+	stage_free(f->s);
+	f->s = NULL;
+	assert_int_equal(staged_count(f), 0);
+	announced_deinit(&a);
+
+	/* a local copy that does not fit */
+	have_file(f, "half", p, 1 << 20);
+	have_file(f, "filler", p, (1 << 20) + 4096);
+	a = announce(f, p, 1 << 20, 15);
+	assert_int_equal(begin(f, "new", &a), -ENOSPC);
+	assert_int_equal(staged_count(f), 0);
+	announced_deinit(&a);
+	replica_close(f->r);
+	f->r = NULL;
+	assert_int_equal(umount2(f->root, MNT_DETACH), 0);
+	open_replica(f);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_empty_file),
+		T(test_empty_file_of_another_hash),
+		T(test_equal_content_elsewhere_is_used),
+		T(test_a_source_that_changed_is_not_believed),
+		T(test_what_a_changed_source_left_is_no_hole),
+		T(test_a_source_that_became_a_symlink_is_not_followed),
+		T(test_the_second_source_is_tried),
+		T(test_all_from_the_peer),
+		T(test_a_small_file),
+		T(test_wrong_bytes_are_thrown_away),
+		T(test_a_chunk_that_occurs_twice_travels_once),
+		T(test_old_version_by_the_index),
+		T(test_old_version_cut_otherwise),
+		T(test_old_version_holds_everything),
+		T(test_old_version_changed_since_the_index),
+		T(test_old_version_changed_and_cut_otherwise),
+		T(test_old_version_is_gone_or_a_symlink),
+		T(test_zero_chunks_stay_holes),
+		T(test_all_zero_file),
+		T(test_zero_runs_inside_a_chunk_stay_holes),
+		T(test_impossible_contents),
+		T(test_lists_that_do_not_fit),
+		T(test_height_that_is_not_the_trees),
+		T(test_lengths_that_no_chunker_makes),
+		T(test_lies_about_zeros),
+		T(test_one_hash_of_two_lengths),
+		T(test_names_and_removal),
+		T(test_object_removed_meanwhile),
+		T(test_full_disk),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
