@@ -51,9 +51,9 @@ struct diff {
 	uint8_t start_level[2]; /* by enum tree_which */
 };
 
-static uint64_t separator_of(const void *key, size_t n, uint64_t seed)
+uint64_t diff_separator(const struct path_key *key, uint64_t seed)
 {
-	return hash_fast(key, n, seed);
+	return hash_fast(key->bytes, key->len, seed);
 }
 
 static uint64_t hash_of(const struct hash *hash, uint64_t seed)
@@ -90,7 +90,7 @@ static int answer_add(const struct tree_entry *entry, void *data)
 	r = array_reserve(&a->v, &a->cap, a->n + 1, sizeof(*a->v));
 	if (r)
 		return r;
-	a->v[a->n++] = (struct diff_entry){separator_of(entry->key.bytes, entry->key.len, a->seed),
+	a->v[a->n++] = (struct diff_entry){diff_separator(&entry->key, a->seed),
 		hash_of(&entry->hash, a->seed)};
 	if (a->n == DIFF_ENTRIES_MAX)
 		a->first = entry->key;
@@ -146,7 +146,7 @@ struct resolve {
 static int resolve_entry(const struct tree_entry *entry, void *data)
 {
 	struct resolve *s = data;
-	uint64_t separator = separator_of(entry->key.bytes, entry->key.len, s->seed);
+	uint64_t separator = diff_separator(&entry->key, s->seed);
 	char *path cleanup_free = NULL;
 	int r;
 
@@ -371,7 +371,7 @@ static int positions_make(struct compare *c)
 static int take_own(const struct tree_entry *entry, void *data)
 {
 	struct compare *c = data;
-	struct position wanted = {.separator = separator_of(entry->key.bytes, entry->key.len, c->d->seed)}, *found;
+	struct position wanted = {.separator = diff_separator(&entry->key, c->d->seed)}, *found;
 	int r = array_reserve(&c->ours, &c->cap_ours, c->n_ours + 1, sizeof(*c->ours));
 
 	if (!r)
