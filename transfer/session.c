@@ -675,7 +675,7 @@ static int handle_rows(struct session *s, union message *m)
 
 static int handle_walked(struct session *s, union message *m)
 {
-	if (s->state != SESSION_ROUND || m->walked.round != s->round || s->walk_received || s->diff)
+	if (s->state != SESSION_ROUND || m->walked.round != s->round || s->walk_received || !s->hello_received || s->diff)
 		return session_protocol_error(s, "WALKED out of place");
 	s->walk_received = true;
 	s->walked = true;
