@@ -6,6 +6,11 @@
  * path that is not clean, in path order within a directory. Any error below a directory makes its absences
  * unproven: the rows below are then not reported as gone, and the error is.
  * A file that changes while it is read is reported as SCAN_UNSETTLED and is to be looked at again later.
+ *
+ * Memory: the names of the directories on the path that is being walked, 256 rows for each of them, and the paths that are
+ * gone. Descriptors: one for each directory on that path. No transaction is open while the sink is called or a file
+ * is hashed. What is trusted without reading: an equal stamp that is not racily clean; where inode, size and mtime are equal
+ * but mode or owner differ, the content; a new name whose inode, size, mtime and (ctime or generation) are a row's.
  */
 #ifndef MERKLE_SCAN_H
 #define MERKLE_SCAN_H
@@ -41,7 +46,9 @@ struct scan_observation {
 	struct stamp stamp;	    /* as found (NEW, CHANGED, TOUCHED, RESTAMP) */
 	int64_t looked_ns;	    /* wall clock just before the stamp was taken */
 	unsigned flags;		    /* SCAN_MODE | … against the row's stamp (TOUCHED) */
-	int error;		    /* ERROR, LEFT_OUT: negative errno or file outcome */
+	int error;		    /* ERROR: negative errno or file outcome. LEFT_OUT: FILE_UNSUPPORTED a special file,
+				       FILE_OUTSIDE something mounted there, -EINVAL or -ENAMETOOLONG a name that may not be,
+				       -ENOTUNIQ the root of another folder. UNSETTLED: 0 */
 	const struct chunk_tree_node *nodes; /* NEW, CHANGED with height > 0: to be put into the index */
 	size_t n_nodes;
 };
@@ -64,12 +71,15 @@ struct scan_sink {
 
 struct scan_counts {
 	uint64_t directories, files, symlinks, bytes_hashed, left_out, errors, unsettled;
+	uint64_t hard_links; /* files with more than one name: each is synced as a file of its own */
 };
 
 struct scan_options {
 	struct store *store;
 	struct ignore *ignore;	    /* rules; .syncignore files met on the way are read into it */
-	const char *subtree;	    /* "" = all; else this path and, if it is a directory, all below */
+	const char *subtree;	    /* "" = all; else this path and, if it is a directory, all below. What is no valid path
+				       is left out. If the rules of a .syncignore on the way down have changed, all
+				       below that directory is scanned instead */
 	bool shallow;		    /* of a directory: itself and its direct children only (children that are directories
 				       and have no row are scanned whole) */
 	bool rehash;		    /* trust no stamp: hash the content of `subtree` even when stat is equal */

@@ -1,0 +1,76 @@
+/*
+ * merkle/scan_internal.h — what the parts of the scan (scan, scan_object, scan_rows) share. See merkle/scan.h.
+ */
+#ifndef MERKLE_SCAN_INTERNAL_H
+#define MERKLE_SCAN_INTERNAL_H
+
+#include "merkle/scan.h"
+
+/* --- scan_object: one object on disk; knows nothing of the walk, so that it can run on any thread --- */
+
+struct scan_object {
+	struct file_stat st;	  /* the same before and after reading */
+	uint64_t generation;	  /* 0: unknown, or not looked at with a descriptor */
+	struct content content;	  /* file, symlink */
+	char *target;		  /* symlink; owned */
+	struct chunk_tree_node *nodes; /* file of height > 0; owned, children before parents */
+	size_t n_nodes, cap_nodes;
+};
+
+void scan_object_deinit(struct scan_object *o);
+/*
+ * Read a file or symlink that stat shows as o->st. bits: the chunker's parameter. 0; FILE_BUSY: it changed, vanished or
+ * became something else meanwhile, or is young and open for writing; FILE_DENIED; < 0.
+ */
+int scan_object_read(struct scan_object *o, enum hash_algorithm algorithm, int dir, const char *name, uint8_t bits);
+/* Take the content of a file from a row with the same inode, if that proves anything, instead of reading it: 1 done, 0 no. */
+int scan_object_recognise(struct scan_object *o, struct store *store, int64_t window_ns, int dir, const char *name);
+/* live, kind, content, target (moved), attributes and mtime as found. */
+void scan_object_state(struct scan_object *o, struct record *ret);
+uint8_t scan_kind(const struct file_stat *st); /* enum record_kind; 0: special */
+
+/* May the object have changed after the row's stamp was taken, without the stamp showing it? */
+bool scan_racy(const struct row *row, int64_t window_ns);
+#define SCAN_RACY_NS INT64_C(2000000000) /* the coarsest granularity of times (FAT), and beyond any clock tick */
+
+/* --- scan_rows: the index, read by directory in short transactions --- */
+
+struct scan_known {
+	char *name; /* of a direct child; owned */
+	bool has_row;
+	struct row row; /* if has_row; else there are only rows below */
+};
+
+/* A window on the children of a directory that the index knows, in order of names. Zero-initialised is at the start. */
+struct scan_window {
+	struct scan_known *v; /* owned */
+	size_t n, cap, at;
+	bool started, ended; /* ended: nothing comes after v */
+	struct path_key resume;
+};
+
+/* All rows under one cut prefix, sorted: see merkle/path.h. */
+struct scan_zone {
+	bool loaded;
+	uint8_t prefix[PATH_KEY_PREFIX];
+	struct scan_row *v; /* owned */
+	size_t n, cap;
+};
+
+struct scan_row {
+	char *path; /* owned */
+	struct row row;
+};
+
+/* The next known child of directory `dir`, or NULL at the end; stays until taken by w->at++. zone: a cache. */
+int scan_window_peek(struct scan_window *w, struct index *index, struct scan_zone *zone, const char *dir,
+	struct scan_known **ret);
+int scan_window_single(struct scan_window *w, struct index *index, const char *path); /* of this one path only */
+void scan_window_deinit(struct scan_window *w);
+void scan_zone_deinit(struct scan_zone *z);
+
+/* Each row strictly below path, outside of any transaction. Non-zero from emit stops, passed on. */
+typedef int scan_row_emit(const char *path, const struct row *row, void *data);
+int scan_rows_below(struct index *index, struct scan_zone *zone, const char *path, scan_row_emit *emit, void *data);
+
+#endif
