@@ -277,6 +277,110 @@ static void test_equal_and_empty(void **state)
 	temp_remove(&b);
 }
 
+struct last_of_block {
+	struct index_txn *t;
+	struct tree_entry v[400];
+	size_t n;
+};
+
+static int keep_entry(const struct tree_entry *entry, void *data)
+{
+	struct last_of_block *l = data;
+
+	assert_true(l->n < ARRAY_SIZE(l->v));
+	l->v[l->n++] = *entry;
+	return 0;
+}
+
+/* The peer has whole blocks more, right behind blocks that are equal: their beginnings alone tell. */
+static void test_blocks_between(void **state)
+{
+	static struct last_of_block starts;
+	struct temp_index a, b;
+	struct path_key first = {0};
+	char path[128];
+
+	(void)state;
+	temp_open(&a);
+	temp_open(&b);
+	fill(&a, 0, 3000, 0);
+	fill(&b, 0, 3000, 0);
+	struct index_txn *t = begin_read(a.x), *w = begin_write(b.x);
+
+	starts.n = 0;
+	assert_int_equal(tree_entries(t, TREE_LIVE, 1, &first, NULL, keep_entry, &starts), 0);
+	for (size_t i = 1; i < starts.n; i += 3) {
+		struct level0 one = {0};
+		char *last;
+
+		/* a name right behind the block's last record, which begins a block */
+		assert_int_equal(tree_entries(t, TREE_LIVE, 0, &starts.v[i - 1].key, &starts.v[i].key, collect, &one), 0);
+		assert_int_equal(index_row_path(t, INDEX_CLASS_LIVE, &one.v[one.n - 1].key, &last), 0);
+		for (unsigned k = 0; strlen(last) < 100; k++) {
+			struct path_key key;
+
+			snprintf(path, sizeof(path), "%s-%u", last, k);
+			path_key(&key, path);
+			if (hash_fast(key.bytes, key.len, HELP_FOLDER) % 64)
+				continue;
+			put_file(w, path, k);
+			break;
+		}
+		free(last);
+		free(one.v);
+	}
+	assert_int_equal(index_commit(&w), 0);
+	index_abort(t);
+	for (int swapped = 0; swapped < 2; swapped++) {
+		struct walk wk = {.window = 4};
+
+		assert_walk(&wk, swapped ? &b : &a, swapped ? &a : &b, TREE_LIVE, false);
+		assert_true(wk.found_ours.n + wk.found_theirs.n > 10);
+		walk_deinit(&wk);
+	}
+	temp_remove(&a);
+	temp_remove(&b);
+}
+
+/* What only the peer has is asked for at level 0 at once: not before what lies above it in path order. */
+static void test_order_with_skipped_levels(void **state)
+{
+	struct walk wk = {.window = 6};
+	struct temp_index a, b;
+	struct index_txn *w;
+	struct path_key key;
+	char path[1024];
+
+	(void)state;
+	temp_open(&a);
+	temp_open(&b);
+	fill(&a, 0, 3000, 0);
+	fill(&b, 0, 3000, 0);
+	for (unsigned k = 0;; k++) { /* the first row of both begins blocks of all levels */
+		snprintf(path, sizeof(path), "dir-%u", k);
+		path_key(&key, path);
+		if (!(hash_fast(key.bytes, key.len, HELP_FOLDER) & 0x3ffff))
+			break;
+	}
+	w = begin_write(a.x);
+	put_file(w, path, 1);
+	assert_int_equal(index_commit(&w), 0);
+	w = begin_write(b.x);
+	put_file(w, path, 1);
+	for (unsigned i = 0; i < 500; i++) {
+		snprintf(path, sizeof(path), "a/%u", i); /* before all others */
+		put_file(w, path, i);
+		path_of(path, sizeof(path), i * 10 + 1);
+		if (strlen(path) < 60)
+			put_file(w, path, i + 12345);
+	}
+	assert_int_equal(index_commit(&w), 0);
+	assert_walk(&wk, &a, &b, TREE_LIVE, false);
+	walk_deinit(&wk);
+	temp_remove(&a);
+	temp_remove(&b);
+}
+
 /* Differences that stand alone cost about 64 entries a level each. */
 static void test_cost(void **state)
 {
@@ -585,6 +689,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_random_differences),
 		cmocka_unit_test(test_equal_and_empty),
+		cmocka_unit_test(test_blocks_between),
+		cmocka_unit_test(test_order_with_skipped_levels),
 		cmocka_unit_test(test_cost),
 		cmocka_unit_test(test_cut_answers),
 		cmocka_unit_test(test_hostile_entries),
