@@ -356,17 +356,22 @@ static void test_order_with_skipped_levels(void **state)
 	temp_open(&b);
 	fill(&a, 0, 3000, 0);
 	fill(&b, 0, 3000, 0);
-	for (unsigned k = 0;; k++) { /* the first row of both begins blocks of all levels */
-		snprintf(path, sizeof(path), "dir-%u", k);
-		path_key(&key, path);
-		if (!(hash_fast(key.bytes, key.len, HELP_FOLDER) & 0x3ffff))
-			break;
+	/* The first two rows of both begin blocks of all levels; the first such block is equal, so that the ranges before and
+	 * after it are asked for apart. */
+	for (unsigned n = 0; n < 2; n++) {
+		for (unsigned k = 0;; k++) {
+			snprintf(path, sizeof(path), "dir-%c%u", 'a' + (char)n, k);
+			path_key(&key, path);
+			if (!(hash_fast(key.bytes, key.len, HELP_FOLDER) & 0x3ffff))
+				break;
+		}
+		for (int side = 0; side < 2; side++) {
+			w = begin_write(side ? b.x : a.x);
+			put_file(w, path, 1);
+			assert_int_equal(index_commit(&w), 0);
+		}
 	}
-	w = begin_write(a.x);
-	put_file(w, path, 1);
-	assert_int_equal(index_commit(&w), 0);
 	w = begin_write(b.x);
-	put_file(w, path, 1);
 	for (unsigned i = 0; i < 500; i++) {
 		snprintf(path, sizeof(path), "a/%u", i); /* before all others */
 		put_file(w, path, i);
