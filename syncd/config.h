@@ -3,11 +3,12 @@
  *
  *   [daemon]            socket, log_level
  *   [folder NAME]       path, state_dir, hash, settle, interval, rescan_interval, conflict, prefer, tombstone_grace, member_expiry,
- *                       trash_keep, trash_max, serve_users, owner, max_delete…
+ *                       trash_keep, trash_max, serve_users, owner
  *   [peer NAME]         folder, address, mode, transport, identity, known_hosts, syncctl_path, connect_timeout
  *
  * Unknown sections and keys, doubled keys, missing ones, bad values, overlapping folders are errors.
- * Durations: a number with ms, s, min, h, d. Sizes: with K, M, G, T (powers of 1024).
+ * Durations: a number with ms, s, min, h, d. Sizes: with K, M, G, T (powers of 1024). Paths are absolute or begin with "~/",
+ * which is resolved; lists are separated by commas or spaces; a ';' after white space begins a comment.
  */
 #ifndef SYNCD_CONFIG_H
 #define SYNCD_CONFIG_H
@@ -35,7 +36,7 @@ struct config_folder {
 	int64_t trash_keep_ms;		 /* default 30 d */
 	uint64_t trash_max_bytes;	 /* 0: no limit */
 	enum decide_policy_kind conflict;
-	char **prefer;			 /* member names or replica ids (16 hex digits), best first */
+	char **prefer;			 /* replica ids (16 hex digits), best first */
 	size_t n_prefer;
 	char **serve_users;		 /* user names or uids that may serve it; default: owner of .syncd and root */
 	size_t n_serve_users;
@@ -64,10 +65,12 @@ struct config {
 	size_t n_peers;
 };
 
-/* All errors found are given to tell ("file:line: text"), not only the first. -EINVAL if there were any; -ENOENT etc. */
+/* All errors found are given to tell ("file:line: text"; may be NULL), not only the first. -EINVAL if there were any; -ENOENT etc.
+ * if the file cannot be read, of which tell says nothing. */
 int config_load(struct config **ret, const char *file, void (*tell)(const char *line, void *data), void *data);
 void config_free(struct config *c);
 const struct config_folder *config_find_folder(const struct config *c, const char *name);
+/* -EINVAL: not one; -ERANGE: too large. 0 needs no unit. */
 int config_parse_duration(const char *text, int64_t *ret_ms);
 int config_parse_size(const char *text, uint64_t *ret_bytes);
 

@@ -1,0 +1,928 @@
+/*
+ * syncd/config.c — see syncd/config.h.
+ *
+ * inih splits the lines; it reads them through read_line(), which knows what inih does not tell its handler: the line's number,
+ * sections without keys, lines that are neither, and values longer than inih's line. A section's item is added even where it is
+ * wrong, so that the errors inside it are found too; with one error the configuration as a whole is refused.
+ */
+#include "syncd/config.h"
+
+#include <errno.h>
+#include <ini.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "syncd/endpoint.h"
+
+#define SECOND_MS INT64_C(1000)
+#define HOUR_MS (3600 * SECOND_MS)
+#define DAY_MS (24 * HOUR_MS)
+#define EVER_MS (36500 * DAY_MS)
+#define NAME_BYTES_MAX 64
+#define LINE_BYTES_MAX (64 * 1024)
+#define SOCKET_BYTES_MAX 107 /* sun_path */
+#define NEAR_DISTANCE 2
+
+enum section { SECTION_NONE, SECTION_DAEMON, SECTION_FOLDER, SECTION_PEER, SECTION_UNKNOWN };
+
+static const char *const section_names[] = {
+	[SECTION_DAEMON] = "daemon",
+	[SECTION_FOLDER] = "folder",
+	[SECTION_PEER] = "peer",
+};
+
+struct word {
+	const char *text;
+	unsigned value;
+};
+
+struct key;
+
+/* Set *to (offset; to_n: offset_n). -EINVAL with what is wrong in *ret_why ("…: what to do"), or -ENOMEM. */
+typedef int parse_function(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why);
+
+struct key {
+	enum section section;
+	const char *name;
+	parse_function *parse;
+	size_t offset, offset_n; /* in struct config, config_folder, config_peer */
+	bool required;
+	int64_t min, max;	  /* durations */
+	const struct word *words; /* ends with a NULL text */
+	const char *say;	  /* words: what may be given */
+};
+
+static parse_function parse_path, parse_socket, parse_text, parse_words, parse_flag, parse_time, parse_bytes, parse_list, parse_ids;
+
+static const struct word log_levels[] = {
+	{"error", LOG_LEVEL_ERROR}, {"warning", LOG_LEVEL_WARNING}, {"info", LOG_LEVEL_INFO}, {"debug", LOG_LEVEL_DEBUG}, {0}};
+static const struct word hashes[] = {{"sha256", HASH_SHA256}, {"blake2b", HASH_BLAKE2B}, {"xxh3", HASH_XXH3}, {0}};
+static const struct word policies[] = {
+	{"keep-both", DECIDE_KEEP_BOTH}, {"newest", DECIDE_NEWEST}, {"prefer", DECIDE_PREFER}, {0}};
+static const struct word modes[] = {{"two-way", CONFIG_TWO_WAY}, {"push", CONFIG_PUSH}, {"pull", CONFIG_PULL}, {0}};
+static const struct word yes_no[] = {{"yes", true}, {"no", false}, {0}};
+static const struct word transports[] = {{"syncd-ssh", false}, {"ssh", true}, {0}};
+
+#define IN_DAEMON(f) SECTION_DAEMON, .offset = offsetof(struct config, f)
+#define IN_FOLDER(f) SECTION_FOLDER, .offset = offsetof(struct config_folder, f)
+#define IN_PEER(f) SECTION_PEER, .offset = offsetof(struct config_peer, f)
+#define WORDS(w, s) .words = (w), .say = (s)
+
+static const struct key keys[] = {
+	{IN_DAEMON(socket), .name = "socket", .parse = parse_socket},
+	{IN_DAEMON(log_level), .name = "log_level", .parse = parse_words, WORDS(log_levels, "error, warning, info or debug")},
+	{IN_FOLDER(path), .name = "path", .parse = parse_path, .required = true},
+	{IN_FOLDER(state_dir), .name = "state_dir", .parse = parse_path},
+	{IN_FOLDER(algorithm), .name = "hash", .parse = parse_words, WORDS(hashes, "sha256, blake2b or xxh3")},
+	{IN_FOLDER(settle_ms), .name = "settle", .parse = parse_time, .min = 0, .max = HOUR_MS},
+	{IN_FOLDER(interval_ms), .name = "interval", .parse = parse_time, .min = 100, .max = EVER_MS},
+	{IN_FOLDER(rescan_interval_ms), .name = "rescan_interval", .parse = parse_time, .min = 0, .max = EVER_MS},
+	{IN_FOLDER(conflict), .name = "conflict", .parse = parse_words, WORDS(policies, "keep-both, newest or prefer")},
+	{IN_FOLDER(prefer), .offset_n = offsetof(struct config_folder, n_prefer), .name = "prefer", .parse = parse_ids},
+	{IN_FOLDER(grace_ms), .name = "tombstone_grace", .parse = parse_time, .min = 0, .max = EVER_MS},
+	{IN_FOLDER(member_expiry_ms), .name = "member_expiry", .parse = parse_time, .min = 0, .max = EVER_MS},
+	{IN_FOLDER(trash_keep_ms), .name = "trash_keep", .parse = parse_time, .min = 0, .max = EVER_MS},
+	{IN_FOLDER(trash_max_bytes), .name = "trash_max", .parse = parse_bytes},
+	{IN_FOLDER(serve_users), .offset_n = offsetof(struct config_folder, n_serve_users), .name = "serve_users", .parse = parse_list},
+	{IN_FOLDER(owner), .name = "owner", .parse = parse_flag, WORDS(yes_no, "yes or no")},
+	{IN_PEER(folder), .name = "folder", .parse = parse_text, .required = true},
+	{IN_PEER(address), .name = "address", .parse = parse_text, .required = true},
+	{IN_PEER(mode), .name = "mode", .parse = parse_words, WORDS(modes, "two-way, push or pull")},
+	{IN_PEER(transport_ssh), .name = "transport", .parse = parse_flag, WORDS(transports, "syncd-ssh or ssh")},
+	{IN_PEER(identity), .name = "identity", .parse = parse_path},
+	{IN_PEER(known_hosts), .name = "known_hosts", .parse = parse_path},
+	{IN_PEER(syncctl_path), .name = "syncctl_path", .parse = parse_text},
+	{IN_PEER(connect_timeout_ms), .name = "connect_timeout", .parse = parse_time, .min = 100, .max = HOUR_MS},
+};
+
+/* The configuration while it is read. */
+struct parser {
+	struct config *config;
+	void (*tell)(const char *line, void *data);
+	void *data;
+	FILE *file;
+	int error;	     /* what ended the reading, < 0 */
+	size_t n_errors;     /* told */
+	unsigned line;	     /* number of the current line, from 1 */
+	char *buffer;	     /* the current line as read */
+	size_t buffer_bytes;
+	const char *text;    /* the same without the white space around it */
+	bool cut;	     /* inih was given its beginning only */
+	bool awaited;	     /* a key = value that inih has not handed over */
+	enum section section;
+	unsigned section_line, daemon_line;
+	unsigned seen[ARRAY_SIZE(keys)]; /* in this section: the line of each key, or 0 */
+	size_t folders_cap, peers_cap;
+};
+
+/* --- telling --- */
+
+__attribute__((format(printf, 3, 4))) static void complain(struct parser *p, unsigned line, const char *fmt, ...)
+{
+	char text[2048];
+	va_list args;
+	int n;
+
+	p->n_errors++;
+	if (!p->tell)
+		return;
+	n = snprintf(text, sizeof(text), "%s:%u: ", p->config->file, line);
+	if (n < 0 || (size_t)n >= sizeof(text))
+		n = 0;
+	va_start(args, fmt);
+	vsnprintf(text + n, sizeof(text) - (size_t)n, fmt, args);
+	va_end(args);
+	p->tell(text, p->data);
+}
+
+/* Insertions, deletions and replacements that make b of a; NEAR_DISTANCE + 1 stands for anything more. */
+static size_t distance(const char *a, const char *b)
+{
+	size_t n = strlen(a), m = strlen(b), row[NAME_BYTES_MAX + 1];
+
+	if (n > NAME_BYTES_MAX || m > NAME_BYTES_MAX)
+		return NEAR_DISTANCE + 1;
+	for (size_t j = 0; j <= m; j++)
+		row[j] = j;
+	for (size_t i = 1; i <= n; i++) {
+		size_t corner = row[0];
+
+		row[0] = i;
+		for (size_t j = 1; j <= m; j++) {
+			size_t best = corner + (a[i - 1] != b[j - 1]);
+
+			corner = row[j];
+			if (best > row[j - 1] + 1)
+				best = row[j - 1] + 1;
+			if (best > row[j] + 1)
+				best = row[j] + 1;
+			row[j] = best;
+		}
+	}
+	return row[m] <= NEAR_DISTANCE ? row[m] : NEAR_DISTANCE + 1;
+}
+
+/* Keep candidate in *best if it is nearer to text than what was there. */
+static void nearer(const char *text, const char *candidate, const char **best, size_t *best_distance)
+{
+	size_t d = distance(text, candidate);
+
+	/* a word of three letters is near to too much */
+	if (d >= *best_distance || d >= strlen(candidate))
+		return;
+	*best = candidate;
+	*best_distance = d;
+}
+
+/* --- values --- */
+
+int config_parse_duration(const char *text, int64_t *ret_ms)
+{
+	static const struct {
+		const char *unit;
+		int64_t ms;
+	} units[] = {{"ms", 1}, {"s", SECOND_MS}, {"min", 60 * SECOND_MS}, {"h", HOUR_MS}, {"d", DAY_MS}};
+	int64_t number = 0;
+	const char *p = text;
+
+	for (; *p >= '0' && *p <= '9'; p++)
+		if (__builtin_mul_overflow(number, 10, &number) || __builtin_add_overflow(number, *p - '0', &number))
+			return -ERANGE;
+	if (p == text)
+		return -EINVAL;
+	p += strspn(p, " \t");
+	if (!*p && number == 0) {
+		*ret_ms = 0;
+		return 0;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
+		if (strcmp(p, units[i].unit) != 0)
+			continue;
+		if (__builtin_mul_overflow(number, units[i].ms, &number))
+			return -ERANGE;
+		*ret_ms = number;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+int config_parse_size(const char *text, uint64_t *ret_bytes)
+{
+	static const char units[] = "KMGT";
+	uint64_t number = 0;
+	const char *p = text, *unit;
+
+	for (; *p >= '0' && *p <= '9'; p++)
+		if (__builtin_mul_overflow(number, UINT64_C(10), &number) ||
+				__builtin_add_overflow(number, (uint64_t)(*p - '0'), &number))
+			return -ERANGE;
+	if (p == text)
+		return -EINVAL;
+	p += strspn(p, " \t");
+	if (*p) {
+		unit = strchr(units, *p);
+		if (!unit || p[1])
+			return -EINVAL;
+		if (__builtin_mul_overflow(number, UINT64_C(1) << (10 * (unit - units + 1)), &number))
+			return -ERANGE;
+	}
+	*ret_bytes = number;
+	return 0;
+}
+
+static int parse_text(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
+{
+	char *copy = strdup(value);
+
+	(void)key;
+	(void)to_n;
+	(void)ret_why;
+	if (!copy)
+		return -ENOMEM;
+	free(*(char **)to);
+	*(char **)to = copy;
+	return 0;
+}
+
+/* One slash between names, none at the end. */
+static void tidy_slashes(char *path)
+{
+	char *to = path;
+
+	for (const char *from = path; *from; from++)
+		if (*from != '/' || to == path || to[-1] != '/')
+			*to++ = *from;
+	if (to > path + 1 && to[-1] == '/')
+		to--;
+	*to = 0;
+}
+
+/* Absolute, "~/" resolved. */
+static int parse_path(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
+{
+	const char *home = getenv("HOME");
+	const struct passwd *pw;
+	char path[PATH_MAX];
+	int n;
+
+	if (strncmp(value, "~/", 2) == 0) {
+		pw = home && *home ? NULL : getpwuid(getuid());
+		home = pw ? pw->pw_dir : home;
+		if (!home || *home != '/') {
+			*ret_why = "there is no home directory that ~ could stand for: write the whole path, from /";
+			return -EINVAL;
+		}
+		n = snprintf(path, sizeof(path), "%s%s", home, value + 1);
+	} else {
+		n = snprintf(path, sizeof(path), "%s", value);
+	}
+	if (*path != '/') {
+		*ret_why = "it is not an absolute path: write it from / or ~/, without quotation marks";
+		return -EINVAL;
+	}
+	if (n < 0 || (size_t)n >= sizeof(path)) {
+		*ret_why = "the path is too long: choose a shorter one";
+		return -EINVAL;
+	}
+	tidy_slashes(path);
+	return parse_text(key, path, to, to_n, ret_why);
+}
+
+static int parse_socket(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
+{
+	if (strlen(value) > SOCKET_BYTES_MAX) {
+		*ret_why = "a socket's path has 107 bytes at most: choose a shorter one";
+		return -EINVAL;
+	}
+	return parse_path(key, value, to, to_n, ret_why);
+}
+
+static const struct word *find_word(const struct word *words, const char *text)
+{
+	for (; words->text; words++)
+		if (strcmp(words->text, text) == 0)
+			return words;
+	return NULL;
+}
+
+static int parse_words(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
+{
+	const struct word *word = find_word(key->words, value);
+
+	(void)to_n;
+	(void)ret_why;
+	if (!word)
+		return -EINVAL;
+	memcpy(to, &word->value, sizeof(word->value)); /* an enum or an int */
+	return 0;
+}
+
+static int parse_flag(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
+{
+	const struct word *word = find_word(key->words, value);
+
+	(void)to_n;
+	(void)ret_why;
+	if (!word)
+		return -EINVAL;
+	*(bool *)to = word->value;
+	return 0;
+}
+
+static int parse_time(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
+{
+	int64_t ms = 0;
+	int r = config_parse_duration(value, &ms);
+
+	(void)to_n;
+	if (r == -ERANGE || (r == 0 && ms > key->max)) {
+		*ret_why = key->max == HOUR_MS ? "it is too long: 1 h at most" : "it is too long: 36500 d at most";
+		return -EINVAL;
+	}
+	if (r < 0) {
+		*ret_why = "it is not a duration: write a number with ms, s, min, h or d, like 10 min";
+		return -EINVAL;
+	}
+	if (ms < key->min) {
+		*ret_why = "it is too short: 100 ms at least";
+		return -EINVAL;
+	}
+	*(int64_t *)to = ms;
+	return 0;
+}
+
+static int parse_bytes(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
+{
+	int r = config_parse_size(value, to);
+
+	(void)key;
+	(void)to_n;
+	*ret_why = r == -ERANGE ? "it is too large: write a smaller one"
+				: "it is not a size: write a number of bytes, or one with K, M, G or T, like 20 G";
+	return r < 0 ? -EINVAL : 0;
+}
+
+static void free_list(char **list, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		free(list[i]);
+	free(list);
+}
+
+/* Words with commas or spaces between them. */
+static int parse_list(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
+{
+	static const char between[] = ", \t";
+	char **list = NULL;
+	size_t n = 0, cap = 0, length;
+	int r = 0;
+
+	(void)key;
+	for (const char *p = value + strspn(value, between); *p; p += length + strspn(p + length, between)) {
+		length = strcspn(p, between);
+		r = array_reserve(&list, &cap, n + 1, sizeof(*list));
+		if (r == 0 && !(list[n] = strndup(p, length)))
+			r = -ENOMEM;
+		if (r < 0) {
+			free_list(list, n);
+			return r;
+		}
+		n++;
+	}
+	if (!n) {
+		*ret_why = "the list is empty: name one at least, or leave the line out";
+		return -EINVAL;
+	}
+	free_list(*(char ***)to, *to_n);
+	*(char ***)to = list;
+	*to_n = n;
+	return 0;
+}
+
+/* A list of replica ids. */
+static int parse_ids(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
+{
+	char **list;
+	int r = parse_list(key, value, to, to_n, ret_why);
+
+	list = *(char ***)to;
+	for (size_t i = 0; r == 0 && i < *to_n; i++)
+		if (strlen(list[i]) != 16 || strspn(list[i], "0123456789abcdefABCDEF") != 16) {
+			*ret_why = "a member is named by its replica id, 16 hexadecimal digits: syncctl status --json shows them";
+			r = -EINVAL;
+		}
+	return r;
+}
+
+/* --- sections --- */
+
+static void *section_item(struct parser *p)
+{
+	if (p->section == SECTION_FOLDER)
+		return &p->config->folders[p->config->n_folders - 1];
+	return p->section == SECTION_PEER ? (void *)&p->config->peers[p->config->n_peers - 1] : p->config;
+}
+
+static const char *section_label(struct parser *p)
+{
+	if (p->section == SECTION_DAEMON)
+		return "";
+	return p->section == SECTION_FOLDER ? p->config->folders[p->config->n_folders - 1].name
+					    : p->config->peers[p->config->n_peers - 1].name;
+}
+
+/* What the section should have had. */
+static void end_section(struct parser *p)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		if (keys[i].section == p->section && keys[i].required && !p->seen[i])
+			complain(p, p->section_line, "[%s %s] has no %s: add a line %s = …", section_names[p->section],
+				section_label(p), keys[i].name, keys[i].name);
+	p->section = SECTION_NONE;
+	memset(p->seen, 0, sizeof(p->seen));
+}
+
+static int add_folder(struct parser *p, const char *name, size_t n)
+{
+	struct config *c = p->config;
+	struct config_folder folder = {
+		.algorithm = HASH_SHA256,
+		.settle_ms = 500,
+		.interval_ms = 300 * SECOND_MS,
+		.rescan_interval_ms = HOUR_MS,
+		.grace_ms = 10 * DAY_MS,
+		.member_expiry_ms = 90 * DAY_MS,
+		.trash_keep_ms = 30 * DAY_MS,
+		.conflict = DECIDE_KEEP_BOTH,
+		.owner = geteuid() == 0,
+		.line = p->line,
+	};
+
+	if (array_reserve(&c->folders, &p->folders_cap, c->n_folders + 1, sizeof(*c->folders)) < 0)
+		return -ENOMEM;
+	folder.name = strndup(name, n);
+	if (!folder.name)
+		return -ENOMEM;
+	c->folders[c->n_folders++] = folder;
+	return 0;
+}
+
+static int add_peer(struct parser *p, const char *name, size_t n)
+{
+	struct config *c = p->config;
+	struct config_peer peer = {.mode = CONFIG_TWO_WAY, .connect_timeout_ms = 20 * SECOND_MS, .line = p->line};
+
+	if (array_reserve(&c->peers, &p->peers_cap, c->n_peers + 1, sizeof(*c->peers)) < 0)
+		return -ENOMEM;
+	peer.name = strndup(name, n);
+	if (!peer.name)
+		return -ENOMEM;
+	c->peers[c->n_peers++] = peer;
+	return 0;
+}
+
+/* Names become file names, and words on command lines. */
+static bool good_name(const char *name, size_t n)
+{
+	if (!n || n > NAME_BYTES_MAX || *name == '.' || *name == '-')
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (!((name[i] >= 'a' && name[i] <= 'z') || (name[i] >= 'A' && name[i] <= 'Z') || (name[i] >= '0' && name[i] <= '9') ||
+				    strchr("._-", name[i])))
+			return false;
+	return true;
+}
+
+static void unknown_section(struct parser *p, const char *kind, size_t n)
+{
+	char text[NAME_BYTES_MAX + 1];
+	const char *best = NULL;
+	size_t d = NEAR_DISTANCE + 1;
+
+	snprintf(text, sizeof(text), "%.*s", (int)(n < NAME_BYTES_MAX ? n : NAME_BYTES_MAX), kind);
+	for (size_t i = SECTION_DAEMON; i <= SECTION_PEER; i++)
+		nearer(text, section_names[i], &best, &d);
+	if (best)
+		complain(p, p->line, "there is no section %s: did you mean [%s%s]?", quoted(text), best,
+			strcmp(best, "daemon") == 0 ? "" : " NAME");
+	else
+		complain(p, p->line, "there is no section %s: there are [daemon], [folder NAME] and [peer NAME]", quoted(text));
+}
+
+/* "[kind name]", at p->text. */
+static void begin_section(struct parser *p)
+{
+	const char *start = p->text + 1 + strspn(p->text + 1, " \t"), *end = strchr(start, ']'), *rest, *name;
+	size_t n_kind = strcspn(start, " \t]"), n;
+
+	end_section(p);
+	p->section = SECTION_UNKNOWN;
+	p->section_line = p->line;
+	rest = end ? end + 1 + strspn(end + 1, " \t") : NULL;
+	if (!end || (*rest && *rest != ';' && *rest != '#')) {
+		complain(p, p->line, "the section's line does not end with ]: write [daemon], [folder NAME] or [peer NAME]");
+		return;
+	}
+	for (size_t i = SECTION_DAEMON; i <= SECTION_PEER; i++)
+		if (strlen(section_names[i]) == n_kind && memcmp(section_names[i], start, n_kind) == 0)
+			p->section = (enum section)i;
+	if (p->section == SECTION_UNKNOWN) {
+		unknown_section(p, start, n_kind);
+		return;
+	}
+	name = start + n_kind + strspn(start + n_kind, " \t");
+	for (n = (size_t)(end - name); n && (name[n - 1] == ' ' || name[n - 1] == '\t');)
+		n--;
+	if (p->section == SECTION_DAEMON) {
+		if (n)
+			complain(p, p->line, "[daemon] has no name: write [daemon]");
+		if (p->daemon_line)
+			complain(p, p->line, "a second [daemon]: move its lines to the one in line %u", p->daemon_line);
+		p->daemon_line = p->line;
+		return;
+	}
+	if (!n)
+		complain(p, p->line, "the %s has no name: write [%s NAME]", section_names[p->section], section_names[p->section]);
+	else if (!good_name(name, n))
+		complain(p, p->line,
+			"this is no name for a %s: use at most %d letters, digits, and any of . _ - other than at the beginning (. -)",
+			section_names[p->section], NAME_BYTES_MAX);
+	p->error = p->section == SECTION_FOLDER ? add_folder(p, name, n) : add_peer(p, name, n);
+}
+
+/* --- keys --- */
+
+static void unknown_key(struct parser *p, const char *name)
+{
+	const char *best = NULL;
+	size_t d = NEAR_DISTANCE + 1;
+
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		if (strcmp(keys[i].name, name) == 0) {
+			complain(p, p->line, "%s belongs in [%s%s]: move it there", name, section_names[keys[i].section],
+				keys[i].section == SECTION_DAEMON ? "" : " NAME");
+			return;
+		}
+		if (keys[i].section == p->section)
+			nearer(name, keys[i].name, &best, &d);
+	}
+	if (best)
+		complain(p, p->line, "there is no key %s: did you mean %s?", quoted(name), best);
+	else
+		complain(p, p->line, "there is no key %s in [%s%s]: see syncd.conf(5)", quoted(name), section_names[p->section],
+			p->section == SECTION_DAEMON ? "" : " NAME");
+}
+
+static bool has_control_bytes(const char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			return true;
+	return false;
+}
+
+static void set_key(struct parser *p, size_t i, const char *value)
+{
+	const struct key *key = &keys[i];
+	char *item = section_item(p);
+	const char *why = NULL;
+	int r;
+
+	if (p->seen[i]) {
+		complain(p, p->line, "a second %s, the first is in line %u: remove one", key->name, p->seen[i]);
+		return;
+	}
+	p->seen[i] = p->line;
+	if (!*value) {
+		complain(p, p->line, "%s has no value: give it one, or remove the line", key->name);
+		return;
+	}
+	if (has_control_bytes(value)) {
+		complain(p, p->line, "%s = %s: there are control characters in it: remove them", key->name, quoted(value));
+		return;
+	}
+	r = key->parse(key, value, item + key->offset, (size_t *)(void *)(item + key->offset_n), &why);
+	if (r == -EINVAL && key->words)
+		complain(p, p->line, "%s = %s: it must be %s", key->name, quoted(value), key->say);
+	else if (r == -EINVAL)
+		complain(p, p->line, "%s = %s: %s", key->name, quoted(value), why);
+	else
+		p->error = r;
+}
+
+/* The value of a line that inih was given the beginning of: what follows the '=', up to a comment. */
+static char *whole_value(struct parser *p)
+{
+	char *value = p->buffer + (p->text - p->buffer), *end; /* p->text, to be written to */
+
+	value += strcspn(value, "=:");
+	value += *value != 0;
+	value += strspn(value, " \t");
+	for (end = value; *end && !(*end == ';' && (end[-1] == ' ' || end[-1] == '\t')); end++)
+		;
+	while (end > value && (end[-1] == ' ' || end[-1] == '\t'))
+		end--;
+	*end = 0;
+	return value;
+}
+
+/* inih's handler. */
+static int on_key(void *user, const char *section, const char *name, const char *value)
+{
+	struct parser *p = user;
+
+	(void)section;
+	p->awaited = false;
+	if (p->cut)
+		value = whole_value(p);
+	if (p->section == SECTION_UNKNOWN || p->error < 0)
+		return 1;
+	if (p->section == SECTION_NONE) {
+		complain(p, p->line, "%s comes before any section: begin with [daemon], [folder NAME] or [peer NAME]", quoted(name));
+		return 1;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		if (keys[i].section == p->section && strcmp(keys[i].name, name) == 0) {
+			set_key(p, i, value);
+			return 1;
+		}
+	}
+	unknown_key(p, name);
+	return 1;
+}
+
+/* --- lines --- */
+
+/* The last line was a key = value to us, but not to inih. */
+static void end_line(struct parser *p)
+{
+	if (p->awaited)
+		complain(p, p->line, "this line is neither [SECTION] nor KEY = VALUE: correct it, or begin it with # if it is a comment");
+	p->awaited = false;
+}
+
+/* Read a line into p->text. False at the end. */
+static bool next_line(struct parser *p)
+{
+	ssize_t n;
+	char *start, *end;
+
+	errno = 0;
+	n = getline(&p->buffer, &p->buffer_bytes, p->file);
+	if (n < 0) {
+		if (!feof(p->file))
+			p->error = errno ? -errno : -EIO;
+		return false;
+	}
+	p->line++;
+	start = p->buffer;
+	if (p->line == 1 && strncmp(start, "\xef\xbb\xbf", 3) == 0)
+		start += 3;
+	if (memchr(p->buffer, 0, (size_t)n) || n > LINE_BYTES_MAX) {
+		complain(p, p->line, n > LINE_BYTES_MAX ? "the line is too long: shorten it"
+							: "there is a zero byte in the line: is this a configuration file?");
+		start = p->buffer;
+		*start = 0;
+	}
+	start += strspn(start, " \t\r\n\v\f");
+	for (end = start + strlen(start); end > start && strchr(" \t\r\n\v\f", end[-1]);)
+		*--end = 0;
+	p->text = start;
+	return true;
+}
+
+/* inih's reader, in fgets' place. It gets no white space before the text, which would mean a continued value to it. */
+static char *read_line(char *ret, int size, void *stream)
+{
+	struct parser *p = stream;
+	size_t n;
+
+	end_line(p);
+	if (p->error < 0 || !next_line(p))
+		return NULL;
+	n = strlen(p->text);
+	p->cut = n > (size_t)size - 2;
+	if (*p->text == '[')
+		begin_section(p);
+	else
+		p->awaited = *p->text && *p->text != '#' && *p->text != ';';
+	if (*p->text == '[' || !p->awaited)
+		n = 0; /* nothing in it for inih */
+	else if (p->cut)
+		n = (size_t)size - 2;
+	memcpy(ret, p->text, n);
+	strcpy(ret + n, "\n");
+	return ret;
+}
+
+/* --- what must hold between sections --- */
+
+/* a is b, or lies inside it. */
+static bool inside(const char *a, const char *b)
+{
+	size_t n = strlen(b);
+
+	if (n == 1)
+		return true; /* "/" */
+	return strncmp(a, b, n) == 0 && (!a[n] || a[n] == '/');
+}
+
+/* Symlinks resolved where it exists. ret has PATH_MAX bytes. */
+static const char *real_path(const char *path, char *ret)
+{
+	if (!path)
+		return NULL;
+	return realpath(path, ret) ? ret : path;
+}
+
+static void check_two_folders(struct parser *p, const struct config_folder *a, const struct config_folder *b, const char *path_a,
+	const char *path_b)
+{
+	if (strcmp(a->name, b->name) == 0)
+		complain(p, b->line, "a second folder %s, the first is in line %u: give it another name", quoted(b->name), a->line);
+	if (a->state_dir && b->state_dir && strcmp(a->state_dir, b->state_dir) == 0)
+		complain(p, b->line, "the folders %s and %s have the same state_dir: give each its own", quoted(a->name), quoted(b->name));
+	if (!path_a || !path_b || !(inside(path_a, path_b) || inside(path_b, path_a)))
+		return;
+	if (strcmp(path_a, path_b) == 0)
+		complain(p, b->line, "the folders %s (line %u) and %s are the same directory, %s: remove one", quoted(a->name), a->line,
+			quoted(b->name), quoted(b->path));
+	else
+		complain(p, b->line, "the folders %s (%s, line %u) and %s (%s) lie one inside the other: move one of them", quoted(a->name),
+			quoted(a->path), a->line, quoted(b->name), quoted(b->path));
+}
+
+static void check_folder(struct parser *p, size_t i)
+{
+	const struct config *c = p->config;
+	const struct config_folder *f = &c->folders[i];
+	char buffer[PATH_MAX], other_buffer[PATH_MAX], state_buffer[PATH_MAX];
+	const char *path = real_path(f->path, buffer), *state = real_path(f->state_dir, state_buffer);
+
+	for (size_t j = 0; j < c->n_folders; j++) {
+		const char *other = real_path(c->folders[j].path, other_buffer);
+
+		if (j < i)
+			check_two_folders(p, &c->folders[j], f, other, path);
+		if (state && other && inside(state, other))
+			complain(p, f->line, "the state_dir of the folder %s, %s, lies inside the folder %s: put it outside of all folders",
+				quoted(f->name), quoted(f->state_dir), quoted(c->folders[j].name));
+	}
+	if (f->conflict == DECIDE_PREFER && !f->n_prefer)
+		complain(p, f->line, "the folder %s has conflict = prefer, but does not say whom: add prefer = ID …", quoted(f->name));
+	if (f->conflict != DECIDE_PREFER && f->n_prefer)
+		complain(p, f->line, "the folder %s has prefer, which means nothing without conflict = prefer: add that, or remove it",
+			quoted(f->name));
+}
+
+static void check_peer_folder(struct parser *p, const struct config_peer *peer)
+{
+	const struct config *c = p->config;
+	const char *best = NULL;
+	size_t d = NEAR_DISTANCE + 1;
+
+	if (!peer->folder || config_find_folder(c, peer->folder))
+		return;
+	for (size_t i = 0; i < c->n_folders; i++)
+		nearer(peer->folder, c->folders[i].name, &best, &d);
+	if (best)
+		complain(p, peer->line, "the peer %s is for a folder %s, which is not there: did you mean %s?", quoted(peer->name),
+			quoted(peer->folder), quoted(best));
+	else
+		complain(p, peer->line, "the peer %s is for a folder %s, which is not there: add [folder …], or name one that is",
+			quoted(peer->name), quoted(peer->folder));
+}
+
+/* A directory on this machine. */
+static void check_local_address(struct parser *p, const struct config_peer *peer, const char *path)
+{
+	const struct config_folder *f = peer->folder ? config_find_folder(p->config, peer->folder) : NULL;
+	char buffer[PATH_MAX], own_buffer[PATH_MAX];
+	const char *there = real_path(path, buffer), *own = f ? real_path(f->path, own_buffer) : NULL;
+
+	if (*path != '/' && strncmp(path, "~/", 2) != 0)
+		complain(p, peer->line,
+			"the address of the peer %s, %s, is a relative path: write host:PATH for another machine, or the path from /",
+			quoted(peer->name), quoted(peer->address));
+	else if (own && (inside(there, own) || inside(own, there)))
+		complain(p, peer->line,
+			"the address of the peer %s, %s, and its folder's path are, or contain, the same directory: correct one",
+			quoted(peer->name), quoted(peer->address));
+}
+
+static void check_peer(struct parser *p, size_t i)
+{
+	const struct config *c = p->config;
+	const struct config_peer *peer = &c->peers[i];
+	struct endpoint e = {0};
+	const char *why;
+	int r;
+
+	for (size_t j = 0; j < i; j++)
+		if (strcmp(c->peers[j].name, peer->name) == 0)
+			complain(p, peer->line, "a second peer %s, the first is in line %u: give it another name", quoted(peer->name),
+				c->peers[j].line);
+	check_peer_folder(p, peer);
+	if (!peer->address)
+		return;
+	r = endpoint_parse(&e, peer->address, &why);
+	if (r == -EINVAL)
+		complain(p, peer->line, "the address of the peer %s, %s, is wrong: %s; write host:PATH or ssh://host/PATH",
+			quoted(peer->name), quoted(peer->address), why);
+	else if (r < 0)
+		p->error = r;
+	else if (!e.remote)
+		check_local_address(p, peer, e.path);
+	endpoint_deinit(&e);
+}
+
+/* --- the whole --- */
+
+void config_free(struct config *c)
+{
+	if (!c)
+		return;
+	for (size_t i = 0; i < c->n_folders; i++) {
+		struct config_folder *f = &c->folders[i];
+
+		free(f->name);
+		free(f->path);
+		free(f->state_dir);
+		free_list(f->prefer, f->n_prefer);
+		free_list(f->serve_users, f->n_serve_users);
+	}
+	for (size_t i = 0; i < c->n_peers; i++) {
+		struct config_peer *peer = &c->peers[i];
+
+		free(peer->name);
+		free(peer->folder);
+		free(peer->address);
+		free(peer->identity);
+		free(peer->known_hosts);
+		free(peer->syncctl_path);
+	}
+	free(c->folders);
+	free(c->peers);
+	free(c->socket);
+	free(c->file);
+	free(c);
+}
+
+DEFINE_CLEANUP(struct config *, config_free)
+
+const struct config_folder *config_find_folder(const struct config *c, const char *name)
+{
+	for (size_t i = 0; i < c->n_folders; i++)
+		if (strcmp(c->folders[i].name, name) == 0)
+			return &c->folders[i];
+	return NULL;
+}
+
+static int parse(struct parser *p)
+{
+	int r = ini_parse_stream(read_line, p, on_key, p);
+
+	if (r == -2)
+		return -ENOMEM;
+	if (p->error < 0)
+		return p->error;
+	end_section(p);
+	for (size_t i = 0; i < p->config->n_folders; i++)
+		check_folder(p, i);
+	for (size_t i = 0; i < p->config->n_peers; i++)
+		check_peer(p, i);
+	if (p->error < 0)
+		return p->error;
+	return p->n_errors || r ? -EINVAL : 0;
+}
+
+int config_load(struct config **ret, const char *file, void (*tell)(const char *line, void *data), void *data)
+{
+	cleanup(config_free_p) struct config *c = calloc(1, sizeof(*c));
+	struct parser p = {.config = c, .tell = tell, .data = data};
+	int r;
+
+	if (!c)
+		return -ENOMEM;
+	c->log_level = LOG_LEVEL_INFO;
+	c->file = strdup(file);
+	if (!c->file)
+		return -ENOMEM;
+	p.file = fopen(file, "re");
+	if (!p.file)
+		return -errno;
+	r = parse(&p);
+	free(p.buffer);
+	fclose(p.file);
+	if (r == 0)
+		*ret = steal(c);
+	return r;
+}
