@@ -1,21 +1,22 @@
 /*
  * merkle/diff.c — compare two trees by asking for ever smaller ranges.
  *
- * The walk is a list of disjoint ranges, from the last to the first. A range that was answered is replaced, in its place, by
- * those parts of it that differ:
+ * The walk is a list of disjoint ranges, from the last to the first. A range that was answered is
+ * replaced, in its place, by those parts of it that differ:
  *
  *   ours     |A a        |B    |D            |      begin at keys that we know
  *   theirs   |A    |x    |B    |D            |      begin at separators; A, B, D are common
  *            \__ differs _/\=/ \_ if hashes _/
  *                                 differ
  *
- * Between two beginnings that both have, and with no other in between, each side has one block: equal hashes then mean equal
- * records, whatever the shapes beyond. Everything else is asked for one level lower; level 0 is exact. Wrong or outdated
- * answers can thus only make more ranges differ, or hide what the answerer hides anyway.
+ * Between two beginnings that both have, and with no other in between, each side has one block:
+ * equal hashes then mean equal records, whatever the shapes beyond. Everything else is asked for
+ * one level lower; level 0 is exact. Wrong or outdated answers can thus only make more ranges
+ * differ, or hide what the answerer hides anyway.
  *
  * Invariants
  *   – The ranges in the list are disjoint and in descending order (tree first).
- *   – A level-0 range is given out only when no range above it in the list may still yield another one.
+ *   – A level-0 range is given out only when no range above it in the list may still yield one.
  *   – Each answer lowers the level, or brings DIFF_ENTRIES_MAX entries: the walk ends.
  */
 #include "merkle/diff.h"
@@ -27,10 +28,10 @@
 #include "base/error.h"
 #include "merkle/index_internal.h"
 
-#define RUN_ENTRIES 32	   /* neighbouring differences are asked for together, up to so many entries on a side */
-#define AHEAD_QUEUE 8192   /* with more ranges in the list, or */
-#define AHEAD_OUT 16	   /* more asks out above level 0, nothing above level 0 is asked ahead */
-#define START_ENTRIES 256  /* a walk begins at the lowest level with about so many entries */
+#define RUN_ENTRIES 32	  /* neighbours that differ are asked for together, up to so many a side */
+#define AHEAD_QUEUE 8192  /* with more ranges in the list, or */
+#define AHEAD_OUT 16	  /* more asks out above level 0, nothing above level 0 is asked ahead */
+#define START_ENTRIES 256 /* a walk begins at the lowest level with about so many entries */
 #define NO_MATCH SIZE_MAX
 
 struct item {
@@ -46,8 +47,8 @@ struct diff {
 	uint64_t seed;
 	struct item *first; /* owned; the last range in path order */
 	size_t n_items;
-	size_t n_out_high;    /* given out above level 0 */
-	uint64_t n_taken;     /* entries in this walk */
+	size_t n_out_high;	/* given out above level 0 */
+	uint64_t n_taken;	/* entries in this walk */
 	uint8_t start_level[2]; /* by enum tree_which */
 };
 
@@ -64,8 +65,9 @@ static uint64_t hash_of(const struct hash *hash, uint64_t seed)
 static bool range_valid(const struct diff_range *r)
 {
 	return r->level <= TREE_LEVELS && (unsigned)r->which <= TREE_TOMBSTONES &&
-		r->from.len <= PATH_KEY_BYTES_MAX &&
-		(r->open || (r->to.len <= PATH_KEY_BYTES_MAX && path_key_compare(&r->from, &r->to) <= 0));
+	       r->from.len <= PATH_KEY_BYTES_MAX &&
+	       (r->open || (r->to.len <= PATH_KEY_BYTES_MAX &&
+				   path_key_compare(&r->from, &r->to) <= 0));
 }
 
 /* --- answering --- */
@@ -90,23 +92,23 @@ static int answer_add(const struct tree_entry *entry, void *data)
 	r = array_reserve(&a->v, &a->cap, a->n + 1, sizeof(*a->v));
 	if (r)
 		return r;
-	a->v[a->n++] = (struct diff_entry){diff_separator(&entry->key, a->seed),
-		hash_of(&entry->hash, a->seed)};
+	a->v[a->n++] = (struct diff_entry){
+		diff_separator(&entry->key, a->seed), hash_of(&entry->hash, a->seed)};
 	if (a->n == DIFF_ENTRIES_MAX)
 		a->first = entry->key;
 	return 0;
 }
 
-int diff_answer(struct index_txn *t, const struct diff_range *range, uint64_t seed, struct diff_entry **ret,
-	size_t *ret_n, bool *ret_cut, struct path_key *ret_from)
+int diff_answer(struct index_txn *t, const struct diff_range *range, uint64_t seed,
+	struct diff_entry **ret, size_t *ret_n, bool *ret_cut, struct path_key *ret_from)
 {
 	struct answer a = {.seed = seed};
 	int r;
 
 	if (!range_valid(range))
 		return -EBADMSG;
-	r = tree_entries_descending(t, range->which, range->level, &range->from, range->open ? NULL : &range->to,
-		answer_add, &a);
+	r = tree_entries_descending(t, range->which, range->level, &range->from,
+		range->open ? NULL : &range->to, answer_add, &a);
 	if (r < 0) {
 		free(a.v);
 		return r;
@@ -162,11 +164,12 @@ static int resolve_entry(const struct tree_entry *entry, void *data)
 	return r ? r : ++s->n_found == s->n;
 }
 
-int diff_resolve(struct index_txn *t, const struct diff_range *range, uint64_t seed, const uint64_t *separators,
-	size_t n, index_path_emit *emit, void *data)
+int diff_resolve(struct index_txn *t, const struct diff_range *range, uint64_t seed,
+	const uint64_t *separators, size_t n, index_path_emit *emit, void *data)
 {
 	uint64_t *wanted cleanup_free = NULL;
-	struct resolve s = {.t = t, .which = range->which, .seed = seed, .n = n, .emit = emit, .data = data};
+	struct resolve s = {
+		.t = t, .which = range->which, .seed = seed, .n = n, .emit = emit, .data = data};
 	int r;
 
 	if (!range_valid(range))
@@ -179,15 +182,15 @@ int diff_resolve(struct index_txn *t, const struct diff_range *range, uint64_t s
 	memcpy(wanted, separators, n * sizeof(*wanted));
 	qsort(wanted, n, sizeof(*wanted), compare_u64);
 	s.wanted = wanted;
-	r = tree_entries_descending(t, range->which, 0, &range->from, range->open ? NULL : &range->to, resolve_entry,
-		&s);
+	r = tree_entries_descending(t, range->which, 0, &range->from,
+		range->open ? NULL : &range->to, resolve_entry, &s);
 	return r < 0 || s.stopped ? r : 0;
 }
 
 /* --- the list of ranges --- */
 
-static struct item *item_new(uint8_t which, uint8_t level, const uint8_t *from, size_t from_n, const uint8_t *to,
-	size_t to_n)
+static struct item *item_new(uint8_t which, uint8_t level, const uint8_t *from, size_t from_n,
+	const uint8_t *to, size_t to_n)
 {
 	struct item *i = calloc(1, sizeof(*i) + from_n + (to ? to_n : 0));
 
@@ -227,9 +230,10 @@ static void item_range(const struct item *i, struct diff_range *ret)
 
 static bool item_is(const struct item *i, const struct diff_range *r)
 {
-	return i->which == r->which && i->level == r->level && i->open == r->open && i->from_n == r->from.len &&
-		!memcmp(i->bytes, r->from.bytes, i->from_n) &&
-		(i->open || (i->to_n == r->to.len && !memcmp(i->bytes + i->from_n, r->to.bytes, i->to_n)));
+	return i->which == r->which && i->level == r->level && i->open == r->open &&
+	       i->from_n == r->from.len && !memcmp(i->bytes, r->from.bytes, i->from_n) &&
+	       (i->open || (i->to_n == r->to.len &&
+				   !memcmp(i->bytes + i->from_n, r->to.bytes, i->to_n)));
 }
 
 int diff_new(struct diff **ret, uint64_t seed)
@@ -341,7 +345,7 @@ struct compare {
 	struct diff_entry *ours;    /* owned */
 	size_t *match;		    /* owned: position in theirs, or NO_MATCH */
 	size_t n_ours, cap_ours, cap_match;
-	size_t last_match;	    /* the matches ascend */
+	size_t last_match; /* the matches ascend */
 };
 
 static void compare_deinit(struct compare *c)
@@ -354,7 +358,8 @@ static void compare_deinit(struct compare *c)
 
 static int compare_position(const void *a, const void *b)
 {
-	return compare_u64(&((const struct position *)a)->separator, &((const struct position *)b)->separator);
+	return compare_u64(
+		&((const struct position *)a)->separator, &((const struct position *)b)->separator);
 }
 
 static int positions_make(struct compare *c)
@@ -381,7 +386,8 @@ static int take_own(const struct tree_entry *entry, void *data)
 	if (r)
 		return r;
 	found = bsearch(&wanted, c->positions, c->n_theirs, sizeof(wanted), compare_position);
-	c->ours[c->n_ours] = (struct diff_entry){wanted.separator, hash_of(&entry->hash, c->d->seed)};
+	c->ours[c->n_ours] =
+		(struct diff_entry){wanted.separator, hash_of(&entry->hash, c->d->seed)};
 	c->match[c->n_ours] = NO_MATCH;
 	if (found && (c->last_match == NO_MATCH || found->at > c->last_match))
 		c->match[c->n_ours] = c->last_match = found->at;
@@ -425,7 +431,8 @@ static int find_rows(struct compare *c, struct diff_found *ret)
 		p = index_keys_at(&c->keys, i, &n);
 		key.len = (uint16_t)n;
 		memcpy(key.bytes, p, n);
-		r = index_row_path(c->t, (enum index_class)c->range.which, &key, &ret->ours[ret->n_ours]);
+		r = index_row_path(
+			c->t, (enum index_class)c->range.which, &key, &ret->ours[ret->n_ours]);
 		if (r)
 			return r < 0 ? r : -EBADMSG;
 		ret->n_ours++;
@@ -451,7 +458,8 @@ struct part { /* of the range, being put together: it differs */
 };
 
 /* End the part at a key (NULL: at the range's end), and put it before *list. */
-static int part_end(struct compare *c, struct part *p, const uint8_t *to, size_t to_n, struct item **list, size_t *n_items)
+static int part_end(struct compare *c, struct part *p, const uint8_t *to, size_t to_n,
+	struct item **list, size_t *n_items)
 {
 	uint8_t level = c->range.level - 1;
 	struct diff_range own;
@@ -473,22 +481,25 @@ static int part_end(struct compare *c, struct part *p, const uint8_t *to, size_t
 	(*n_items)++;
 	if (p->n_ours || !level)
 		return 0;
-	/* All of it is theirs: nothing to compare blocks with, unless one of ours reaches into it. */
+	/* All of it is theirs: nothing to compare blocks with, unless one of ours reaches into it.
+	 */
 	item_range(i, &own);
-	r = tree_entries(c->t, own.which, 0, &own.from, own.open ? NULL : &own.to, stop_at_first, NULL);
+	r = tree_entries(
+		c->t, own.which, 0, &own.from, own.open ? NULL : &own.to, stop_at_first, NULL);
 	if (!r)
 		i->level = 0;
 	return r < 0 ? r : 0;
 }
 
 /* A segment that differs: [from, our entry `end`), our entries being begin … end - 1. */
-static int segment_differs(struct compare *c, struct part *p, const uint8_t *from, size_t from_n, size_t begin, size_t end,
-	size_t n_theirs, struct item **list, size_t *n_items)
+static int segment_differs(struct compare *c, struct part *p, const uint8_t *from, size_t from_n,
+	size_t begin, size_t end, size_t n_theirs, struct item **list, size_t *n_items)
 {
 	size_t n;
 	int r;
 
-	if (p->begun && (p->n_ours + end - begin > RUN_ENTRIES || p->n_theirs + n_theirs > RUN_ENTRIES)) {
+	if (p->begun &&
+		(p->n_ours + end - begin > RUN_ENTRIES || p->n_theirs + n_theirs > RUN_ENTRIES)) {
 		r = part_end(c, p, from, from_n, list, n_items);
 		if (r)
 			return r;
@@ -533,17 +544,20 @@ static int find_parts(struct compare *c, struct item **list, size_t *n_items)
 	for (;;) {
 		bool equal;
 
-		for (end = common ? begin + 1 : begin; end < c->n_ours && c->match[end] == NO_MATCH;)
+		for (end = common ? begin + 1 : begin;
+			end < c->n_ours && c->match[end] == NO_MATCH;)
 			end++;
 		end_theirs = end < c->n_ours ? c->match[end] : c->n_theirs;
 		if (common)
-			equal = end == begin + 1 && end_theirs == begin_theirs + 1 && same_hash(c, begin);
+			equal = end == begin + 1 && end_theirs == begin_theirs + 1 &&
+				same_hash(c, begin);
 		else /* before the first in common: equal if there is no room for anything */
 			equal = end == 0 && end_theirs == 0 && (!from_n || at_range_begin(c, end));
 		if (equal)
 			r = part_end(c, &part, from, from_n, list, n_items);
 		else
-			r = segment_differs(c, &part, from, from_n, begin, end, end_theirs - begin_theirs, list, n_items);
+			r = segment_differs(c, &part, from, from_n, begin, end,
+				end_theirs - begin_theirs, list, n_items);
 		if (r || end == c->n_ours)
 			break;
 		common = true;
@@ -578,10 +592,11 @@ static struct item **find_out(struct diff *d, const struct diff_range *range)
 }
 
 /* What was cut away from the beginning of the range stands behind its parts. */
-static int add_rest(struct item **list, const struct diff_range *range, const struct path_key *from, size_t *n_items)
+static int add_rest(struct item **list, const struct diff_range *range, const struct path_key *from,
+	size_t *n_items)
 {
-	struct item *rest = item_new((uint8_t)range->which, range->level, range->from.bytes, range->from.len, from->bytes,
-		from->len);
+	struct item *rest = item_new((uint8_t)range->which, range->level, range->from.bytes,
+		range->from.len, from->bytes, from->len);
 
 	if (!rest)
 		return -ENOMEM;
@@ -595,12 +610,13 @@ static int add_rest(struct item **list, const struct diff_range *range, const st
 static bool cut_valid(const struct diff_range *range, size_t n, const struct path_key *from)
 {
 	return n == DIFF_ENTRIES_MAX && from && from->len <= PATH_KEY_BYTES_MAX &&
-		path_key_compare(from, &range->from) > 0 &&
-		(range->open || path_key_compare(from, &range->to) < 0);
+	       path_key_compare(from, &range->from) > 0 &&
+	       (range->open || path_key_compare(from, &range->to) < 0);
 }
 
-int diff_learn(struct diff *d, struct index_txn *t, const struct diff_range *range, const struct diff_entry *entries,
-	size_t n, bool cut, const struct path_key *from, struct diff_found *ret)
+int diff_learn(struct diff *d, struct index_txn *t, const struct diff_range *range,
+	const struct diff_entry *entries, size_t n, bool cut, const struct path_key *from,
+	struct diff_found *ret)
 {
 	struct compare c cleanup(compare_deinit) = {
 		.d = d, .t = t, .range = *range, .theirs = entries, .n_theirs = n};

@@ -2,10 +2,11 @@
  * merkle/index.c — the environment, transactions, checksummed tables; meta, intents, lineage.
  *
  * Invariants
- *   – Counts and head_seq are loaded when a write transaction begins and stored when it commits: they are of one
- *     transaction with the rows.
+ *   – Counts and head_seq are loaded when a write transaction begins and stored when it commits:
+ *     they are of one transaction with the rows.
  *   – The tree's blocks are up to date in every committed transaction.
- *   – w->failed is set as soon as an operation has written something and could not finish; then index_commit aborts.
+ *   – w->failed is set as soon as an operation has written something and could not finish; then
+ *     index_commit aborts.
  */
 #include "merkle/index.h"
 
@@ -36,7 +37,8 @@ static const char *const table_names[INDEX_TABLES] = {
 	[INDEX_TABLE_TREE] = "tree",
 };
 
-/* Sparse: only what is used takes room. The smaller ones are for limits on address space, and valgrind. */
+/* Sparse: only what is used takes room. The smaller ones are for limits on address space, and
+ * valgrind. */
 static const uint64_t map_bytes[] = {UINT64_C(1) << 40, UINT64_C(1) << 36, UINT64_C(1) << 32};
 
 int index_error(int rc)
@@ -218,7 +220,8 @@ void index_keys_sort(struct index_keys *k)
 
 /* --- opening --- */
 
-/* LMDB opens by name and follows symlinks: look first, and again at what it has opened (see check_opened). */
+/* LMDB opens by name and follows symlinks: look first, and again at what it has opened (see
+ * check_opened). */
 static int check_file(int dir, const char *name, struct file_stat *ret)
 {
 	struct file_stat st;
@@ -247,7 +250,8 @@ static int check_opened(MDB_env *env, int dir)
 	return opened.ino == named.ino && opened.dev == named.dev ? 0 : -EPERM;
 }
 
-/* A file cut short would be a SIGBUS; what is missing reads as zeros now, which LMDB takes for damage. */
+/* A file cut short would be a SIGBUS; what is missing reads as zeros now, which LMDB takes for
+ * damage. */
 static int extend_file(MDB_env *env)
 {
 	struct file_stat file;

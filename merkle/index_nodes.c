@@ -4,9 +4,10 @@
  *   nodes   hash -> references (u64), level (u8), payload
  *
  * Invariants
- *   – A node's count is the number of rows that hold it as their root, plus its occurrences in the nodes that are there.
- *   – A node whose count fell to 0 is noted, and looked at again before the commit: one file renamed in one transaction may
- *     release a tree before it takes it up again.
+ *   – A node's count is the number of rows that hold it as their root, plus its occurrences in the
+ *     nodes that are there.
+ *   – A node whose count fell to 0 is noted, and looked at again before the commit: a file renamed
+ *     in one transaction may release a tree before it takes it up again.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -49,7 +50,8 @@ static int node_store(struct index_txn *w, const struct hash *hash, const struct
 
 static int note_released(struct index_txn *w, const struct hash *hash)
 {
-	int r = array_reserve(&w->released, &w->cap_released, w->n_released + 1, sizeof(*w->released));
+	int r = array_reserve(
+		&w->released, &w->cap_released, w->n_released + 1, sizeof(*w->released));
 
 	if (r)
 		return index_fail(w, r);
@@ -90,7 +92,8 @@ static int for_children(struct index_txn *w, const struct hash *hash, const stru
 {
 	struct chunk_tree_entry *entries cleanup_free = NULL;
 	size_t n;
-	int r = chunk_tree_decode(w->algorithm, hash, node->level, node->payload, node->n, &entries, &n);
+	int r = chunk_tree_decode(
+		w->algorithm, hash, node->level, node->payload, node->n, &entries, &n);
 
 	if (r || node->level == 1)
 		return r;
@@ -110,7 +113,8 @@ static int child_is_there(struct index_txn *w, const struct hash *hash)
 	return r == INDEX_ABSENT ? -EINVAL : r;
 }
 
-int index_node_put(struct index_txn *w, const struct hash *hash, uint8_t level, const void *payload, size_t n)
+int index_node_put(
+	struct index_txn *w, const struct hash *hash, uint8_t level, const void *payload, size_t n)
 {
 	struct node node, known;
 	int r;
@@ -131,7 +135,8 @@ int index_node_put(struct index_txn *w, const struct hash *hash, uint8_t level, 
 	return r;
 }
 
-int index_node_get(struct index_txn *t, const struct hash *hash, uint8_t *ret_level, struct buf *ret)
+int index_node_get(
+	struct index_txn *t, const struct hash *hash, uint8_t *ret_level, struct buf *ret)
 {
 	struct node node;
 	int r = node_get(t, hash, &node);
@@ -145,7 +150,7 @@ int index_node_get(struct index_txn *t, const struct hash *hash, uint8_t *ret_le
 	return 0;
 }
 
-/* Delete the node if nothing refers to it; its children are released, and so come to be looked at. */
+/* Delete the node if nothing refers to it; its children are released, and so looked at too. */
 static int node_settle(struct index_txn *w, const struct hash *hash)
 {
 	uint8_t *copy cleanup_free = NULL;

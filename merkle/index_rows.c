@@ -8,8 +8,10 @@
  *
  * Invariants
  *   – A path stands in one of the three tables of rows at most.
- *   – A row with a record has one entry in `changes`; live and on disk, also one in `inodes`, and a file one in `contents`.
- *   – Every change of a row goes through apply_change(), which keeps all of this, the counts and the tree in step.
+ *   – A row with a record has one entry in `changes`; live and on disk, also one in `inodes`, and a
+ *     file one in `contents`.
+ *   – Every change of a row goes through apply_change(), which keeps all of this, the counts and the
+ *     tree in step.
  */
 #include <assert.h>
 #include <endian.h>
@@ -80,8 +82,8 @@ static int value_path(const uint8_t *key, size_t key_n, struct cursor *value, ch
 }
 
 /* ret_hash, ret_path and ret may each be NULL; ret must be empty and stays so on failure. */
-static int value_decode(enum index_class class, const uint8_t *key, size_t key_n, struct cursor value,
-	struct hash *ret_hash, char **ret_path, struct row *ret)
+static int value_decode(enum index_class class, const uint8_t *key, size_t key_n,
+	struct cursor value, struct hash *ret_hash, char **ret_path, struct row *ret)
 {
 	struct row row cleanup(cleanup_row) = {0};
 	char *path cleanup_free = NULL;
@@ -114,9 +116,10 @@ static int value_decode(enum index_class class, const uint8_t *key, size_t key_n
 }
 
 /* Which table has the key, and its value. INDEX_ABSENT. */
-static int find(struct index_txn *t, const struct path_key *key, enum index_class *ret_class, struct cursor *ret)
+static int find(struct index_txn *t, const struct path_key *key, enum index_class *ret_class,
+	struct cursor *ret)
 {
-	for (int class = 0; class < INDEX_CLASSES; class++) {
+	for (int class = 0; class < INDEX_CLASSES; class ++) {
 		int r = index_table_get(t, class_table(class), key->bytes, key->len, ret);
 
 		if (r != INDEX_ABSENT) {
@@ -127,7 +130,8 @@ static int find(struct index_txn *t, const struct path_key *key, enum index_clas
 	return INDEX_ABSENT;
 }
 
-int index_row_path(struct index_txn *t, enum index_class class, const struct path_key *key, char **ret)
+int index_row_path(
+	struct index_txn *t, enum index_class class, const struct path_key *key, char **ret)
 {
 	struct cursor value;
 	int r = index_table_get(t, class_table(class), key->bytes, key->len, &value);
@@ -185,7 +189,8 @@ static uint64_t half_seq(const struct half *h)
 }
 
 /* A table that had to have the entry has it not: the index is damaged. */
-static int delete_existing(struct index_txn *w, enum index_table table, const void *key, size_t key_n)
+static int delete_existing(
+	struct index_txn *w, enum index_table table, const void *key, size_t key_n)
 {
 	int r = index_table_delete(w, table, key, key_n);
 
@@ -206,7 +211,8 @@ static uint64_t content_name(const struct content *c)
 }
 
 /* Take the old pair out and put the new one in; NULL: there is none. */
-static int change_pair(struct index_txn *w, enum index_table table, const uint8_t *old, const uint8_t *new)
+static int change_pair(
+	struct index_txn *w, enum index_table table, const uint8_t *old, const uint8_t *new)
 {
 	MDB_val k = {PAIR_BYTES, (void *)new}, v = {0, NULL};
 	int r;
@@ -242,8 +248,8 @@ static int change_pairs(struct index_txn *w, const struct change *c)
 		pair_key(was, o->row->stamp.ino, o->row->seq);
 	if (half_on_disk(n))
 		pair_key(is, n->row->stamp.ino, n->row->seq);
-	return change_pair(w, INDEX_TABLE_INODES, half_on_disk(o) ? was : NULL,
-		half_on_disk(n) ? is : NULL);
+	return change_pair(
+		w, INDEX_TABLE_INODES, half_on_disk(o) ? was : NULL, half_on_disk(n) ? is : NULL);
 }
 
 static int change_row(struct index_txn *w, const struct change *c)
@@ -360,7 +366,8 @@ static int change_begin(struct index_txn *w, const char *path, struct row *old, 
 	r = find(w, &ret->key, &ret->old.class, &value);
 	if (r)
 		return r == INDEX_ABSENT ? 0 : r;
-	r = value_decode(ret->old.class, ret->key.bytes, ret->key.len, value, &ret->old.hash, NULL, old);
+	r = value_decode(
+		ret->old.class, ret->key.bytes, ret->key.len, value, &ret->old.hash, NULL, old);
 	if (r)
 		return r;
 	ret->old.there = true;
@@ -447,9 +454,9 @@ int index_drop(struct index_txn *w, const char *path)
 
 int index_rows_clear(struct index_txn *w)
 {
-	static const enum index_table tables[] = {INDEX_TABLE_LIVE, INDEX_TABLE_TOMBSTONES, INDEX_TABLE_LOCAL,
-		INDEX_TABLE_CHANGES, INDEX_TABLE_CONTENTS, INDEX_TABLE_INODES, INDEX_TABLE_NODES,
-		INDEX_TABLE_TREE};
+	static const enum index_table tables[] = {INDEX_TABLE_LIVE, INDEX_TABLE_TOMBSTONES,
+		INDEX_TABLE_LOCAL, INDEX_TABLE_CHANGES, INDEX_TABLE_CONTENTS, INDEX_TABLE_INODES,
+		INDEX_TABLE_NODES, INDEX_TABLE_TREE};
 	uint64_t head = w->counts.head_seq;
 
 	for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
@@ -472,9 +479,10 @@ int index_rows_clear(struct index_txn *w)
 struct index_cursor {
 	struct index_txn *t;
 	MDB_cursor *table[INDEX_CLASSES];
-	MDB_val key[INDEX_CLASSES], value[INDEX_CLASSES]; /* key.mv_data NULL: the table is at its end */
-	int at;		      /* the class whose key is the least; -1: at the end, or not yet anywhere */
-	bool gone;	      /* the row under the cursor was dropped; the tables stand behind it */
+	MDB_val key[INDEX_CLASSES],
+		value[INDEX_CLASSES]; /* key.mv_data NULL: the table is at its end */
+	int at;	   /* the class whose key is the least; -1: at the end, or not yet anywhere */
+	bool gone; /* the row under the cursor was dropped; the tables stand behind it */
 	struct path_key here; /* where we are, as a copy */
 	uint64_t generation;  /* of the transaction when the values were read */
 };
@@ -525,8 +533,8 @@ static int cursor_choose(struct index_cursor *c)
 		const MDB_val *k = &c->key[i];
 
 		if (k->mv_data &&
-			(c->at < 0 || index_key_compare(k->mv_data, k->mv_size, c->key[c->at].mv_data,
-					      c->key[c->at].mv_size) < 0))
+			(c->at < 0 || index_key_compare(k->mv_data, k->mv_size,
+					      c->key[c->at].mv_data, c->key[c->at].mv_size) < 0))
 			c->at = i;
 	}
 	if (c->at < 0)
@@ -590,7 +598,8 @@ int index_cursor_next(struct index_cursor *c)
 	for (int i = 0; i < INDEX_CLASSES; i++) {
 		const MDB_val *k = &c->key[i];
 
-		if (!k->mv_data || index_key_compare(k->mv_data, k->mv_size, c->here.bytes, c->here.len) > 0)
+		if (!k->mv_data ||
+			index_key_compare(k->mv_data, k->mv_size, c->here.bytes, c->here.len) > 0)
 			continue;
 		r = cursor_move(c, i, MDB_NEXT);
 		if (r)
@@ -609,17 +618,21 @@ int index_cursor_get(struct index_cursor *c, char **ret_path, struct row *ret_ro
 	if (c->at < 0 || c->gone)
 		return INDEX_ABSENT;
 	r = index_value_open(&c->key[c->at], &c->value[c->at], &value);
-	return r ? r : value_decode((enum index_class)c->at, c->here.bytes, c->here.len, value, NULL, ret_path, ret_row);
+	return r ? r
+		 : value_decode((enum index_class)c->at, c->here.bytes, c->here.len, value, NULL,
+			   ret_path, ret_row);
 }
 
-bool index_cursor_peek(struct index_cursor *c, struct path_key *ret_key, struct hash *ret_hash, bool *ret_live)
+bool index_cursor_peek(
+	struct index_cursor *c, struct path_key *ret_key, struct hash *ret_hash, bool *ret_live)
 {
 	struct cursor value;
 	struct hash hash;
 
 	if (cursor_refresh(c) || c->at < 0 || c->gone || c->at == INDEX_CLASS_LOCAL)
 		return false;
-	if (index_value_open(&c->key[c->at], &c->value[c->at], &value) || index_row_hash(&value, &hash))
+	if (index_value_open(&c->key[c->at], &c->value[c->at], &value) ||
+		index_row_hash(&value, &hash))
 		return false;
 	*ret_key = c->here;
 	*ret_hash = hash;
@@ -634,7 +647,8 @@ static bool starts_with(const MDB_val *key, const void *prefix, size_t n)
 	return key->mv_size >= n && !memcmp(key->mv_data, prefix, n);
 }
 
-/* Among the cut keys that share the path's first bytes: the order says nothing there, the whole paths do. */
+/* Among the cut keys that share the path's first bytes: the order says nothing there, the whole
+ * paths do. */
 static int any_live_below_cut(MDB_cursor *c, const char *path, const struct path_key *key)
 {
 	uint8_t prefix[PATH_KEY_PREFIX + 1];
@@ -644,7 +658,8 @@ static int any_live_below_cut(MDB_cursor *c, const char *path, const struct path
 
 	memcpy(prefix, key->bytes, PATH_KEY_PREFIX);
 	prefix[PATH_KEY_PREFIX] = 0xff;
-	for (r = index_error(mdb_cursor_get(c, &k, &v, MDB_SET_RANGE)); !r && starts_with(&k, prefix, sizeof(prefix));
+	for (r = index_error(mdb_cursor_get(c, &k, &v, MDB_SET_RANGE));
+		!r && starts_with(&k, prefix, sizeof(prefix));
 		r = index_error(mdb_cursor_get(c, &k, &v, MDB_NEXT))) {
 		char *found cleanup_free = NULL;
 
@@ -652,7 +667,8 @@ static int any_live_below_cut(MDB_cursor *c, const char *path, const struct path
 			continue;
 		r = index_value_open(&k, &v, &value);
 		if (!r)
-			r = value_decode(INDEX_CLASS_LIVE, k.mv_data, k.mv_size, value, NULL, &found, NULL);
+			r = value_decode(
+				INDEX_CLASS_LIVE, k.mv_data, k.mv_size, value, NULL, &found, NULL);
 		if (r)
 			return r;
 		if (path_is_below(found, path))
@@ -756,8 +772,8 @@ static int pair_row(struct index_txn *t, const MDB_val *pair, char **ret_path, s
 }
 
 /* Emit the paths of all pairs of `name` whose row has the content, or else the inode. */
-static int by_pair(struct index_txn *t, enum index_table table, uint64_t name, const struct content *content,
-	index_path_emit *emit, void *data)
+static int by_pair(struct index_txn *t, enum index_table table, uint64_t name,
+	const struct content *content, index_path_emit *emit, void *data)
 {
 	MDB_cursor *c cleanup(index_table_cursor_close_p) = NULL;
 	uint8_t from[PAIR_BYTES];
@@ -768,7 +784,8 @@ static int by_pair(struct index_txn *t, enum index_table table, uint64_t name, c
 	r = index_table_cursor(t, table, &c);
 	if (r)
 		return r;
-	for (r = index_error(mdb_cursor_get(c, &k, &v, MDB_SET_RANGE)); !r && starts_with(&k, from, 8);
+	for (r = index_error(mdb_cursor_get(c, &k, &v, MDB_SET_RANGE));
+		!r && starts_with(&k, from, 8);
 		r = index_error(mdb_cursor_get(c, &k, &v, MDB_NEXT))) {
 		struct row row cleanup(cleanup_row) = {0};
 		char *path cleanup_free = NULL;
@@ -785,7 +802,8 @@ static int by_pair(struct index_txn *t, enum index_table table, uint64_t name, c
 	return r == INDEX_ABSENT ? 0 : r;
 }
 
-int index_by_content(struct index_txn *t, const struct content *content, index_path_emit *emit, void *data)
+int index_by_content(
+	struct index_txn *t, const struct content *content, index_path_emit *emit, void *data)
 {
 	return by_pair(t, INDEX_TABLE_CONTENTS, content_name(content), content, emit, data);
 }

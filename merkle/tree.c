@@ -3,19 +3,21 @@
  *
  *   tree   tree, level, key of the first entry -> hash of the block
  *
- *   level 2   |A                           |K              …        a level-2 block's entries are level-1 blocks
- *   level 1   |A      |D    |F             |K    |M        …        a level-1 block's entries are records
- *   level 0    A B C   D E   F G H I J      K L   M N      …
+ *   level 2   |A                        |K           …   of level-1 blocks
+ *   level 1   |A      |D    |F          |K    |M     …   of records
+ *   level 0    A B C   D E   F G H I J   K L   M N   …   the records
  *
- * Where a block begins depends on the keys of the entries from the previous beginning on, and on nothing else: a block
- * that begins at the same key as before, and before nothing that was touched, is the block that was. So an update runs
- * from the last beginning before a touched key until it meets a beginning that was one before, with nothing touched left
- * ahead of it: what follows is unchanged, up to the next touched key. What a run added, removed or gave another hash is
- * what was touched one level up. The result is the tree that one run over all entries would make, whatever the history
- * (tested against exactly that).
+ * Where a block begins depends on the keys of the entries from the previous beginning on, and on
+ * nothing else: a block that begins at the same key as before, and before nothing that was touched,
+ * is the block that was. So an update runs from the last beginning before a touched key until it
+ * meets a beginning that was one before, with nothing touched left ahead of it: what follows is
+ * unchanged, up to the next touched key. What a run added, removed or gave another hash is what was
+ * touched one level up. The result is the tree that one run over all entries would make, whatever
+ * the history (tested against exactly that).
  *
- * With keys made to have no boundary (the folder's id is known to its members), blocks are cut at 1,024 entries, and an
- * insertion moves all cuts behind it: O(rows) for a commit, never a wrong tree.
+ * With keys made to have no boundary (the folder's id is known to its members), blocks are cut at
+ * 1,024 entries, and an insertion moves all cuts behind it: O(rows) for a commit, never a wrong
+ * tree.
  */
 #include "merkle/tree.h"
 
@@ -32,7 +34,8 @@
 #define HASH_LABEL "syncd tree"
 #define HASH_LABEL_BYTES (sizeof(HASH_LABEL) - 1)
 
-static_assert(INDEX_TABLE_LIVE + TREE_LIVE == INDEX_TABLE_LIVE, "a tree's level 0 is a table of rows");
+static_assert(
+	INDEX_TABLE_LIVE + TREE_LIVE == INDEX_TABLE_LIVE, "a tree's level 0 is a table of rows");
 static_assert(INDEX_TABLE_LIVE + TREE_TOMBSTONES == INDEX_TABLE_TOMBSTONES, "the same");
 
 /* --- entries of one level, in either direction --- */
@@ -56,7 +59,8 @@ static int level_open(struct level *ret, struct index_txn *t, enum tree_which wh
 {
 	enum index_table rows = (enum index_table)(INDEX_TABLE_LIVE + (int)which);
 
-	*ret = (struct level){.head = {(uint8_t)which, (uint8_t)level}, .head_n = level ? BLOCK_KEY_HEAD : 0};
+	*ret = (struct level){
+		.head = {(uint8_t)which, (uint8_t)level}, .head_n = level ? BLOCK_KEY_HEAD : 0};
 	return index_table_cursor(t, level ? INDEX_TABLE_TREE : rows, &ret->cursor);
 }
 
@@ -136,13 +140,14 @@ static int level_compare(const struct level *l, const void *key, size_t n)
 /* --- blocks --- */
 
 /* Does a block of `level` begin at this key, when the one before it has `count` entries? */
-static bool begins(const struct index_txn *t, unsigned level, const uint8_t *key, size_t n, size_t count)
+static bool begins(
+	const struct index_txn *t, unsigned level, const uint8_t *key, size_t n, size_t count)
 {
 	uint64_t h = hash_fast(key, n, t->folder_id);
 	unsigned zeros = h ? (unsigned)__builtin_ctzll(h) : 64;
 
 	return zeros >= TREE_BLOCK_BITS * level || count >= TREE_BLOCK_MAX ||
-		(count >= TREE_BLOCK_EASY && zeros >= TREE_BLOCK_BITS * level - 3);
+	       (count >= TREE_BLOCK_EASY && zeros >= TREE_BLOCK_BITS * level - 3);
 }
 
 /* Blocks as (key, hash), in order. */
@@ -190,13 +195,13 @@ struct update {
 	struct index_txn *w;
 	enum tree_which which;
 	unsigned level;
-	struct level below; /* entries of level - 1 */
-	struct level old;   /* blocks of level */
+	struct level below;		  /* entries of level - 1 */
+	struct level old;		  /* blocks of level */
 	const struct index_keys *touched; /* of level - 1, sorted */
-	size_t next;		    /* the first touched key that no run has dealt with */
-	struct buf payload;	    /* of the block being filled */
-	struct blocks was, is;	    /* of the run */
-	struct index_keys *changed; /* what is touched at this level */
+	size_t next;			  /* the first touched key that no run has dealt with */
+	struct buf payload;		  /* of the block being filled */
+	struct blocks was, is;		  /* of the run */
+	struct index_keys *changed;	  /* what is touched at this level */
 };
 
 static void update_deinit(struct update *u)
@@ -214,7 +219,8 @@ static int block_end(struct update *u)
 		return 0;
 	if (buf_error(&u->payload))
 		return buf_error(&u->payload);
-	hash_bytes(u->w->algorithm, u->payload.data, u->payload.len, &u->is.hashes[u->is.keys.n - 1]);
+	hash_bytes(
+		u->w->algorithm, u->payload.data, u->payload.len, &u->is.hashes[u->is.keys.n - 1]);
 	return 0;
 }
 
@@ -352,8 +358,8 @@ static int update_run(struct update *u)
 	return r ? r : store_run(u);
 }
 
-static int update_level(struct index_txn *w, enum tree_which which, unsigned level, const struct index_keys *touched,
-	struct index_keys *ret_changed)
+static int update_level(struct index_txn *w, enum tree_which which, unsigned level,
+	const struct index_keys *touched, struct index_keys *ret_changed)
 {
 	struct update u cleanup(update_deinit) = {
 		.w = w, .which = which, .level = level, .touched = touched, .changed = ret_changed};
@@ -389,7 +395,7 @@ int tree_update(struct index_txn *w)
 	return r;
 }
 
-/* With no blocks left, one touched key before all others makes each level one run over everything. */
+/* With no blocks left, a touched key before all others makes each level one run over everything. */
 int tree_rebuild(struct index_txn *w)
 {
 	int r = index_error(mdb_drop(w->txn, w->x->dbi[INDEX_TABLE_TREE], 0));
@@ -420,8 +426,8 @@ static void entry_of(const struct level *l, struct tree_entry *ret)
 	ret->hash = l->hash;
 }
 
-int tree_entries(struct index_txn *t, enum tree_which which, unsigned level, const struct path_key *from,
-	const struct path_key *to, tree_emit *emit, void *data)
+int tree_entries(struct index_txn *t, enum tree_which which, unsigned level,
+	const struct path_key *from, const struct path_key *to, tree_emit *emit, void *data)
 {
 	struct level l cleanup(level_deinit) = {0};
 	struct tree_entry entry;
@@ -443,8 +449,8 @@ int tree_entries(struct index_txn *t, enum tree_which which, unsigned level, con
 	return r;
 }
 
-int tree_entries_descending(struct index_txn *t, enum tree_which which, unsigned level, const struct path_key *from,
-	const struct path_key *to, tree_emit *emit, void *data)
+int tree_entries_descending(struct index_txn *t, enum tree_which which, unsigned level,
+	const struct path_key *from, const struct path_key *to, tree_emit *emit, void *data)
 {
 	struct level l cleanup(level_deinit) = {0};
 	struct tree_entry entry;

@@ -1,4 +1,5 @@
-/* tests/unit/merkle/test_diff.c — a walk finds exactly the difference, at its price, and survives a hostile answerer. */
+/* tests/unit/merkle/test_diff.c — a walk finds exactly the difference, at its price, and survives a
+ * hostile answerer. */
 #include "tests/unit/merkle/index_help.h"
 
 #include "merkle/diff.h"
@@ -26,8 +27,8 @@ static void strings_free(struct strings *s)
 
 struct walk {
 	struct index_txn *ours, *theirs;
-	unsigned window;	     /* asks out at once */
-	bool shuffle;		     /* answers in any order */
+	unsigned window; /* asks out at once */
+	bool shuffle;	 /* answers in any order */
 	uint64_t rng;
 	size_t asks, entries, rounds;
 	struct strings found_ours, found_theirs;
@@ -53,7 +54,9 @@ static void take(struct walk *w, struct diff *d, const struct diff_range *range)
 	for (size_t i = 0; i < found.n_ours; i++)
 		strings_add(&w->found_ours, found.ours[i]);
 	assert_true(range->level == 0 || (!found.n_ours && !found.n_theirs));
-	assert_int_equal(diff_resolve(w->theirs, range, SEED, found.theirs, found.n_theirs, note, &w->found_theirs), 0);
+	assert_int_equal(diff_resolve(w->theirs, range, SEED, found.theirs, found.n_theirs, note,
+				 &w->found_theirs),
+		0);
 	assert_int_equal(w->found_theirs.n - before, found.n_theirs);
 	diff_found_deinit(&found);
 	free(entries);
@@ -104,7 +107,8 @@ static int collect(const struct tree_entry *entry, void *data)
 }
 
 /* Paths in a that b has not, or has otherwise; descending. */
-static void expect_difference(struct index_txn *a, struct index_txn *b, enum tree_which which, struct strings *ret)
+static void expect_difference(
+	struct index_txn *a, struct index_txn *b, enum tree_which which, struct strings *ret)
 {
 	struct path_key first = {0};
 	struct level0 la = {0}, lb = {0};
@@ -117,9 +121,11 @@ static void expect_difference(struct index_txn *a, struct index_txn *b, enum tre
 
 		while (j < lb.n && path_key_compare(&lb.v[j].key, &la.v[i].key) > 0)
 			j++;
-		if (j < lb.n && !path_key_compare(&lb.v[j].key, &la.v[i].key) && hash_equal(&lb.v[j].hash, &la.v[i].hash))
+		if (j < lb.n && !path_key_compare(&lb.v[j].key, &la.v[i].key) &&
+			hash_equal(&lb.v[j].hash, &la.v[i].hash))
 			continue;
-		assert_int_equal(index_row_path(a, (enum index_class)which, &la.v[i].key, &path), 0);
+		assert_int_equal(
+			index_row_path(a, (enum index_class)which, &la.v[i].key, &path), 0);
 		strings_add(ret, path);
 		free(path);
 	}
@@ -144,7 +150,8 @@ static void assert_strings(struct strings *got, struct strings *want, bool in_or
 }
 
 /* Walk one tree of a against b; the result must be exact. */
-static void assert_walk(struct walk *w, struct temp_index *a, struct temp_index *b, enum tree_which which, bool expect)
+static void assert_walk(struct walk *w, struct temp_index *a, struct temp_index *b,
+	enum tree_which which, bool expect)
 {
 	struct strings ours = {0}, theirs = {0};
 	struct index_counts na, nb;
@@ -183,8 +190,8 @@ static void path_of(char *ret, size_t cap, uint64_t i)
 		assert_true((size_t)n < cap);
 		return;
 	}
-	snprintf(ret, cap, "dir%03llu/sub%llu/file-%06llu", (unsigned long long)(i % 40), (unsigned long long)(i % 3),
-		(unsigned long long)i);
+	snprintf(ret, cap, "dir%03llu/sub%llu/file-%06llu", (unsigned long long)(i % 40),
+		(unsigned long long)(i % 3), (unsigned long long)i);
 }
 
 static void fill(struct temp_index *a, uint64_t from, uint64_t to, uint64_t salt)
@@ -246,7 +253,9 @@ static void test_random_differences(void **state)
 		change_some(&b, (unsigned)(next_random(&rng) % (space / 20 + 3)), space + 5, &rng);
 		for (int which = 0; which < 2; which++)
 			for (int variant = 0; variant < 4; variant++) {
-				struct walk w = {.window = variant ? 6 : 1, .shuffle = variant == 2, .rng = 9};
+				struct walk w = {.window = variant ? 6 : 1,
+					.shuffle = variant == 2,
+					.rng = 9};
 
 				assert_walk(&w, &a, &b, which, variant == 3);
 				walk_deinit(&w);
@@ -292,7 +301,8 @@ static int keep_entry(const struct tree_entry *entry, void *data)
 	return 0;
 }
 
-/* The peer has whole blocks more, right behind blocks that are equal: their beginnings alone tell. */
+/* The peer has whole blocks more, right behind blocks that are equal: their beginnings alone tell.
+ */
 static void test_blocks_between(void **state)
 {
 	static struct last_of_block starts;
@@ -314,8 +324,11 @@ static void test_blocks_between(void **state)
 		char *last;
 
 		/* a name right behind the block's last record, which begins a block */
-		assert_int_equal(tree_entries(t, TREE_LIVE, 0, &starts.v[i - 1].key, &starts.v[i].key, collect, &one), 0);
-		assert_int_equal(index_row_path(t, INDEX_CLASS_LIVE, &one.v[one.n - 1].key, &last), 0);
+		assert_int_equal(tree_entries(t, TREE_LIVE, 0, &starts.v[i - 1].key,
+					 &starts.v[i].key, collect, &one),
+			0);
+		assert_int_equal(
+			index_row_path(t, INDEX_CLASS_LIVE, &one.v[one.n - 1].key, &last), 0);
 		for (unsigned k = 0; strlen(last) < 100; k++) {
 			struct path_key key;
 
@@ -342,7 +355,8 @@ static void test_blocks_between(void **state)
 	temp_remove(&b);
 }
 
-/* What only the peer has is asked for at level 0 at once: not before what lies above it in path order. */
+/* What only the peer has is asked for at level 0 at once: not before what lies above it in path
+ * order. */
 static void test_order_with_skipped_levels(void **state)
 {
 	struct walk wk = {.window = 6};
@@ -356,8 +370,8 @@ static void test_order_with_skipped_levels(void **state)
 	temp_open(&b);
 	fill(&a, 0, 3000, 0);
 	fill(&b, 0, 3000, 0);
-	/* The first two rows of both begin blocks of all levels; the first such block is equal, so that the ranges before and
-	 * after it are asked for apart. */
+	/* The first two rows of both begin blocks of all levels; the first such block is equal, so
+	 * that the ranges before and after it are asked for apart. */
 	for (unsigned n = 0; n < 2; n++) {
 		for (unsigned k = 0;; k++) {
 			snprintf(path, sizeof(path), "dir-%c%u", 'a' + (char)n, k);
@@ -408,8 +422,8 @@ static void test_cost(void **state)
 		}
 		assert_int_equal(index_commit(&t), 0);
 		assert_walk(&w, &a, &b, TREE_LIVE, true);
-		printf("%u differences in 30,000 rows: %zu asks, %zu entries (%zu bytes)\n", differences, w.asks, w.entries,
-			w.entries * 16);
+		printf("%u differences in 30,000 rows: %zu asks, %zu entries (%zu bytes)\n",
+			differences, w.asks, w.entries, w.entries * 16);
 		assert_true(w.entries <= 800 + w.found_ours.n * 64 * TREE_LEVELS * 3);
 		assert_true(w.asks <= 1 + w.found_ours.n * TREE_LEVELS);
 		walk_deinit(&w);
@@ -430,7 +444,8 @@ static void test_cut_answers(void **state)
 	for (int variant = 0; variant < 4; variant++) {
 		struct walk w = {.window = 3, .shuffle = variant == 3};
 
-		assert_walk(&w, variant == 1 ? &b : &a, variant == 1 ? &a : &b, TREE_LIVE, variant == 2);
+		assert_walk(&w, variant == 1 ? &b : &a, variant == 1 ? &a : &b, TREE_LIVE,
+			variant == 2);
 		if (variant != 1)
 			assert_true(w.asks >= 3);
 		walk_deinit(&w);
@@ -451,7 +466,8 @@ static void random_entries(uint64_t *rng, struct diff_entry *v, size_t n)
 		v[i] = (struct diff_entry){next_random(rng), next_random(rng)};
 }
 
-/* Random entries, true ones in a wrong order, doubles: the walk ends, with work in proportion to our own index. */
+/* Random entries, true ones in a wrong order, doubles: the walk ends, with work in proportion to
+ * our own index. */
 static void test_hostile_entries(void **state)
 {
 	static struct diff_entry lies[DIFF_ENTRIES_MAX];
@@ -532,10 +548,12 @@ static void test_hostile_cuts(void **state)
 
 	/* for ever cut, each time a little: what it sends itself ends it */
 	assert_int_equal(diff_learn(d, t, &range, lies, n, true, &from, &found), 0);
-	assert_int_equal(diff_learn(d, t, &range, lies, n, true, &from, &found), -EBADMSG); /* answered already */
+	assert_int_equal(diff_learn(d, t, &range, lies, n, true, &from, &found),
+		-EBADMSG); /* answered already */
 	for (unsigned i = 0; i < 200; i++) {
 		assert_int_equal(diff_next(d, &range), 0);
-		if (range.level || range.open || path_key_compare(&range.to, &range.from) <= 0 || range.to.len < 6) {
+		if (range.level || range.open || path_key_compare(&range.to, &range.from) <= 0 ||
+			range.to.len < 6) {
 			diff_learn(d, t, &range, lies, 0, false, NULL, &found);
 			diff_found_deinit(&found);
 			continue;
@@ -562,7 +580,8 @@ static void test_hostile_cuts(void **state)
 	temp_remove(&a);
 }
 
-/* An endless stream of full, cut answers, each a little before the last: one range waits at a time, nothing piles up. */
+/* An endless stream of full, cut answers, each a little before the last: one range waits at a time,
+ * nothing piles up. */
 static void test_hostile_stream(void **state)
 {
 	static struct diff_entry lies[DIFF_ENTRIES_MAX];
@@ -602,7 +621,8 @@ static void test_hostile_stream(void **state)
 	temp_remove(&a);
 }
 
-/* Rows change on both sides between asks: the walk still ends, and what did not change meanwhile is found. */
+/* Rows change on both sides between asks: the walk still ends, and what did not change meanwhile is
+ * found. */
 static void test_changes_meanwhile(void **state)
 {
 	struct temp_index a, b;
@@ -679,10 +699,12 @@ static void test_resolve_is_bounded(void **state)
 	last = hash_fast(key.bytes, key.len, SEED);
 	path_key(&key, "f000000");
 	first = hash_fast(key.bytes, key.len, SEED);
-	assert_int_equal(diff_resolve(t, &all, SEED, (uint64_t[]){first, last, 5}, 3, note, &found), 0);
+	assert_int_equal(
+		diff_resolve(t, &all, SEED, (uint64_t[]){first, last, 5}, 3, note, &found), 0);
 	assert_int_equal(found.n, 1);
 	assert_string_equal(found.v[0], path);
-	assert_int_equal(diff_resolve(t, &all, SEED, (uint64_t[]){last}, 1, stop_with_9, &calls), 9);
+	assert_int_equal(
+		diff_resolve(t, &all, SEED, (uint64_t[]){last}, 1, stop_with_9, &calls), 9);
 	assert_int_equal(calls, 1);
 	strings_free(&found);
 	index_abort(t);

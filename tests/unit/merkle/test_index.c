@@ -1,4 +1,5 @@
-/* tests/unit/merkle/test_index.c — rows and what follows from them stay in step; damage and full disks are told. */
+/* tests/unit/merkle/test_index.c — rows and what follows from them stay in step; damage and full
+ * disks are told. */
 #include <pthread.h>
 #include <sys/stat.h>
 
@@ -255,7 +256,8 @@ static void test_rows(void **state)
 
 static void test_bad_paths(void **state)
 {
-	static const char *const bad[] = {"", "/", "a/", "/a", "a//b", "..", "a/../b", ".", ".syncd", "x/.SyncD/y"};
+	static const char *const bad[] = {
+		"", "/", "a/", "/a", "a//b", "..", "a/../b", ".", ".syncd", "x/.SyncD/y"};
 	struct temp_index a;
 	struct index_txn *w;
 	struct row r;
@@ -428,7 +430,8 @@ static void test_cursor(void **state)
 			assert_int_equal(index_cursor_peek(c, &key, &hash, &live), i % 3 != 0);
 			if (i % 3) {
 				assert_int_equal(live, i % 3 == 2);
-				assert_int_equal(record_hash(HASH_SHA256, path, &r.record, &want), 0);
+				assert_int_equal(
+					record_hash(HASH_SHA256, path, &r.record, &want), 0);
 				assert_true(hash_equal(&hash, &want));
 			}
 			free(path);
@@ -509,7 +512,8 @@ static void long_path(char *ret, char fill, size_t n, const char *tail)
 
 static void test_long_paths(void **state)
 {
-	static const size_t lengths[] = {438, 439, 440, 441, 442, 470, 471, 472, 473, 474, 800, 4000};
+	static const size_t lengths[] = {
+		438, 439, 440, 441, 442, 470, 471, 472, 473, 474, 800, 4000};
 	struct temp_index a;
 	struct index_cursor *c;
 	struct index_txn *w;
@@ -607,7 +611,8 @@ struct made_nodes {
 	size_t n[64], count;
 };
 
-static int keep_node(const struct hash *hash, uint8_t level, const void *payload, size_t n, void *data)
+static int keep_node(
+	const struct hash *hash, uint8_t level, const void *payload, size_t n, void *data)
 {
 	struct made_nodes *m = data;
 
@@ -619,7 +624,8 @@ static int keep_node(const struct hash *hash, uint8_t level, const void *payload
 	return 0;
 }
 
-static void make_nodes(struct made_nodes *ret, uint64_t seed, unsigned chunks, struct content *ret_content)
+static void make_nodes(
+	struct made_nodes *ret, uint64_t seed, unsigned chunks, struct content *ret_content)
 {
 	struct chunk_tree_builder *b;
 
@@ -640,7 +646,8 @@ static void make_nodes(struct made_nodes *ret, uint64_t seed, unsigned chunks, s
 static void put_nodes(struct index_txn *w, const struct made_nodes *m)
 {
 	for (size_t i = 0; i < m->count; i++)
-		assert_int_equal(index_node_put(w, &m->hash[i], m->level[i], m->payload[i], m->n[i]), 0);
+		assert_int_equal(
+			index_node_put(w, &m->hash[i], m->level[i], m->payload[i], m->n[i]), 0);
 }
 
 static void free_nodes(struct made_nodes *m)
@@ -686,8 +693,9 @@ static void test_nodes(void **state)
 	w = begin_write(a.x);
 	assert_int_equal(put_big(w, "big", &content), -EINVAL); /* its nodes are not there */
 	assert_absent(w, "big");
-	assert_int_equal(index_node_put(w, &m.hash[m.count - 1], m.level[m.count - 1], m.payload[m.count - 1],
-				 m.n[m.count - 1]), -EINVAL); /* nor are the children */
+	assert_int_equal(index_node_put(w, &m.hash[m.count - 1], m.level[m.count - 1],
+				 m.payload[m.count - 1], m.n[m.count - 1]),
+		-EINVAL); /* nor are the children */
 	assert_int_equal(index_node_put(w, &m.hash[1], m.level[0], m.payload[0], m.n[0]), -EBADMSG);
 	put_nodes(w, &m);
 	put_nodes(w, &m); /* again is nothing */
@@ -776,7 +784,8 @@ static int note_intent(uint64_t batch, uint32_t number, const void *p, size_t n,
 {
 	struct strings *s = data;
 
-	snprintf(s->v[s->n++], sizeof(s->v[0]), "%llu.%u %.*s", (unsigned long long)batch, number, (int)n, (const char *)p);
+	snprintf(s->v[s->n++], sizeof(s->v[0]), "%llu.%u %.*s", (unsigned long long)batch, number,
+		(int)n, (const char *)p);
 	return 0;
 }
 
@@ -817,8 +826,11 @@ static void test_lineage(void **state)
 	(void)state;
 	temp_open(&a);
 	w = begin_write(a.x);
-	for (uint64_t i = 1; i <= 300; i++) { /* parents first: the order of putting must come back */
-		struct version_incarnation inc = {.inc = 1000 - i, .parent = i > 1 ? 1001 - i : 0, .from = i > 1 ? i : 0,
+	for (uint64_t i = 1; i <= 300;
+		i++) { /* parents first: the order of putting must come back */
+		struct version_incarnation inc = {.inc = 1000 - i,
+			.parent = i > 1 ? 1001 - i : 0,
+			.from = i > 1 ? i : 0,
 			.replica = 5};
 
 		assert_int_equal(index_lineage_put(w, &inc), 0);
@@ -837,7 +849,8 @@ static void test_lineage(void **state)
 
 /* --- damage, a full disk, many threads --- */
 
-static void flip_value(struct index_txn *w, enum index_table table, const void *key, size_t key_n, size_t at)
+static void flip_value(
+	struct index_txn *w, enum index_table table, const void *key, size_t key_n, size_t at)
 {
 	MDB_val k = {key_n, (void *)key}, v;
 	uint8_t copy[1024];
@@ -956,7 +969,8 @@ static void *read_along(void *data)
 		uint64_t live = 0;
 		int s;
 
-		if (index_begin_read(me->x, &t) || index_counts(t, &n) || index_cursor_open(t, &c)) {
+		if (index_begin_read(me->x, &t) || index_counts(t, &n) ||
+			index_cursor_open(t, &c)) {
 			me->bad = 1;
 			break;
 		}
@@ -1020,7 +1034,8 @@ static void test_many_read_transactions(void **state)
 
 static void typical_path(char *ret, size_t cap, unsigned i)
 {
-	snprintf(ret, cap, "projects/component-%03u/src/module_%02u/source_file_%06u.c", i / 1000, i / 50 % 20, i);
+	snprintf(ret, cap, "projects/component-%03u/src/module_%02u/source_file_%06u.c", i / 1000,
+		i / 50 % 20, i);
 }
 
 static void test_size(void **state)
@@ -1051,13 +1066,15 @@ static void test_size(void **state)
 		pages += s.ms_branch_pages + s.ms_leaf_pages + s.ms_overflow_pages;
 		if (s.ms_entries > 100)
 			printf("  table %2d: %6.1f bytes a row\n", i,
-				(double)(s.ms_branch_pages + s.ms_leaf_pages + s.ms_overflow_pages) * s.ms_psize / N);
+				(double)(s.ms_branch_pages + s.ms_leaf_pages +
+					 s.ms_overflow_pages) *
+					s.ms_psize / N);
 	}
 	index_abort(w);
 	assert_int_equal(fstatat(a.dir, "data.mdb", &st, 0), 0);
 	each = (double)pages * 4096 / N;
-	printf("%d rows, paths of %zu bytes: %.0f bytes a row in use, %.0f in the file\n", N, strlen(path), each,
-		(double)st.st_size / N);
+	printf("%d rows, paths of %zu bytes: %.0f bytes a row in use, %.0f in the file\n", N,
+		strlen(path), each, (double)st.st_size / N);
 	assert_true(each <= 450);
 	temp_remove(&a);
 }
@@ -1085,7 +1102,8 @@ static void test_speed(void **state)
 		assert_int_equal(index_commit(&w), 0);
 		spent += clock_monotonic_ns() - begun;
 	}
-	printf("%d rows in batches of 1,000: %.0f rows/s without fsync\n", N, N / ((double)spent / 1e9));
+	printf("%d rows in batches of 1,000: %.0f rows/s without fsync\n", N,
+		N / ((double)spent / 1e9));
 	for (unsigned i = 0; i < N; i++)
 		row_deinit(&rows[i]);
 	free(rows);

@@ -1,4 +1,5 @@
-/* tests/unit/merkle/test_tree.c — the comparison tree equals one made from scratch, whatever came before. */
+/* tests/unit/merkle/test_tree.c — the comparison tree equals one made from scratch, whatever came
+ * before. */
 #include "tests/unit/merkle/index_help.h"
 
 #define COLLECT_MAX 60000
@@ -17,7 +18,8 @@ static int collect(const struct tree_entry *entry, void *data)
 	return 0;
 }
 
-static void collect_level(struct index_txn *t, enum tree_which which, unsigned level, struct collected *ret)
+static void collect_level(
+	struct index_txn *t, enum tree_which which, unsigned level, struct collected *ret)
 {
 	struct path_key from = {0};
 
@@ -83,8 +85,8 @@ static void assert_by_rule(struct index_txn *t, enum tree_which which)
 			const struct path_key *key = i < below.n ? &below.v[i].key : NULL;
 			uint64_t h = key ? hash_fast(key->bytes, key->len, HELP_FOLDER) : 0;
 			unsigned zeros = h ? (unsigned)__builtin_ctzll(h) : 64;
-			bool cut = !count || !key || zeros >= 6 * k || (count >= 128 && zeros >= 6 * k - 3) ||
-				count >= 1024;
+			bool cut = !count || !key || zeros >= 6 * k ||
+				   (count >= 128 && zeros >= 6 * k - 3) || count >= 1024;
 
 			if (cut && count) {
 				hash_bytes(HASH_SHA256, payload, n, &hash);
@@ -125,8 +127,8 @@ static void make_path(char *ret, size_t cap, uint64_t i)
 		snprintf(ret + n, cap - (size_t)n, "f%llu", (unsigned long long)i);
 		return;
 	}
-	snprintf(ret, cap, "d%llu/e%llu/file-%llu.txt", (unsigned long long)(i % 13), (unsigned long long)(i % 7),
-		(unsigned long long)i);
+	snprintf(ret, cap, "d%llu/e%llu/file-%llu.txt", (unsigned long long)(i % 13),
+		(unsigned long long)(i % 7), (unsigned long long)i);
 }
 
 static void test_empty(void **state)
@@ -197,7 +199,8 @@ static void test_random_histories(void **state)
 
 		temp_open(&a);
 		for (int commit = 0; commit < 30; commit++) {
-			uint64_t steps = commit % 3 ? 1 + next_random(&rng) % 5 : 1 + next_random(&rng) % (space / 4 + 1);
+			uint64_t steps = commit % 3 ? 1 + next_random(&rng) % 5
+						    : 1 + next_random(&rng) % (space / 4 + 1);
 
 			w = begin_write(a.x);
 			while (steps--)
@@ -214,7 +217,8 @@ static void test_random_histories(void **state)
 	}
 }
 
-/* The same rows put forwards, backwards and shuffled, in batches of different sizes, with detours. */
+/* The same rows put forwards, backwards and shuffled, in batches of different sizes, with detours.
+ */
 static void test_insertion_orders(void **state)
 {
 	enum { N = 6000 };
@@ -250,7 +254,8 @@ static void test_insertion_orders(void **state)
 			if (k && i % 7 == 0) {
 				put_file(w, "detour", n);
 				if (i % 2)
-					assert_int_equal(index_commit(&w), 0), w = begin_write(a[k].x);
+					assert_int_equal(index_commit(&w), 0),
+						w = begin_write(a[k].x);
 				assert_int_equal(index_drop(w, "detour"), 0);
 			}
 			if (i % batch[k] == batch[k] - 1) {
@@ -270,7 +275,8 @@ static void test_insertion_orders(void **state)
 	free(order);
 }
 
-/* Names chosen so that no block begins by itself: with easy masks for some, with none at all for others. */
+/* Names chosen so that no block begins by itself: with easy masks for some, with none at all for
+ * others. */
 static void test_without_boundaries(void **state)
 {
 	(void)state;
@@ -288,7 +294,8 @@ static void test_without_boundaries(void **state)
 		for (uint64_t i = 0; n < 5000; i++) {
 			uint64_t h;
 
-			snprintf(path, sizeof(path), "n%08llu", (unsigned long long)(i * 7919 % 100000000));
+			snprintf(path, sizeof(path), "n%08llu",
+				(unsigned long long)(i * 7919 % 100000000));
 			path_key(&key, path);
 			h = hash_fast(key.bytes, key.len, HELP_FOLDER);
 			if (!h || (unsigned)__builtin_ctzll(h) > zeros_max)
@@ -301,14 +308,16 @@ static void test_without_boundaries(void **state)
 		w = begin_read(a.x);
 		assert_by_rule(w, TREE_LIVE);
 		collect_level(w, TREE_LIVE, 1, &blocks);
-		assert_true(zeros_max ? blocks.n > 5 : blocks.n == 5); /* 5,000 in plain cuts of 1,024 */
+		assert_true(zeros_max ? blocks.n > 5
+				      : blocks.n == 5); /* 5,000 in plain cuts of 1,024 */
 		free(blocks.v);
 		index_abort(w);
 		for (int commit = 0; commit < 10; commit++) {
 			w = begin_write(a.x);
 			for (int k = 0; k < 3; k++) {
 				snprintf(path, sizeof(path), "n%08llu",
-					(unsigned long long)(next_random(&rng) % 6000 * 7919 % 100000000));
+					(unsigned long long)(next_random(&rng) % 6000 * 7919 %
+							     100000000));
 				if (index_drop(w, path) == INDEX_ABSENT)
 					put_file(w, path, 9);
 			}
@@ -341,21 +350,30 @@ static void test_ranges(void **state)
 				struct collected down = {calloc(COLLECT_MAX, sizeof(*up.v)), 0};
 				const struct path_key *to = j < all.n ? &all.v[j].key : NULL;
 
-				assert_int_equal(tree_entries(t, TREE_LIVE, level, &all.v[i].key, to, collect, &up), 0);
-				assert_int_equal(tree_entries_descending(t, TREE_LIVE, level, &all.v[i].key, to, collect,
-							 &down), 0);
+				assert_int_equal(tree_entries(t, TREE_LIVE, level, &all.v[i].key,
+							 to, collect, &up),
+					0);
+				assert_int_equal(tree_entries_descending(t, TREE_LIVE, level,
+							 &all.v[i].key, to, collect, &down),
+					0);
 				assert_int_equal(up.n, j - i);
 				assert_int_equal(down.n, j - i);
 				for (size_t k = 0; k < up.n; k++) {
-					assert_int_equal(path_key_compare(&up.v[k].key, &all.v[i + k].key), 0);
-					assert_int_equal(path_key_compare(&down.v[k].key, &all.v[j - 1 - k].key), 0);
+					assert_int_equal(
+						path_key_compare(&up.v[k].key, &all.v[i + k].key),
+						0);
+					assert_int_equal(path_key_compare(&down.v[k].key,
+								 &all.v[j - 1 - k].key),
+						0);
 				}
 				free(up.v);
 				free(down.v);
 			}
 		free(all.v);
 	}
-	assert_int_equal(tree_entries(t, TREE_LIVE, TREE_LEVELS + 1, &(struct path_key){0}, NULL, collect, NULL), -EINVAL);
+	assert_int_equal(tree_entries(t, TREE_LIVE, TREE_LEVELS + 1, &(struct path_key){0}, NULL,
+				 collect, NULL),
+		-EINVAL);
 	index_abort(t);
 	temp_remove(&a);
 }
@@ -413,7 +431,9 @@ static void test_one_change_is_local(void **state)
 		collect_level(t, TREE_LIVE, level, &after[level]);
 		assert_int_equal(before[level].n, after[level].n);
 		for (size_t i = 0; i < before[level].n; i++) {
-			assert_int_equal(path_key_compare(&before[level].v[i].key, &after[level].v[i].key), 0);
+			assert_int_equal(
+				path_key_compare(&before[level].v[i].key, &after[level].v[i].key),
+				0);
 			differ += !hash_equal(&before[level].v[i].hash, &after[level].v[i].hash);
 		}
 		assert_int_equal(differ, 1);
