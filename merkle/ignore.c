@@ -1,10 +1,11 @@
 /*
  * merkle/ignore.c — which paths are not ours: gitignore's syntax, see merkle/ignore.h.
  *
- * A pattern is cut at '/' into segments, and a segment "**" stands for any number of components. Both levels — segments
- * against components, a glob against a component's bytes — are matched by going back to the last star only. That is
- * enough, since whatever an earlier star could take instead, the last one can take too; so a match costs at most
- * pattern × path steps, whatever the pattern.
+ * A pattern is cut at '/' into segments, and a segment "**" stands for any number of components.
+ * Both levels — segments against components, a glob against a component's bytes — are matched by
+ * going back to the last star only. That is enough, since whatever an earlier star could take
+ * instead, the last one can take too; so a match costs at most pattern × path steps, whatever the
+ * pattern.
  */
 #include "merkle/ignore.h"
 
@@ -27,7 +28,8 @@ struct rule {
 	uint32_t bytes;	     /* of pattern, with all NULs */
 	bool negated;	     /* '!' */
 	bool directory_only; /* trailing '/' */
-	bool anchored;	     /* had a '/' before its end: matched from the file's directory, else against names */
+	bool anchored; /* had a '/' before its end: matched from the file's directory, else against
+			  names */
 };
 
 /* What the file looked like when it was read. */
@@ -92,7 +94,7 @@ void ignore_free(struct ignore *i)
 
 	if (!i)
 		return;
-	HASH_ITER(hh, i->sets, set, next) {
+	HASH_ITER (hh, i->sets, set, next) {
 		HASH_DEL(i->sets, set);
 		rule_set_free(set);
 	}
@@ -108,9 +110,18 @@ static int (*class_of(const char *name, size_t n))(int)
 		const char *name;
 		int (*is)(int);
 	} classes[] = {
-		{"alnum", isalnum}, {"alpha", isalpha}, {"blank", isblank}, {"cntrl", iscntrl},
-		{"digit", isdigit}, {"graph", isgraph}, {"lower", islower}, {"print", isprint},
-		{"punct", ispunct}, {"space", isspace}, {"upper", isupper}, {"xdigit", isxdigit},
+		{"alnum", isalnum},
+		{"alpha", isalpha},
+		{"blank", isblank},
+		{"cntrl", iscntrl},
+		{"digit", isdigit},
+		{"graph", isgraph},
+		{"lower", islower},
+		{"print", isprint},
+		{"punct", ispunct},
+		{"space", isspace},
+		{"upper", isupper},
+		{"xdigit", isxdigit},
 	};
 
 	for (size_t k = 0; k < ARRAY_SIZE(classes); k++)
@@ -166,7 +177,8 @@ static const char *set_match(const char *p, uint8_t byte, bool *ret)
 	return p + 1;
 }
 
-/* Does the pattern's next element, which is not a star, match the byte? Returns what follows it, or NULL. */
+/* Does the pattern's next element, which is not a star, match the byte? Returns what follows it, or
+ * NULL. */
 static const char *one_match(const char *p, uint8_t byte)
 {
 	bool found = false;
@@ -377,7 +389,8 @@ static void rule_set_seal(struct rule_set *set)
 	set->digest = digest;
 }
 
-static int rule_set_parse(struct rule_set **ret, const char *dir, const char *text, size_t n, size_t *ret_bad)
+static int rule_set_parse(
+	struct rule_set **ret, const char *dir, const char *text, size_t n, size_t *ret_bad)
 {
 	cleanup(rule_set_free_p) struct rule_set *set = calloc(1, sizeof(*set));
 	const char *end = text + n;
@@ -461,7 +474,7 @@ void ignore_forget(struct ignore *i, const char *dir)
 	struct rule_set *set, *next;
 
 	pthread_rwlock_wrlock(&i->lock);
-	HASH_ITER(hh, i->sets, set, next) {
+	HASH_ITER (hh, i->sets, set, next) {
 		if (at_or_below(set->dir, dir)) {
 			HASH_DEL(i->sets, set);
 			rule_set_free(set);
@@ -474,7 +487,7 @@ void ignore_forget(struct ignore *i, const char *dir)
 
 struct lookup {
 	struct component c[FILE_DEPTH_MAX];
-	size_t n;				    /* components */
+	size_t n;				     /* components */
 	const struct rule_set *sets[FILE_DEPTH_MAX]; /* that apply, shallow first */
 	size_t n_sets;
 };
@@ -503,8 +516,8 @@ static bool lookup_prepare(const struct ignore *i, const char *path, struct look
 	}
 }
 
-/* Is the path's first `n` components ignored, nothing above them being so? The last matching line of the deepest file
- * that has one decides. */
+/* Is the path's first `n` components ignored, nothing above them being so? The last matching line
+ * of the deepest file that has one decides. */
 static bool lookup_ignored(const struct lookup *l, size_t n, bool directory)
 {
 	for (size_t k = l->n_sets; k-- > 0;) {
@@ -513,7 +526,8 @@ static bool lookup_ignored(const struct lookup *l, size_t n, bool directory)
 		if (set->depth >= n)
 			continue;
 		for (size_t m = set->n; m-- > 0;)
-			if (rule_match(&set->rules[m], l->c + set->depth, n - set->depth, directory))
+			if (rule_match(
+				    &set->rules[m], l->c + set->depth, n - set->depth, directory))
 				return !set->rules[m].negated;
 	}
 	return false;
@@ -571,8 +585,9 @@ static bool mark_current(const struct file_mark *mark, const struct file_stat *s
 {
 	int64_t newest = st->mtime_ns > st->ctime_ns ? st->mtime_ns : st->ctime_ns;
 
-	return mark->read_ns && mark->ino == st->ino && mark->size == st->size && mark->mtime_ns == st->mtime_ns &&
-		mark->ctime_ns == st->ctime_ns && newest < mark->read_ns - RACY_NS;
+	return mark->read_ns && mark->ino == st->ino && mark->size == st->size &&
+	       mark->mtime_ns == st->mtime_ns && mark->ctime_ns == st->ctime_ns &&
+	       newest < mark->read_ns - RACY_NS;
 }
 
 static bool read_already(struct ignore *i, const char *dir, const struct file_stat *st)

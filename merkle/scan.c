@@ -1,14 +1,17 @@
 /*
- * merkle/scan.c — the walk: names on disk merged with rows of the index, directory by directory. See merkle/scan.h.
+ * merkle/scan.c — the walk: names on disk merged with rows of the index. See merkle/scan.h.
  *
- *   frame  one directory on the current path: its descriptor, its names in order, a window on its rows in order
- *   entry  a name that is on disk, or in the index, or both; a name that only the index has is looked for all the same,
- *          since a listing may miss what is renamed while it is read
+ *   frame  one directory on the current path: its descriptor, its names in order, and a window on
+ *          its rows in order
+ *   entry  a name that is on disk, or in the index, or both; a name that only the index has is
+ *          looked for all the same, since a listing may miss what is renamed while it is read
  *
  * Invariants:
- *  - Nothing is gone unless a lookup of its name, or of a directory above it, in a held directory said so; the directory
- *    was listed to its end without an error; and it still stands at its path when it is left.
- *  - Nothing that is gone is told before the whole walk is over and the root is still the one that was opened.
+ *  - Nothing is gone unless a lookup of its name, or of a directory above it, in a held directory
+ *    said so; the directory was listed to its end without an error; and it still stands at its path
+ *    when it is left.
+ *  - Nothing that is gone is told before the whole walk is over and the root is still the one that
+ *    was opened.
  *  - What is left out, unsettled or in error says nothing about the rows at or below it.
  *  - A directory is watched, then its rules are read, then its names.
  */
@@ -40,7 +43,7 @@ struct frame {
 	bool shallow;	    /* directories below that have rows are not entered */
 	bool child_shallow; /* what the frame of a directory below is to be */
 	bool unproven;	    /* names may be missing */
-	size_t gone_n; /* length of the walk's list when the directory was entered */
+	size_t gone_n;	    /* length of the walk's list when the directory was entered */
 };
 
 struct walk {
@@ -53,7 +56,7 @@ struct walk {
 	size_t depth;
 	char path[FILE_PATH_BYTES_MAX + 1 + FILE_NAME_BYTES_MAX + 1]; /* of the entry in hand */
 	struct scan_zone zone;
-	struct buf gone; /* {u64 sequence, u8 may be a directory, path with its NUL} */
+	struct buf gone;   /* {u64 sequence, u8 may be a directory, path with its NUL} */
 	bool nothing_gone; /* the root was not listed to its end */
 };
 
@@ -93,7 +96,8 @@ static int tell(struct walk *w, const struct scan_observation *o)
 	return w->sink->observe(o, w->sink->data);
 }
 
-static int tell_plain(struct walk *w, enum scan_what what, const char *path, const struct row *row, int error)
+static int tell_plain(
+	struct walk *w, enum scan_what what, const char *path, const struct row *row, int error)
 {
 	struct scan_observation o = {
 		.what = what,
@@ -104,6 +108,14 @@ static int tell_plain(struct walk *w, enum scan_what what, const char *path, con
 	};
 
 	return fatal(error) ? error : tell(w, &o);
+}
+
+/* A look at the path, or into it, came to `r`. */
+static int tell_not_entered(struct walk *w, const char *path, const struct row *row, int r)
+{
+	if (r == FILE_VANISHED)
+		return tell_plain(w, SCAN_UNSETTLED, path, row, 0);
+	return tell_plain(w, r == FILE_OUTSIDE ? SCAN_LEFT_OUT : SCAN_ERROR, path, row, r);
 }
 
 static const struct row *row_of(const struct entry *e)
@@ -189,14 +201,16 @@ static int row_ignored_below(const char *path, const struct row *row, void *data
 	return row_ignored(data, path, row);
 }
 
-/* Nothing is on disk at the row's path. above_too: ignored directories may lie between it and what was looked at. */
+/* Nothing is on disk at the row's path. above_too: ignored directories may lie between it and what
+ * was looked at. */
 static int row_absent(struct walk *w, const char *path, const struct row *row, bool above_too)
 {
 	const struct ignore *rules = w->o->ignore;
 
 	if (busy(w, path))
 		return 0;
-	if (rules && (above_too ? ignore_match : ignore_match_name)(rules, path, may_be_directory(row)))
+	if (rules &&
+		(above_too ? ignore_match : ignore_match_name)(rules, path, may_be_directory(row)))
 		return row_ignored(w, path, row);
 	if (row->place == ROW_ON_DISK || row->place == ROW_IMPLIED)
 		return add_gone(w, path, row);
@@ -244,7 +258,8 @@ static int ignored(struct walk *w, const struct entry *e)
 
 /* --- files and symlinks --- */
 
-/* Tell how the object differs from what the index believes to be here, if at all. same: in kind and content. */
+/* Tell how the object differs from what the index believes to be here, if at all. same: in kind and
+ * content. */
 static int judge(struct walk *w, struct entry *e, bool same)
 {
 	const struct row *row = row_on_disk(e);
@@ -267,13 +282,15 @@ static bool trusted(const struct walk *w, const struct entry *e, const struct st
 {
 	const struct row *row = row_on_disk(e);
 
-	if (!row || row->record.kind != scan_kind(&e->object.st) || w->o->rehash || scan_racy(row, w->window_ns))
+	if (!row || row->record.kind != scan_kind(&e->object.st) || w->o->rehash ||
+		scan_racy(row, w->window_ns))
 		return false;
 	if (stamp_equal(now, &row->stamp))
 		return true;
 	/* a chmod or chown explains the ctime */
-	return now->ino == row->stamp.ino && now->size == row->stamp.size && now->mtime_ns == row->stamp.mtime_ns &&
-		differences(now, &row->stamp, row->record.kind);
+	return now->ino == row->stamp.ino && now->size == row->stamp.size &&
+	       now->mtime_ns == row->stamp.mtime_ns &&
+	       differences(now, &row->stamp, row->record.kind);
 }
 
 /* The parameter that our record's content was cut with, so that equal bytes compare equal. */
@@ -281,8 +298,10 @@ static uint8_t bits_for(const struct entry *e)
 {
 	const struct row *row = row_on_disk(e);
 
-	if (row && row->record.kind == RECORD_FILE && row->record.content.size == e->object.st.size &&
-		row->record.content.chunk_bits >= CHUNK_BITS_MIN && row->record.content.chunk_bits <= CHUNK_BITS_MAX)
+	if (row && row->record.kind == RECORD_FILE &&
+		row->record.content.size == e->object.st.size &&
+		row->record.content.chunk_bits >= CHUNK_BITS_MIN &&
+		row->record.content.chunk_bits <= CHUNK_BITS_MAX)
 		return row->record.content.chunk_bits;
 	return chunk_bits_for_size(e->object.st.size);
 }
@@ -291,9 +310,11 @@ static bool same_content(const struct entry *e)
 {
 	const struct row *row = row_on_disk(e);
 
-	if (!row || row->record.kind != scan_kind(&e->object.st) || !content_equal(&row->record.content, &e->object.content))
+	if (!row || row->record.kind != scan_kind(&e->object.st) ||
+		!content_equal(&row->record.content, &e->object.content))
 		return false;
-	return !e->object.target || (row->record.target && !strcmp(row->record.target, e->object.target));
+	return !e->object.target ||
+	       (row->record.target && !strcmp(row->record.target, e->object.target));
 }
 
 static int read_entry(struct walk *w, struct entry *e)
@@ -373,7 +394,8 @@ static const char *name_at(const struct names *names, size_t k)
 
 static int compare_names(const void *a, const void *b, void *text)
 {
-	return strcmp((const char *)text + *(const size_t *)a, (const char *)text + *(const size_t *)b);
+	return strcmp(
+		(const char *)text + *(const size_t *)a, (const char *)text + *(const size_t *)b);
 }
 
 /* What was listed before an error is kept: it is there. */
@@ -426,14 +448,15 @@ static void push(struct walk *w, struct frame *f)
 	w->frames[w->depth++] = f;
 }
 
-/* The directory is still what its path names; what is gone inside one that was moved away is not gone. */
+/* The directory is still what its path names; what is gone inside one that was moved away is not
+ * gone. */
 static bool still_there(const struct walk *w, const struct frame *f)
 {
 	cleanup_close int fd = -1;
 	struct file_stat st;
 
-	return file_open_directory_at(store_root(w->o->store), w->path, &fd) == 0 && file_stat_fd(fd, &st) == 0 &&
-		st.ino == f->st.ino && st.dev == f->st.dev;
+	return file_open_directory_at(store_root(w->o->store), w->path, &fd) == 0 &&
+	       file_stat_fd(fd, &st) == 0 && st.ino == f->st.ino && st.dev == f->st.dev;
 }
 
 static int pop(struct walk *w)
@@ -457,8 +480,8 @@ static bool has_folder(int dir)
 	return r == FILE_DENIED || (r == 0 && file_stat_at(fd, "identity", &st) == 0);
 }
 
-/* Watch the directory, read its rules and names. IGNORE_CHANGED: and the rules are others than before. An error of the listing
- * is not returned: *ret_listing. */
+/* Watch the directory, read its rules and names. IGNORE_CHANGED: and the rules are others than
+ * before. An error of the listing is not returned: *ret_listing. */
 static int frame_read(struct walk *w, struct frame *f, int *ret_listing)
 {
 	int changed = 0;
@@ -498,7 +521,8 @@ static bool known_directory(const struct entry *e)
 
 	if (!row)
 		return false;
-	return row_live(row) ? row->place == ROW_ON_DISK && row->record.kind == RECORD_DIRECTORY : row->place == ROW_IMPLIED;
+	return row_live(row) ? row->place == ROW_ON_DISK && row->record.kind == RECORD_DIRECTORY
+			     : row->place == ROW_IMPLIED;
 }
 
 /* Enter a directory that was opened (fd is taken). */
@@ -538,10 +562,8 @@ static int directory(struct walk *w, struct entry *e, const struct frame *in)
 	r = file_open_directory_at(e->dir, e->name, &fd);
 	if (!r)
 		r = file_stat_fd(fd, &e->object.st);
-	if (r == FILE_VANISHED)
-		return tell_plain(w, SCAN_UNSETTLED, w->path, row_of(e), 0);
 	if (r)
-		return tell_plain(w, r == FILE_OUTSIDE ? SCAN_LEFT_OUT : SCAN_ERROR, w->path, row_of(e), r);
+		return tell_not_entered(w, w->path, row_of(e), r);
 	return enter(w, e, steal_fd(fd), in->child_shallow);
 }
 
@@ -573,7 +595,8 @@ static int by_kind(struct walk *w, struct entry *e, const struct frame *in)
 	return tell_plain(w, SCAN_LEFT_OUT, w->path, row_of(e), FILE_UNSUPPORTED);
 }
 
-/* A name that was not listed but answers may be another's, where the disk folds case or Unicode. 1 it is. */
+/* A name that was not listed but answers may be another's, where the disk folds case or Unicode. 1
+ * it is. */
 static int is_alias(const struct walk *w, const struct frame *f, const char *name)
 {
 	const struct file_abilities *can = store_abilities(w->o->store);
@@ -590,14 +613,20 @@ static int is_alias(const struct walk *w, const struct frame *f, const char *nam
 	return r ? r : !found;
 }
 
+static bool is_our_state(const struct frame *f, const char *name)
+{
+	return !f->path_n && !strcmp(name, PATH_STATE_NAME);
+}
+
 /* One name of a directory; w->path is set. */
-static int entry(struct walk *w, struct frame *f, const char *name, struct scan_known *known, bool listed)
+static int entry(
+	struct walk *w, struct frame *f, const char *name, struct scan_known *known, bool listed)
 {
 	struct entry e = {.dir = f->fd, .name = name, .known = known, .unproven = f->unproven};
 	int r = check_name(w, name);
 
 	if (r)
-		return !f->path_n && !strcmp(name, PATH_STATE_NAME) ? 0 : tell_plain(w, SCAN_LEFT_OUT, w->path, NULL, r);
+		return is_our_state(f, name) ? 0 : tell_plain(w, SCAN_LEFT_OUT, w->path, NULL, r);
 	if (busy(w, w->path))
 		return 0;
 	e.looked_ns = clock_wall_ns();
@@ -609,9 +638,10 @@ static int entry(struct walk *w, struct frame *f, const char *name, struct scan_
 	if (r) {
 		/* a disk that fails here may have kept other names to itself */
 		f->unproven = f->unproven || r < 0;
-		return tell_plain(w, r == FILE_OUTSIDE ? SCAN_LEFT_OUT : SCAN_ERROR, w->path, row_of(&e), r);
+		return tell_not_entered(w, w->path, row_of(&e), r);
 	}
-	if (w->o->ignore && ignore_match_name(w->o->ignore, w->path, e.object.st.kind == FILE_KIND_DIRECTORY))
+	if (w->o->ignore &&
+		ignore_match_name(w->o->ignore, w->path, e.object.st.kind == FILE_KIND_DIRECTORY))
 		return ignored(w, &e);
 	r = by_kind(w, &e, f);
 	scan_object_deinit(&e.object);
@@ -653,12 +683,17 @@ static int step(struct walk *w)
 	return r ? r : entry(w, f, name, order < 0 ? NULL : known, order <= 0);
 }
 
+static bool cancelled(const struct walk *w)
+{
+	return w->o->cancel && atomic_load_explicit(w->o->cancel, memory_order_relaxed);
+}
+
 static int walk(struct walk *w)
 {
 	int r = 0;
 
 	while (w->depth && !r)
-		r = w->o->cancel && atomic_load_explicit(w->o->cancel, memory_order_relaxed) ? -ECANCELED : step(w);
+		r = cancelled(w) ? -ECANCELED : step(w);
 	return r;
 }
 
@@ -720,7 +755,8 @@ static int tell_subtree(struct walk *w, enum scan_what what, int error)
 	return tell_plain(w, what, w->o->subtree, NULL, error);
 }
 
-/* Go down one directory on the way to the subtree. 0: *fd is there now; 1: the way ends here, *ret says how it went. */
+/* Go down one directory on the way to the subtree. 0: *fd is there now; 1: the way ends here, *ret
+ * says how it went. */
 static int descend(struct walk *w, int *fd, const char *name, int *ret)
 {
 	cleanup_close int next = -1;
@@ -742,8 +778,7 @@ static int descend(struct walk *w, int *fd, const char *name, int *ret)
 		return 1;
 	}
 	if (r) {
-		*ret = tell_subtree(w, r == FILE_OUTSIDE ? SCAN_LEFT_OUT : r == FILE_VANISHED ? SCAN_UNSETTLED : SCAN_ERROR,
-			r == FILE_VANISHED ? 0 : r);
+		*ret = tell_not_entered(w, w->o->subtree, NULL, r);
 		return 1;
 	}
 	close_keep(*fd);
@@ -788,7 +823,8 @@ static int begin(struct walk *w)
 	if (*subtree && !path_valid(subtree)) {
 		if (!strcmp(subtree, PATH_STATE_NAME) || path_is_below(subtree, PATH_STATE_NAME))
 			return 0;
-		return tell_subtree(w, SCAN_LEFT_OUT, strlen(subtree) > FILE_PATH_BYTES_MAX ? -ENAMETOOLONG : -EINVAL);
+		return tell_subtree(w, SCAN_LEFT_OUT,
+			strlen(subtree) > FILE_PATH_BYTES_MAX ? -ENAMETOOLONG : -EINVAL);
 	}
 	r = file_open_directory_at(store_root(w->o->store), "", &fd);
 	if (r)
@@ -804,7 +840,8 @@ static int tell_gone(struct walk *w)
 	int r = 0;
 
 	while (cursor_left(&c) && !r) {
-		struct scan_observation o = {.what = SCAN_GONE, .had_row = true, .seq = get_u64(&c)};
+		struct scan_observation o = {
+			.what = SCAN_GONE, .had_row = true, .seq = get_u64(&c)};
 		bool directory = get_u8(&c);
 
 		o.path = (const char *)c.p;
@@ -829,7 +866,8 @@ static void walk_free(struct walk *w)
 
 DEFINE_CLEANUP(struct walk *, walk_free)
 
-int scan_run(const struct scan_options *options, const struct scan_sink *sink, struct scan_counts *ret_counts)
+int scan_run(const struct scan_options *options, const struct scan_sink *sink,
+	struct scan_counts *ret_counts)
 {
 	cleanup(walk_free_p) struct walk *w = calloc(1, sizeof(*w));
 	int64_t granularity = store_abilities(options->store)->time_granularity_ns;

@@ -1,8 +1,9 @@
 /*
- * merkle/scan_object.c — one object on disk: its state, read so that a change meanwhile shows. See scan_internal.h.
+ * merkle/scan_object.c — one object on disk, read so that a change meanwhile shows.
  *
- * A file is read through one descriptor, with equal stats before and after: ctime cannot be set, so that equal means
- * unchanged, but for what happens within one tick of the clock; such stamps are "racily clean" and are looked at again.
+ * A file is read through one descriptor, with equal stats before and after: ctime cannot be set, so
+ * that equal means unchanged, but for what happens within one tick of the clock; such stamps are
+ * "racily clean" and are looked at again.
  */
 #include "merkle/scan_internal.h"
 
@@ -77,20 +78,21 @@ static int64_t since(int64_t now, int64_t then)
 	return age;
 }
 
-/* ctime decides, as nobody can set it; one far in the future (another machine's clock) proves nothing either. mtime is asked
- * for file systems that have no ctime worth the name; one set to a far future is not taken for a recent change. */
+/* ctime decides, as nobody can set it; one far in the future (another machine's clock) proves
+ * nothing either. mtime is asked for file systems that have no ctime worth the name; one set to a
+ * far future is not taken for a recent change. */
 bool scan_racy(const struct row *row, int64_t window_ns)
 {
 	int64_t since_mtime = since(row->recorded_ns, row->stamp.mtime_ns);
 
 	return since(row->recorded_ns, row->stamp.ctime_ns) < window_ns ||
-		(since_mtime < window_ns && since_mtime > -window_ns);
+	       (since_mtime < window_ns && since_mtime > -window_ns);
 }
 
 static bool unchanged(const struct file_stat *a, const struct file_stat *b)
 {
 	return a->kind == b->kind && a->ino == b->ino && a->dev == b->dev && a->size == b->size &&
-		a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
+	       a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
 }
 
 /* Between the look at a name and the look inside. */
@@ -99,7 +101,8 @@ static int meanwhile(int r)
 	return r == FILE_VANISHED || r == FILE_OUTSIDE || r == FILE_UNSUPPORTED ? FILE_BUSY : r;
 }
 
-static int add_node(const struct hash *hash, uint8_t level, const void *payload, size_t n, void *data)
+static int add_node(
+	const struct hash *hash, uint8_t level, const void *payload, size_t n, void *data)
 {
 	struct scan_object *o = data;
 	struct chunk_tree_node node = {.hash = *hash, .level = level, .n = (uint32_t)n};
@@ -146,7 +149,8 @@ static int open_same(const struct scan_object *o, int dir, const char *name, int
 	return 0;
 }
 
-static int read_file(struct scan_object *o, enum hash_algorithm algorithm, int dir, const char *name, uint8_t bits)
+static int read_file(struct scan_object *o, enum hash_algorithm algorithm, int dir,
+	const char *name, uint8_t bits)
 {
 	cleanup_close int fd = -1;
 	struct file_stat after;
@@ -169,7 +173,8 @@ static int read_file(struct scan_object *o, enum hash_algorithm algorithm, int d
 	return unchanged(&after, &o->st) ? 0 : FILE_BUSY;
 }
 
-static int read_symlink(struct scan_object *o, enum hash_algorithm algorithm, int dir, const char *name)
+static int read_symlink(
+	struct scan_object *o, enum hash_algorithm algorithm, int dir, const char *name)
 {
 	cleanup_free char *target = NULL;
 	struct file_stat after;
@@ -191,7 +196,8 @@ static int read_symlink(struct scan_object *o, enum hash_algorithm algorithm, in
 	return 0;
 }
 
-int scan_object_read(struct scan_object *o, enum hash_algorithm algorithm, int dir, const char *name, uint8_t bits)
+int scan_object_read(struct scan_object *o, enum hash_algorithm algorithm, int dir,
+	const char *name, uint8_t bits)
 {
 	int r;
 
@@ -220,8 +226,8 @@ void scan_object_state(struct scan_object *o, struct record *ret)
 	};
 }
 
-int scan_look(struct store *store, int dir, const char *name, struct record *ret_state, struct stamp *ret_stamp,
-	struct chunk_tree_node **ret_nodes, size_t *ret_n_nodes)
+int scan_look(struct store *store, int dir, const char *name, struct record *ret_state,
+	struct stamp *ret_stamp, struct chunk_tree_node **ret_nodes, size_t *ret_n_nodes)
 {
 	struct scan_object o cleanup(scan_object_deinit) = {0};
 	int r = file_stat_at(dir, name, &o.st);
@@ -231,7 +237,8 @@ int scan_look(struct store *store, int dir, const char *name, struct record *ret
 	if (o.st.kind == FILE_KIND_OTHER)
 		return FILE_UNSUPPORTED;
 	if (o.st.kind != FILE_KIND_DIRECTORY)
-		r = scan_object_read(&o, store_algorithm(store), dir, name, chunk_bits_for_size(o.st.size));
+		r = scan_object_read(
+			&o, store_algorithm(store), dir, name, chunk_bits_for_size(o.st.size));
 	if (r)
 		return r;
 	scan_object_state(&o, ret_state);
@@ -266,9 +273,10 @@ static int add_candidate(const char *path, void *data)
 	return c->v[c->n] ? (c->n++, 0) : -ENOMEM;
 }
 
-/* The chunk tree's nodes below and with this one, from the index. 0, or anything else: not all there. */
-static int load_nodes(struct scan_object *o, struct index_txn *t, enum hash_algorithm algorithm, const struct hash *hash,
-	uint8_t level)
+/* The chunk tree's nodes below and with this one, from the index. 0, or anything else: not all
+ * there. */
+static int load_nodes(struct scan_object *o, struct index_txn *t, enum hash_algorithm algorithm,
+	const struct hash *hash, uint8_t level)
 {
 	cleanup_free struct chunk_tree_entry *entries = NULL;
 	cleanup(buf_deinit) struct buf payload = BUF_INIT;
@@ -279,36 +287,41 @@ static int load_nodes(struct scan_object *o, struct index_txn *t, enum hash_algo
 	if (r || found != level)
 		return r ? r : -EBADMSG;
 	if (level > 1)
-		r = chunk_tree_decode(algorithm, hash, level, payload.data, payload.len, &entries, &n);
+		r = chunk_tree_decode(
+			algorithm, hash, level, payload.data, payload.len, &entries, &n);
 	for (size_t k = 0; k < n && !r; k++)
 		r = load_nodes(o, t, algorithm, &entries[k].hash, level - 1);
 	return r ? r : add_node(hash, level, payload.data, payload.len, o);
 }
 
 /*
- * The same inode, size and mtime alone prove nothing: a freed inode is given out again at once, and mtimes are set by
- * whoever unpacks an archive. The same ctime does, or the same generation of the inode (renaming changes ctime).
+ * The same inode, size and mtime alone prove nothing: a freed inode is given out again at once, and
+ * mtimes are set by whoever unpacks an archive. The same ctime does, or the same generation of the
+ * inode (renaming changes ctime).
  */
-static bool same_inode_content(const struct row *row, const struct scan_object *o, int64_t window_ns)
+static bool same_inode_content(
+	const struct row *row, const struct scan_object *o, int64_t window_ns)
 {
 	const struct stamp *s = &row->stamp;
 
-	if (!row_live(row) || row->place != ROW_ON_DISK || row->record.kind != RECORD_FILE || scan_racy(row, window_ns))
+	if (!row_live(row) || row->place != ROW_ON_DISK || row->record.kind != RECORD_FILE ||
+		scan_racy(row, window_ns))
 		return false;
 	if (s->ino != o->st.ino || s->size != o->st.size || s->mtime_ns != o->st.mtime_ns)
 		return false;
 	return s->ctime_ns == o->st.ctime_ns || (s->generation && s->generation == o->generation);
 }
 
-static int take_content(struct scan_object *o, struct index_txn *t, const char *path, enum hash_algorithm algorithm,
-	int64_t window_ns)
+static int take_content(struct scan_object *o, struct index_txn *t, const char *path,
+	enum hash_algorithm algorithm, int64_t window_ns)
 {
 	struct row row cleanup(row_deinit) = {0};
 	int r = index_get(t, path, &row);
 
 	if (r || !same_inode_content(&row, o, window_ns))
 		return r < 0 ? r : 0;
-	/* observations carry their nodes, as the row that has them may be gone when this one is written */
+	/* observations carry their nodes, as the row that has them may be gone when this one is
+	 * written */
 	if (row.record.content.height &&
 		load_nodes(o, t, algorithm, &row.record.content.root, row.record.content.height)) {
 		drop_nodes(o);
@@ -320,7 +333,8 @@ static int take_content(struct scan_object *o, struct index_txn *t, const char *
 	return 1;
 }
 
-int scan_object_recognise(struct scan_object *o, struct store *store, int64_t window_ns, int dir, const char *name)
+int scan_object_recognise(
+	struct scan_object *o, struct store *store, int64_t window_ns, int dir, const char *name)
 {
 	struct candidates c cleanup(candidates_deinit) = {0};
 	struct index_txn *t cleanup(index_abort_p) = NULL;

@@ -1,10 +1,11 @@
 /*
  * merkle/scan_rows.c — the index read by directory, in short transactions. See scan_internal.h.
  *
- * While keys are plain, a directory's rows are one range, and each child's subtree is a range in it that is stepped over
- * with one seek. Paths from PATH_KEY_PREFIX bytes on may have cut keys, whose order is not that of paths: all rows
- * that share the prefix are then read into a zone and sorted there. The zone stays for the walk below that
- * prefix; what it says may be old, which the rows' sequences show to whoever writes.
+ * While keys are plain, a directory's rows are one range, and each child's subtree is a range in it
+ * that is stepped over with one seek. Paths from PATH_KEY_PREFIX bytes on may have cut keys, whose
+ * order is not that of paths: all rows that share the prefix are then read into a zone and sorted
+ * there. The zone stays for the walk below that prefix; what it says may be old, which the rows'
+ * sequences show to whoever writes.
  */
 #include "merkle/scan_internal.h"
 
@@ -64,7 +65,8 @@ static bool key_behind(struct path_key *k)
 	return true;
 }
 
-/* First key that could be behind the subtree of a path with a plain key: '/' is 0, so that this is path, 1. */
+/* First key that could be behind the subtree of a path with a plain key: '/' is 0, so that this is
+ * path, 1. */
 static void key_behind_subtree(struct path_key *k, const char *path, size_t n)
 {
 	char copy[PATH_KEY_PREFIX];
@@ -147,7 +149,8 @@ static int zone_load(struct scan_zone *z, struct index_txn *t, const char *path)
 
 /* --- windows --- */
 
-/* A row at or below a child of dir, in order: makes, or completes, the child's entry. Takes the row if it is the child's. */
+/* A row at or below a child of dir, in order: makes, or completes, the child's entry. Takes the row
+ * if it is the child's. */
 static int window_add(struct scan_window *w, size_t dir_n, const char *path, struct row *row)
 {
 	const char *name = path + (dir_n ? dir_n + 1 : 0);
@@ -208,8 +211,8 @@ static int window_start(struct scan_window *w, struct index_cursor *c, const cha
 }
 
 /* One row: *ret_behind is what to go on with. 0; INDEX_ABSENT: no more below dir. */
-static int window_step(struct scan_window *w, struct index_txn *t, struct index_cursor *c, struct scan_zone *zone,
-	const char *dir, struct path_key *ret_behind)
+static int window_step(struct scan_window *w, struct index_txn *t, struct index_cursor *c,
+	struct scan_zone *zone, const char *dir, struct path_key *ret_behind)
 {
 	struct row row cleanup(row_deinit) = {0};
 	cleanup_free char *path = NULL;
@@ -236,7 +239,8 @@ static int window_step(struct scan_window *w, struct index_txn *t, struct index_
 	return key_behind(ret_behind) ? 0 : INDEX_ABSENT;
 }
 
-static int window_fill(struct scan_window *w, struct index_txn *t, struct scan_zone *zone, const char *dir)
+static int window_fill(
+	struct scan_window *w, struct index_txn *t, struct scan_zone *zone, const char *dir)
 {
 	struct index_cursor *c cleanup(index_cursor_close_p) = NULL;
 	int r;
@@ -262,8 +266,8 @@ static int window_fill(struct scan_window *w, struct index_txn *t, struct scan_z
 	return r;
 }
 
-int scan_window_peek(struct scan_window *w, struct index *index, struct scan_zone *zone, const char *dir,
-	struct scan_known **ret)
+int scan_window_peek(struct scan_window *w, struct index *index, struct scan_zone *zone,
+	const char *dir, struct scan_known **ret)
 {
 	struct index_txn *t cleanup(index_abort_p) = NULL;
 	int r;
@@ -355,7 +359,8 @@ static int batch_fill(struct batch *b, struct index *index, const char *path, co
 	return r < 0 ? r : 0;
 }
 
-static int zone_below(struct index *index, struct scan_zone *zone, const char *path, scan_row_emit *emit, void *data)
+static int zone_below(struct index *index, struct scan_zone *zone, const char *path,
+	scan_row_emit *emit, void *data)
 {
 	struct index_txn *t = NULL;
 	int r = index_begin_read(index, &t);
@@ -369,7 +374,8 @@ static int zone_below(struct index *index, struct scan_zone *zone, const char *p
 	return r;
 }
 
-int scan_rows_below(struct index *index, struct scan_zone *zone, const char *path, scan_row_emit *emit, void *data)
+int scan_rows_below(struct index *index, struct scan_zone *zone, const char *path,
+	scan_row_emit *emit, void *data)
 {
 	cleanup(batch_free_p) struct batch *b = NULL;
 	cleanup_free char *after = NULL;

@@ -4,13 +4,14 @@
  * Ids stand in two places, the identity file and the index, and change in this order:
  *
  *   1. .syncd/identity.new written, fsynced, its directory fsynced
- *   2. index commits: the new ids with what identifies the new file, `pending`, and the ids and file before
+ *   2. index commits: the new ids with what identifies the new file, `pending`, and the ids and
+ *      file before
  *   3. identity.new is renamed over identity, directory fsynced
  *   4. index commits: not pending any more
  *
- * A crash before 2 leaves a stray identity.new, which means nothing. After 2 the index knows both sides of the rename, so
- * that the next open can tell "not renamed yet" (finished then) from a file or an index that came from elsewhere.
- * Everything happens under the lock.
+ * A crash before 2 leaves a stray identity.new, which means nothing. After 2 the index knows both
+ * sides of the rename, so that the next open can tell "not renamed yet" (finished then) from a file
+ * or an index that came from elsewhere. Everything happens under the lock.
  */
 #include "merkle/store.h"
 
@@ -43,7 +44,9 @@ struct identity {
 	uint64_t folder;
 	uint64_t replica; /* 0: there is no identity */
 	enum hash_algorithm algorithm;
-	uint64_t ino, generation, file_system; /* of the identity file; the last two 0 where unknown */
+	uint64_t ino;		/* of the identity file, as all that follows */
+	uint64_t generation;	/* 0: unknown */
+	uint64_t file_system;	/* 0: unknown */
 	int64_t btime_ns;
 };
 
@@ -96,7 +99,8 @@ static int refused(int r)
 
 static void identity_text(const struct identity *id, char *ret)
 {
-	snprintf(ret, IDENTITY_BYTES_MAX, "syncd identity 1\nfolder %016" PRIx64 "\nreplica %016" PRIx64 "\nhash %s\n",
+	snprintf(ret, IDENTITY_BYTES_MAX,
+		"syncd identity 1\nfolder %016" PRIx64 "\nreplica %016" PRIx64 "\nhash %s\n",
 		id->folder, id->replica, hash_algorithm_name(id->algorithm));
 }
 
@@ -109,8 +113,9 @@ static int identity_parse(const char *text, struct identity *ret)
 
 	if (sscanf(text, "syncd identity %9d\n", &version) == 1 && version != 1)
 		return -EPROTONOSUPPORT;
-	if (sscanf(text, "syncd identity 1\nfolder %16" SCNx64 "\nreplica %16" SCNx64 "\nhash %15s\n", &id.folder,
-		    &id.replica, hash) != 3)
+	if (sscanf(text,
+		    "syncd identity 1\nfolder %16" SCNx64 "\nreplica %16" SCNx64 "\nhash %15s\n",
+		    &id.folder, &id.replica, hash) != 3)
 		return -EBADMSG;
 	if (hash_algorithm_parse(hash, &id.algorithm))
 		return -EPROTONOSUPPORT;
@@ -189,8 +194,8 @@ static bool unknown_or_same(uint64_t a, uint64_t b)
 static bool same_file(const struct identity *a, const struct identity *b)
 {
 	return a->ino == b->ino && unknown_or_same(a->generation, b->generation) &&
-		unknown_or_same((uint64_t)a->btime_ns, (uint64_t)b->btime_ns) &&
-		unknown_or_same(a->file_system, b->file_system);
+	       unknown_or_same((uint64_t)a->btime_ns, (uint64_t)b->btime_ns) &&
+	       unknown_or_same(a->file_system, b->file_system);
 }
 
 static bool same_identity(const struct identity *a, const struct identity *b)
@@ -366,8 +371,10 @@ static int settle(struct store *s, const struct meta *pending)
 	return 0;
 }
 
-/* Take on the ids of `now` (its file is made here); `before` is what the identity file is at present. */
-static int adopt(struct store *s, struct identity now, const struct identity *before, bool joined, bool copied)
+/* Take on the ids of `now` (its file is made here); `before` is what the identity file is at
+ * present. */
+static int adopt(struct store *s, struct identity now, const struct identity *before, bool joined,
+	bool copied)
 {
 	struct meta m = {.joined = joined, .copied = copied, .pending = true, .before = *before};
 	int r;
@@ -380,19 +387,23 @@ static int adopt(struct store *s, struct identity now, const struct identity *be
 	return r ? r : settle(s, &m);
 }
 
-/* The index names ids that the identity file does not have (yet): true if a rename is all that is missing. */
-static bool only_rename_missing(const struct store *s, const struct meta *m, const struct identity *file)
+/* The index names ids that the identity file does not have (yet): true if a rename is all that is
+ * missing. */
+static bool only_rename_missing(
+	const struct store *s, const struct meta *m, const struct identity *file)
 {
 	struct identity staged;
 
 	if (!m->pending || (file->replica && !same_identity(file, &m->before)))
 		return false;
-	return identity_read(s->syncd, IDENTITY_NEW, &staged) == 0 && same_identity(&staged, &m->now);
+	return identity_read(s->syncd, IDENTITY_NEW, &staged) == 0 &&
+	       same_identity(&staged, &m->now);
 }
 
 static int begin_as_copy(struct store *s, const struct meta *m, const struct identity *file)
 {
-	struct identity now = {.folder = m->now.folder, .replica = random_id(), .algorithm = m->now.algorithm};
+	struct identity now = {
+		.folder = m->now.folder, .replica = random_id(), .algorithm = m->now.algorithm};
 
 	s->copied = true;
 	return adopt(s, now, file, m->joined, true);
@@ -464,9 +475,10 @@ static bool same_object(const struct file_stat *a, const struct file_stat *b)
 	return a->ino == b->ino && a->dev == b->dev;
 }
 
-/* Look at each directory above `path` on its mount; `see` returns non-zero to stop, which is passed on. Directories that
- * we may not read are passed over. */
-static int look_above(const char *path, int (*see)(int dir, const struct file_stat *st, void *data), void *data)
+/* Look at each directory above `path` on its mount; `see` returns non-zero to stop, which is passed
+ * on. Directories that we may not read are passed over. */
+static int look_above(
+	const char *path, int (*see)(int dir, const struct file_stat *st, void *data), void *data)
 {
 	char up[PATH_TEXT_MAX];
 	struct file_stat st, below = {0};
@@ -486,7 +498,8 @@ static int look_above(const char *path, int (*see)(int dir, const struct file_st
 			r = file_stat_fd(fd, &st);
 			if (r)
 				return refused(r);
-			if (!first && below.ino && (st.dev != below.dev || same_object(&st, &below)))
+			if (!first && below.ino &&
+				(st.dev != below.dev || same_object(&st, &below)))
 				return 0;
 			r = first ? 0 : see(fd, &st, data);
 			if (r)
@@ -500,7 +513,8 @@ static int look_above(const char *path, int (*see)(int dir, const struct file_st
 	}
 }
 
-/* Is there a folder's .syncd in this directory? Only its owner's counts: in a directory like /tmp anyone could make one. */
+/* Is there a folder's .syncd in this directory? Only its owner's counts: in a directory like /tmp
+ * anyone could make one. */
 static int see_folder(int dir, const struct file_stat *st, void *data)
 {
 	cleanup_close int fd = -1;
@@ -508,7 +522,8 @@ static int see_folder(int dir, const struct file_stat *st, void *data)
 	int r;
 
 	(void)data;
-	if (file_stat_at(dir, PATH_STATE_NAME, &inner) || inner.kind != FILE_KIND_DIRECTORY || inner.uid != st->uid)
+	if (file_stat_at(dir, PATH_STATE_NAME, &inner) || inner.kind != FILE_KIND_DIRECTORY ||
+		inner.uid != st->uid)
 		return 0;
 	r = file_open_directory_at(dir, PATH_STATE_NAME, &fd);
 	if (r == FILE_DENIED)
@@ -582,7 +597,8 @@ static int open_syncd(struct store *s, bool create)
 		return refused(r);
 	if (st.uid != s->root_stat.uid && st.uid && st.uid != geteuid())
 		return STORE_DENIED;
-	if (st.mode & 0077) { /* an outcome: this file system has no modes, and hides nothing anyway */
+	if (st.mode & 0077) {
+		/* an outcome: this file system has no modes, and hides nothing anyway */
 		r = file_chmod_fd(s->syncd, st.mode & 0700);
 		if (r < 0)
 			return refused(r);
@@ -593,7 +609,8 @@ static int open_syncd(struct store *s, bool create)
 	return r < 0 ? refused(r) : sync_directory(s->root);
 }
 
-static int open_or_create(const struct store *s, int dir, const char *name, int *ret_fd, bool *ret_made)
+static int open_or_create(
+	const struct store *s, int dir, const char *name, int *ret_fd, bool *ret_made)
 {
 	cleanup_close int fd = -1;
 	int r;
@@ -685,7 +702,8 @@ static int open_places(struct store *s)
 	if (r)
 		return r;
 	r = file_probe(s->staging, &s->abilities);
-	if (r == -ENOSPC || r == -EDQUOT) { /* a full disk must be told, not end us: promise nothing */
+	if (r == -ENOSPC || r == -EDQUOT) {
+		/* a full disk must be told, not end us: promise nothing */
 		s->abilities = (struct file_abilities){.time_granularity_ns = 2 * CLOCK_NS_PER_S};
 		r = 0;
 	}
@@ -736,7 +754,7 @@ static int check_state_dir(struct store *s, const char *path)
 	return r ? r : take_lock(s->state_dir);
 }
 
-/* Closing any descriptor of lock.mdb takes LMDB's own locks away: only while the index is closed. */
+/* Only while the index is closed: closing a descriptor of lock.mdb takes LMDB's locks away. */
 static int give_index(const struct store *s, int dir)
 {
 	static const char *const names[] = {"data.mdb", "lock.mdb"};

@@ -53,7 +53,9 @@ static const struct example examples[] = {
 	{"foo\t", "foo", false},
 	{"foo\r\nbar\r\n", "foo", true},
 	{"foo\r\nbar\r\n", "bar", true},
-	{"\xef\xbb\xbf" "foo", "foo", true},
+	{"\xef\xbb\xbf"
+	 "foo",
+		"foo", true},
 	{"f\\oo", "foo", true},
 	{"f\\*o", "f*o", true},
 	{"f\\*o", "fxo", false},
@@ -151,7 +153,8 @@ static void test_examples(void **state)
 
 static void test_bad_lines_are_counted_and_skipped(void **state)
 {
-	static const char *bad[] = {"a\\", "[abc", "a//b", "!", "/", "[", "[[:nonsense:]]", "a/[/]b", "[a\\"};
+	static const char *bad[] = {
+		"a\\", "[abc", "a//b", "!", "/", "[", "[[:nonsense:]]", "a/[/]b", "[a\\"};
 
 	(void)state;
 	for (size_t k = 0; k < ARRAY_SIZE(bad); k++) {

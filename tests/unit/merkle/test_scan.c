@@ -1,4 +1,5 @@
-/* tests/unit/merkle/test_scan.c — what a scan says of what is on disk, and, above all, what it does not say is gone. */
+/* tests/unit/merkle/test_scan.c — what a scan says of what is on disk, and, above all, what it does
+ * not say is gone. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -90,7 +91,8 @@ static int setup(void **state)
 
 	if (!f)
 		return -1;
-	snprintf(f->base, sizeof(f->base), "%s/test_scan_XXXXXX", tmp && strlen(tmp) < 32 ? tmp : "/tmp");
+	snprintf(f->base, sizeof(f->base), "%s/test_scan_XXXXXX",
+		tmp && strlen(tmp) < 32 ? tmp : "/tmp");
 	if (!mkdtemp(f->base))
 		return -1;
 	snprintf(f->root, sizeof(f->root), "%s/root", f->base);
@@ -210,8 +212,14 @@ static int record_seen(const struct scan_observation *o, void *data)
 
 	assert_int_equal(array_reserve(&f->seen, &f->cap, f->n + 1, sizeof(*f->seen)), 0);
 	s = &f->seen[f->n++];
-	*s = (struct seen){.what = o->what, .path = strdup(o->path), .seq = o->seq, .had_row = o->had_row, .stamp = o->stamp,
-		.looked_ns = o->looked_ns, .flags = o->flags, .error = o->error};
+	*s = (struct seen){.what = o->what,
+		.path = strdup(o->path),
+		.seq = o->seq,
+		.had_row = o->had_row,
+		.stamp = o->stamp,
+		.looked_ns = o->looked_ns,
+		.flags = o->flags,
+		.error = o->error};
 	assert_non_null(s->path);
 	assert_int_equal(record_copy(&s->state, &o->state), 0);
 	s->nodes = calloc(o->n_nodes + 1, sizeof(*s->nodes));
@@ -220,7 +228,8 @@ static int record_seen(const struct scan_observation *o, void *data)
 		s->nodes[s->n_nodes] = o->nodes[s->n_nodes];
 		s->nodes[s->n_nodes].payload = malloc(o->nodes[s->n_nodes].n);
 		assert_non_null(s->nodes[s->n_nodes].payload);
-		memcpy(s->nodes[s->n_nodes].payload, o->nodes[s->n_nodes].payload, o->nodes[s->n_nodes].n);
+		memcpy(s->nodes[s->n_nodes].payload, o->nodes[s->n_nodes].payload,
+			o->nodes[s->n_nodes].n);
 	}
 	if (f->hook)
 		f->hook(f, words[o->what], o->path);
@@ -300,15 +309,18 @@ static void give_versions(struct fixture *f, struct record *r)
 
 static void take_one(struct fixture *f, struct index_txn *w, const struct seen *s)
 {
-	struct row row = {.place = ROW_ON_DISK, .stamp = s->stamp, .recorded_ns = s->looked_ns + f->recorded_later_ns};
+	struct row row = {.place = ROW_ON_DISK,
+		.stamp = s->stamp,
+		.recorded_ns = s->looked_ns + f->recorded_later_ns};
 	struct row old = {0};
 
 	switch (s->what) {
 	case SCAN_NEW:
 	case SCAN_CHANGED:
 		for (size_t k = 0; k < s->n_nodes; k++)
-			assert_int_equal(index_node_put(w, &s->nodes[k].hash, s->nodes[k].level, s->nodes[k].payload,
-						 s->nodes[k].n), 0);
+			assert_int_equal(index_node_put(w, &s->nodes[k].hash, s->nodes[k].level,
+						 s->nodes[k].payload, s->nodes[k].n),
+				0);
 		/* fall through */
 	case SCAN_TOUCHED:
 	case SCAN_RESTAMP:
@@ -437,7 +449,8 @@ static void test_new_objects_in_path_order(void **state)
 	assert_true(hash_equal(&s->state.content.root, &hash));
 	assert_int_equal(s->n_nodes, 0);
 	assert_int_equal(s->stamp.size, 5);
-	assert_true(s->looked_ns > clock_wall_ns() - 60 * CLOCK_NS_PER_S && s->looked_ns <= clock_wall_ns());
+	assert_true(s->looked_ns > clock_wall_ns() - 60 * CLOCK_NS_PER_S &&
+		    s->looked_ns <= clock_wall_ns());
 
 	s = find_seen(f, "link");
 	assert_int_equal(s->state.kind, RECORD_SYMLINK);
@@ -947,7 +960,8 @@ static void test_unreadable(void **state)
 	put_file(f, "new-closed", "x");
 	assert_int_equal(chmod(at(f, "new-closed"), 0), 0);
 	scan(f);
-	assert_seen(f, "new d\nnew d/closed\nnew d/closed/x\nnew d/closed/y\nnew d/f\nnew d/gone\nerror new-closed\n");
+	assert_seen(f, "new d\nnew d/closed\nnew d/closed/x\nnew d/closed/y\nnew d/f\nnew "
+		       "d/gone\nerror new-closed\n");
 	assert_int_equal(f->seen[6].error, FILE_DENIED);
 	take(f);
 	put_file(f, "d/f", "other");
@@ -1060,7 +1074,8 @@ static void swap_d(struct fixture *f, const char *word, const char *path)
 	}
 }
 
-/* A directory is exchanged for another while it is being read: what the old one lacks is not gone. */
+/* A directory is exchanged for another while it is being read: what the old one lacks is not gone.
+ */
 static void test_directory_moved_while_it_is_read(void **state)
 {
 	struct fixture *f = *state;
@@ -1192,7 +1207,8 @@ static void forge_inode_reuse(struct row *row)
 	row->stamp.generation = row->stamp.generation ? row->stamp.generation + 1 : 0;
 }
 
-/* A freed inode was given out again, and an archive set the same mtime: another file all the same. */
+/* A freed inode was given out again, and an archive set the same mtime: another file all the same.
+ */
 static void test_reused_inode_is_not_a_move(void **state)
 {
 	struct fixture *f = *state;
@@ -1292,10 +1308,12 @@ static void test_shallow(void **state)
 	assert_int_equal(scan_with(f, root), 0);
 	assert_seen(f, "new top\n");
 	assert_int_equal(scan_with(f, a), 0);
-	assert_seen(f, "changed a/file\nnew a/fresh\nnew a/fresh/deep\nnew a/fresh/deep/x\ntouched a/known\n");
+	assert_seen(f, "changed a/file\nnew a/fresh\nnew a/fresh/deep\nnew a/fresh/deep/x\ntouched "
+		       "a/known\n");
 	take_away(f, "a/known");
 	assert_int_equal(scan_with(f, a), 0);
-	assert_seen(f, "changed a/file\nnew a/fresh\nnew a/fresh/deep\nnew a/fresh/deep/x\ngone a/known\ngone a/known/x\n");
+	assert_seen(f, "changed a/file\nnew a/fresh\nnew a/fresh/deep\nnew a/fresh/deep/x\ngone "
+		       "a/known\ngone a/known/x\n");
 	a.subtree = "a/file";
 	assert_int_equal(scan_with(f, a), 0);
 	assert_seen(f, "changed a/file\n");
@@ -1570,9 +1588,11 @@ static void test_look(void **state)
 	size_t n = 99;
 	int root = store_root(f->store);
 
-	assert_int_equal(scan_look(f->store, root, "absent", &r, &stamp, &nodes, &n), FILE_VANISHED);
+	assert_int_equal(
+		scan_look(f->store, root, "absent", &r, &stamp, &nodes, &n), FILE_VANISHED);
 	assert_int_equal(mkfifo(at(f, "fifo"), 0644), 0);
-	assert_int_equal(scan_look(f->store, root, "fifo", &r, &stamp, &nodes, &n), FILE_UNSUPPORTED);
+	assert_int_equal(
+		scan_look(f->store, root, "fifo", &r, &stamp, &nodes, &n), FILE_UNSUPPORTED);
 	assert_int_equal(n, 99);
 
 	make_dir(f, "d");
@@ -1603,8 +1623,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_empty_root, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_new_objects_in_path_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_clean_tree_is_not_read, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_new_over_rows_that_are_not_on_disk, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_implied_directory_is_nothing_new, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_new_over_rows_that_are_not_on_disk, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_implied_directory_is_nothing_new, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_touched, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_times_of_any_century, setup, teardown),
@@ -1612,14 +1634,17 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_racily_clean_is_read_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_edit_within_one_tick, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_rehash_trusts_no_stamp, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_edit_with_size_and_mtime_put_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_edit_with_size_and_mtime_put_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kinds_change, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_gone, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_what_was_not_on_disk_is_not_gone, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_what_was_not_on_disk_is_not_gone, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_gone_without_the_parents_row, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ignored, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ignored_below_what_is_gone, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unreadable_rules_stop_at_their_directory, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_unreadable_rules_stop_at_their_directory, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_special_files, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_invalid_names, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_folder_inside, setup, teardown),
@@ -1628,9 +1653,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_unreadable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unreadable_root, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_listing_fails, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_directory_is_told_before_it_is_read, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_directory_is_told_before_it_is_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_replaced_root, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_directory_moved_while_it_is_read, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_directory_moved_while_it_is_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changes_while_it_is_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_young_and_open_for_writing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_symlinks_are_not_followed, setup, teardown),

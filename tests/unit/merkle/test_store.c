@@ -1,4 +1,5 @@
-/* tests/unit/merkle/test_store.c — places, lock, and what proves that root and index belong together. */
+/* tests/unit/merkle/test_store.c — places, lock, and what proves that root and index belong
+ * together. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -50,7 +51,8 @@ static int setup(void **state)
 
 	if (!p)
 		return -1;
-	snprintf(p->base, sizeof(p->base), "%s/test_store_XXXXXX", tmp && strlen(tmp) < 32 ? tmp : "/tmp");
+	snprintf(p->base, sizeof(p->base), "%s/test_store_XXXXXX",
+		tmp && strlen(tmp) < 32 ? tmp : "/tmp");
 	if (!mkdtemp(p->base))
 		return -1;
 	snprintf(p->root, sizeof(p->root), "%s/root", p->base);
@@ -210,9 +212,11 @@ static void test_create_and_reopen(void **state)
 	{
 		char expected[128];
 
-		snprintf(expected, sizeof(expected), "syncd identity 1\nfolder %016lx\nreplica %016lx\nhash sha256\n",
+		snprintf(expected, sizeof(expected),
+			"syncd identity 1\nfolder %016lx\nreplica %016lx\nhash sha256\n",
 			(unsigned long)folder, (unsigned long)replica);
-		assert_string_equal(read_text(at(p, ".syncd/identity"), text, sizeof(text)), expected);
+		assert_string_equal(
+			read_text(at(p, ".syncd/identity"), text, sizeof(text)), expected);
 	}
 	for (int k = 0; k < 2; k++) {
 		cleanup_store struct store *s = opened(p, k ? &create : NULL);
@@ -435,10 +439,17 @@ static void test_damaged_identity(void **state)
 		{"syncd identity 1\n", -EBADMSG},
 		{"syncd identity 2\nanything", -EPROTONOSUPPORT},
 		{"syncd identity 1\nfolder 1\nreplica 2\nhash sha256\n", -EBADMSG},
-		{"syncd identity 1\nfolder 0000000000000000\nreplica 0000000000000002\nhash sha256\n", -EBADMSG},
-		{"syncd identity 1\nfolder 0000000000000001\nreplica 0000000000000002\nhash md5\n", -EPROTONOSUPPORT},
-		{"syncd identity 1\nfolder 0000000000000001\nreplica 0000000000000002\nhash sha256\nmore\n", -EBADMSG},
-		{"syncd identity 1\nfolder 000000000000000A\nreplica 0000000000000002\nhash sha256\n", -EBADMSG},
+		{"syncd identity 1\nfolder 0000000000000000\nreplica 0000000000000002\nhash "
+		 "sha256\n",
+			-EBADMSG},
+		{"syncd identity 1\nfolder 0000000000000001\nreplica 0000000000000002\nhash md5\n",
+			-EPROTONOSUPPORT},
+		{"syncd identity 1\nfolder 0000000000000001\nreplica 0000000000000002\nhash "
+		 "sha256\nmore\n",
+			-EBADMSG},
+		{"syncd identity 1\nfolder 000000000000000A\nreplica 0000000000000002\nhash "
+		 "sha256\n",
+			-EBADMSG},
 	};
 	struct place *p = *state;
 
@@ -562,8 +573,9 @@ static void test_stray_staged_identity_means_nothing(void **state)
 	uint64_t replica = store_replica_id(s);
 
 	store_close(steal(s));
-	write_text(at(p, ".syncd/identity.new"),
-		"syncd identity 1\nfolder 0000000000000001\nreplica 0000000000000002\nhash sha256\n");
+	write_text(
+		at(p, ".syncd/identity.new"), "syncd identity 1\nfolder 0000000000000001\nreplica "
+					      "0000000000000002\nhash sha256\n");
 	s = opened(p, NULL);
 	assert_int_equal(store_replica_id(s), replica);
 	assert_int_equal(store_renew_replica(s), 0);
@@ -571,7 +583,8 @@ static void test_stray_staged_identity_means_nothing(void **state)
 }
 
 /*
- * Run work() in a child and kill it before its n-th system call. 1: killed; 0: it came to its end; -1: we may not trace.
+ * Run work() in a child and kill it before its n-th system call. 1: killed; 0: it came to its end;
+ * -1: we may not trace.
  */
 static int killed_at(int n, int (*work)(const struct place *p), const struct place *p)
 {
@@ -591,7 +604,8 @@ static int killed_at(int n, int (*work)(const struct place *p), const struct pla
 			assert_true(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 99);
 			return WEXITSTATUS(status) ? -1 : 0;
 		}
-		if (WSTOPSIG(status) == SIGTRAP && ++calls == 2 * n - 1) /* each stops twice: before and after */
+		if (WSTOPSIG(status) == SIGTRAP &&
+			++calls == 2 * n - 1) /* each stops twice: before and after */
 			break;
 		assert_int_equal(ptrace(PTRACE_SYSCALL, child, NULL, NULL), 0);
 	}
@@ -641,8 +655,8 @@ static void test_killed_while_creating(void **state)
 			uint64_t replica = store_replica_id(s);
 
 			if (store_copied(s) || store_joined(s))
-				fail_msg("killed before call %d: copied %d, joined %d", n, store_copied(s),
-					store_joined(s));
+				fail_msg("killed before call %d: copied %d, joined %d", n,
+					store_copied(s), store_joined(s));
 			store_close(steal(s));
 			s = opened(p, NULL);
 			assert_int_equal(store_replica_id(s), replica);
@@ -705,7 +719,8 @@ static void test_killed_while_renewing(void **state)
 	assert_int_not_equal(after, before);
 }
 
-/* A copy that was interrupted while it took its new id is still told to be one, or is not yet one. */
+/* A copy that was interrupted while it took its new id is still told to be one, or is not yet one.
+ */
 static int work_open(const struct place *p)
 {
 	struct store *s;
@@ -872,8 +887,9 @@ static void assert_owned(const struct place *p, const char *name, uid_t uid, gid
 
 static void test_owner_of_the_root_owns_syncd(void **state)
 {
-	static const char *const parts[] = {".syncd", ".syncd/identity", ".syncd/lock", ".syncd/index", ".syncd/staging",
-		".syncd/index/data.mdb", ".syncd/index/lock.mdb", ".syncd/trash", ".syncd/CACHEDIR.TAG"};
+	static const char *const parts[] = {".syncd", ".syncd/identity", ".syncd/lock",
+		".syncd/index", ".syncd/staging", ".syncd/index/data.mdb", ".syncd/index/lock.mdb",
+		".syncd/trash", ".syncd/CACHEDIR.TAG"};
 	struct place *p = *state;
 	uint32_t uid = 99;
 
@@ -909,7 +925,8 @@ static void test_another_user(void **state)
 	assert_int_equal(open_result(p->root, &create), 0);
 	assert_int_equal(mkdir(at(p, "../theirs"), 0755), 0);
 	assert_int_equal(chown(at(p, "../theirs"), 1234, 1234), 0);
-	assert_int_equal(open_result(at(p, "../theirs"), &create), 0); /* made by root, for its owner */
+	assert_int_equal(
+		open_result(at(p, "../theirs"), &create), 0); /* made by root, for its owner */
 	child = fork();
 	assert_true(child >= 0);
 	if (!child) {
@@ -936,32 +953,41 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_no_root, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_without_create_nothing_is_made, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_without_create_nothing_is_made, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_create_and_reopen, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_algorithm, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lock, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_a_killed_holder_holds_nothing, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_copied_root_is_another_replica, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_moved_root_is_the_same_replica, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_a_killed_holder_holds_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_copied_root_is_another_replica, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_moved_root_is_the_same_replica, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_index_lost, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_identity_lost, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_foreign_identity, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged_identity, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_root_replaced, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_join, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_join_with_another_algorithm_drops_rows, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_join_with_another_algorithm_drops_rows, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_renew, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_crash_before_anything_is_named, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_stray_staged_identity_means_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_crash_before_anything_is_named, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_stray_staged_identity_means_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_killed_while_creating, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_killed_while_joining, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_killed_while_renewing, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_killed_while_a_copy_is_recognised, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_killed_while_a_copy_is_recognised, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_state_dir, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_state_dir_has_one_user, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_state_dir_inside_the_root, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_overlap, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_relative_path_is_made_absolute, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_relative_path_is_made_absolute, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_syncd_must_be_a_directory, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_open_modes_are_closed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_owner_of_the_root_owns_syncd, setup, teardown),
