@@ -88,7 +88,7 @@ $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(archives)
 # Crash points: the test ends the process at the k-th call of these.
 crash_points := file_chmod_fd file_create file_exchange file_fsync file_link file_mkdir file_rename_noreplace \
 	file_rename_replace file_rmdir file_set_mtime_fd file_symlink file_syncfs file_unlink index_commit
-$(BUILD)/unit/transfer/test_recover: private LDFLAGS += $(foreach f,$(crash_points),-Wl,--wrap=$f)
+$(BUILD)/unit/transfer/test_recover $(BUILD)/unit/transfer/test_place: private LDFLAGS += $(foreach f,$(crash_points),-Wl,--wrap=$f)
 
 unit-bins: $(test_bins)
 

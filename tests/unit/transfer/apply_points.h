@@ -1,0 +1,59 @@
+/*
+ * tests/unit/transfer/apply_points.h — every call that changes the disk or commits is a point where a test may step in.
+ * The linker routes the calls here (--wrap, see the Makefile: crash_points).
+ */
+#ifndef TESTS_APPLY_POINTS_H
+#define TESTS_APPLY_POINTS_H
+
+#include "base/file.h"
+#include "merkle/index.h"
+
+static struct {
+	void (*step)(unsigned point, const char *call, void *data); /* NULL: not armed */
+	void *data;
+	unsigned count; /* points passed since it was armed */
+} points;
+
+static inline void points_arm(void (*step)(unsigned point, const char *call, void *data), void *data)
+{
+	points.step = step;
+	points.data = data;
+	points.count = 0;
+}
+
+static inline void points_pass(const char *call)
+{
+	void (*step)(unsigned point, const char *call, void *data) = points.step;
+
+	if (!step)
+		return;
+	points.step = NULL; /* what the step itself calls is no point */
+	step(++points.count, call, points.data);
+	points.step = step;
+}
+
+#define POINT(name, parameters, arguments)                                                         \
+	int __real_##name parameters;                                                              \
+	int __wrap_##name parameters;                                                              \
+	int __wrap_##name parameters                                                               \
+	{                                                                                          \
+		points_pass(#name);                                                                \
+		return __real_##name arguments;                                                    \
+	}
+
+POINT(file_chmod_fd, (int fd, uint16_t mode), (fd, mode))
+POINT(file_create, (int dir, const char *name, uint16_t mode, int *ret_fd), (dir, name, mode, ret_fd))
+POINT(file_exchange, (int d1, const char *n1, int d2, const char *n2), (d1, n1, d2, n2))
+POINT(file_fsync, (int fd), (fd))
+POINT(file_link, (int d1, const char *n1, int d2, const char *n2), (d1, n1, d2, n2))
+POINT(file_mkdir, (int dir, const char *name, uint16_t mode), (dir, name, mode))
+POINT(file_rename_noreplace, (int d1, const char *n1, int d2, const char *n2), (d1, n1, d2, n2))
+POINT(file_rename_replace, (int d1, const char *n1, int d2, const char *n2), (d1, n1, d2, n2))
+POINT(file_rmdir, (int dir, const char *name), (dir, name))
+POINT(file_set_mtime_fd, (int fd, int64_t mtime_ns), (fd, mtime_ns))
+POINT(file_symlink, (const char *target, int dir, const char *name), (target, dir, name))
+POINT(file_syncfs, (int fd), (fd))
+POINT(file_unlink, (int dir, const char *name), (dir, name))
+POINT(index_commit, (struct index_txn **txn), (txn))
+
+#endif

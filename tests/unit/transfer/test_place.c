@@ -1,0 +1,362 @@
+/*
+ * tests/unit/transfer/test_place.c — a user steps in before the k-th call that changes the disk, for every k and every kind
+ * of deed: whatever he leaves is found afterwards, and nothing outside is touched.
+ */
+#include "tests/unit/transfer/apply_fixture.h"
+#include "tests/unit/transfer/apply_points.h"
+
+enum deed { EDIT, REPLACE, DELETE, CHMOD, DIRECTORY, BECOMES_LINK, DEEDS };
+
+struct step {
+	struct fixture *f;
+	const char *path;
+	enum deed deed;
+	unsigned at;
+	bool reached, done;
+};
+
+static void write_over(struct step *s)
+{
+	fx_write(s->f, "tmp", "user");
+	s->done = rename(fx_path(s->f, "tmp"), fx_path(s->f, s->path)) == 0;
+	if (!s->done)
+		OK(unlink(fx_path(s->f, "tmp")));
+}
+
+/* In place; where a lease is held a user would have to wait. */
+static void write_into(struct step *s)
+{
+	int fd = open(fx_path(s->f, s->path), O_WRONLY | O_NONBLOCK | O_NOFOLLOW);
+
+	if (fd < 0)
+		return;
+	assert_int_equal(pwrite(fd, "user", 4, 0), 4);
+	OK(ftruncate(fd, 4));
+	close(fd);
+	s->done = true;
+}
+
+static void remove_path(struct step *s)
+{
+	const char *path = fx_path(s->f, s->path);
+
+	s->done = unlink(path) == 0 || rmdir(path) == 0;
+}
+
+static void step_in(unsigned point, const char *call, void *data)
+{
+	struct step *s = data;
+
+	(void)call;
+	if (point != s->at)
+		return;
+	s->reached = true;
+	switch (s->deed) {
+	case EDIT:
+		write_into(s);
+		break;
+	case REPLACE:
+		write_over(s);
+		break;
+	case DELETE:
+		remove_path(s);
+		break;
+	case CHMOD:
+		s->done = fx_read(s->f, s->path)[0] != '-' && chmod(fx_path(s->f, s->path), 0604) == 0;
+		break;
+	case DIRECTORY:
+		remove_path(s);
+		s->done = mkdir(fx_path(s->f, s->path), 0755) == 0;
+		if (s->done) {
+			char below[300];
+
+			snprintf(below, sizeof(below), "%s/below", s->path);
+			fx_write(s->f, below, "user");
+		}
+		break;
+	default:
+		remove_path(s);
+		s->done = symlink("user-target", fx_path(s->f, s->path)) == 0;
+		break;
+	}
+}
+
+static bool leaves_content(enum deed deed)
+{
+	return deed == EDIT || deed == REPLACE || deed == DIRECTORY;
+}
+
+static unsigned links;
+
+static int count_link(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	char target[100];
+	ssize_t n = S_ISLNK(st->st_mode) ? readlink(path, target, sizeof(target)) : -1;
+
+	(void)type, (void)ftw;
+	links += n == 11 && memcmp(target, "user-target", 11) == 0;
+	return 0;
+}
+
+static unsigned find_links(struct fixture *f)
+{
+	links = 0;
+	nftw(f->root, count_link, 16, FTW_PHYS);
+	return links;
+}
+
+static const char *place(void)
+{
+	return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : fx_place();
+}
+
+typedef void prepare(struct fixture *f);
+
+/* false: the batch has no such point. kept: a content of before that must be somewhere; "" for none. */
+static bool once(prepare *tree, prepare *items, const char *path, const char *kept, enum deed deed, unsigned at)
+{
+	struct fixture *f = fx_new_in(place());
+	struct step s = {.f = f, .path = path, .deed = deed, .at = at};
+	struct fx_search user;
+
+	tree(f);
+	fx_scan(f);
+	items(f);
+	points_arm(step_in, &s);
+	OK(apply_batch(&f->options, f->items, f->n));
+	points_arm(NULL, NULL);
+	for (size_t k = 0; k < f->n; k++)
+		if (f->items[k].staged && !f->items[k].consumed)
+			OK(file_unlink(store_staging(fx_store(f)), f->items[k].staged));
+	assert_int_equal(fx_intents(f), 0);
+	assert_int_equal(fx_staging(f), 0);
+	/* What he left is not for trash either: it is the newest. */
+	user = fx_find(f, "user");
+	if (s.done && leaves_content(deed) && user.in_place + user.asides == 0)
+		fail_msg("deed %d at point %u of %s: lost", deed, at, path);
+	if (s.done && deed == BECOMES_LINK && find_links(f) == 0)
+		fail_msg("the link at point %u of %s: lost", at, path);
+	if (kept[0] && !(s.done && deed != CHMOD) && fx_found(f, kept) == 0)
+		fail_msg("deed %d at point %u of %s: lost what was there", deed, at, path);
+	fx_scan(f);
+	fx_quiet(f);
+	if (s.done && deed == DELETE && fx_exists(f, path) && s.at == 1)
+		fail_msg("deleted, and back");
+	fx_free(f);
+	return s.reached;
+}
+
+static void everywhere(prepare *tree, prepare *items, const char *path, const char *kept)
+{
+	for (enum deed deed = 0; deed < DEEDS; deed++)
+		for (unsigned at = 1; once(tree, items, path, kept, deed, at); at++)
+			;
+}
+
+static void tree_file(struct fixture *f)
+{
+	fx_mkdir(f, "d");
+	fx_write(f, "d/a.txt", "old a");
+}
+
+static void replace_file(struct fixture *f)
+{
+	fx_their_file(f, "d/a.txt", "new a", FX_AFTER);
+}
+
+static void delete_file(struct fixture *f)
+{
+	fx_their_deletion(f, "d/a.txt");
+}
+
+static void conflict_file(struct fixture *f)
+{
+	fx_their_file(f, "d/a.txt", "new a", FX_CONCURRENT_WINS);
+}
+
+static void touch_file(struct fixture *f)
+{
+	fx_their_touch(f, "d/a.txt", 0600, INT64_C(1600000000) * CLOCK_NS_PER_S);
+}
+
+static void new_file(struct fixture *f)
+{
+	fx_their_file(f, "d/new", "new", FX_AFTER);
+}
+
+static void tree_directory(struct fixture *f)
+{
+	fx_mkdir(f, "k");
+}
+
+static void directory_to_file(struct fixture *f)
+{
+	fx_their_file(f, "k", "new k", FX_AFTER);
+}
+
+static void delete_directory(struct fixture *f)
+{
+	fx_their_deletion(f, "k");
+}
+
+static void file_to_directory(struct fixture *f)
+{
+	fx_their_directory(f, "d/a.txt", 0755, FX_AFTER);
+	fx_their_file(f, "d/a.txt/x", "new x", FX_AFTER);
+}
+
+static void test_replace(void **state)
+{
+	(void)state;
+	everywhere(tree_file, replace_file, "d/a.txt", "old a");
+}
+
+static void test_delete(void **state)
+{
+	(void)state;
+	everywhere(tree_file, delete_file, "d/a.txt", "old a");
+}
+
+static void test_conflict(void **state)
+{
+	(void)state;
+	everywhere(tree_file, conflict_file, "d/a.txt", "old a");
+}
+
+static void test_touch(void **state)
+{
+	(void)state;
+	everywhere(tree_file, touch_file, "d/a.txt", "old a");
+}
+
+static void test_new(void **state)
+{
+	(void)state;
+	everywhere(tree_file, new_file, "d/new", "old a");
+}
+
+static void test_directories(void **state)
+{
+	(void)state;
+	everywhere(tree_directory, directory_to_file, "k", "");
+	everywhere(tree_directory, delete_directory, "k", "");
+	everywhere(tree_file, file_to_directory, "d/a.txt", "old a");
+}
+
+/* A file that appears in a directory that is to go, or to become a file. */
+static void drop_in(unsigned point, const char *call, void *data)
+{
+	struct step *s = data;
+	char below[300];
+	int fd;
+
+	(void)call;
+	if (point != s->at)
+		return;
+	s->reached = true;
+	snprintf(below, sizeof(below), "%s/user", s->path);
+	fd = open(fx_path(s->f, below), O_WRONLY | O_CREAT | O_EXCL, 0644);
+	if (fd < 0)
+		return;
+	assert_int_equal(write(fd, "user", 4), 4);
+	close(fd);
+	s->done = true;
+}
+
+static void test_dropped_in(void **state)
+{
+	prepare *const items[] = {directory_to_file, delete_directory};
+
+	(void)state;
+	for (size_t k = 0; k < 2; k++) {
+		bool reached = true;
+
+		for (unsigned at = 1; reached; at++) {
+			struct fixture *f = fx_new_in(place());
+			struct step s = {.f = f, .path = "k", .at = at};
+
+			tree_directory(f);
+			fx_scan(f);
+			items[k](f);
+			points_arm(drop_in, &s);
+			OK(fx_apply_raw(f));
+			points_arm(NULL, NULL);
+			assert_true(!s.done || fx_found(f, "user") == 1);
+			assert_int_equal(fx_staging(f), 0);
+			fx_scan(f);
+			fx_quiet(f);
+			assert_true(!s.done || fx_found(f, "user") == 1);
+			reached = s.reached;
+			fx_free(f);
+		}
+	}
+}
+
+/* The directory becomes a symlink to a place outside: nothing there is changed. */
+static void swap_parent(unsigned point, const char *call, void *data)
+{
+	struct step *s = data;
+
+	(void)call;
+	if (point != s->at)
+		return;
+	s->reached = true;
+	OK(rename(fx_path(s->f, "d"), fx_path(s->f, "moved")));
+	OK(symlink(s->path, fx_path(s->f, "d")));
+	s->done = true;
+}
+
+static void test_swapped_parent(void **state)
+{
+	prepare *const items[] = {replace_file, delete_file, conflict_file, touch_file, new_file, file_to_directory};
+	char outside[] = "/tmp/syncd-outside-XXXXXX", victim[64];
+	struct stat before, after;
+
+	(void)state;
+	assert_non_null(mkdtemp(outside));
+	snprintf(victim, sizeof(victim), "%s/a.txt", outside);
+	fx_write_raw(victim, "outside");
+	OK(chmod(victim, 0444));
+	OK(stat(victim, &before));
+	for (size_t k = 0; k < ARRAY_SIZE(items); k++) {
+		bool reached = true;
+
+		for (unsigned at = 1; reached; at++) {
+			struct fixture *f = fx_new_in(place());
+			struct step s = {.f = f, .path = outside, .at = at};
+
+			tree_file(f);
+			fx_scan(f);
+			items[k](f);
+			points_arm(swap_parent, &s);
+			OK(fx_apply_raw(f));
+			points_arm(NULL, NULL);
+			assert_true(fx_found(f, "old a") > 0);
+			fx_scan(f);
+			OK(stat(victim, &after));
+			assert_int_equal(after.st_ino, before.st_ino);
+			assert_int_equal(after.st_mode, before.st_mode);
+			assert_memory_equal(&after.st_ctim, &before.st_ctim, sizeof(after.st_ctim));
+			reached = s.reached;
+			fx_free(f);
+		}
+	}
+	OK(unlink(victim));
+	OK(rmdir(outside)); /* and nothing else is in it */
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_replace),
+		cmocka_unit_test(test_delete),
+		cmocka_unit_test(test_conflict),
+		cmocka_unit_test(test_touch),
+		cmocka_unit_test(test_new),
+		cmocka_unit_test(test_directories),
+		cmocka_unit_test(test_dropped_in),
+		cmocka_unit_test(test_swapped_parent),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

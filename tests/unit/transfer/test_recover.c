@@ -1,0 +1,368 @@
+/*
+ * tests/unit/transfer/test_recover.c — the process ends at the k-th call that changes the disk, for every k; then again in the
+ * middle of the recovery; then recovery runs to its end. Old or new is in place, nothing is lost, nothing looks like a
+ * user's doing, and the batch given again comes to its end.
+ */
+#include "tests/unit/transfer/apply_fixture.h"
+#include "tests/unit/transfer/apply_points.h"
+
+#include <sys/wait.h>
+
+#define KILLED 99
+
+/* The batch: one of each. */
+static const char *const users[] = {"old a", "old b", "old x", "old m", "ours c", "old w", "same t", "our q"};
+
+static void make_tree(struct fixture *f)
+{
+	fx_write(f, "a.txt", "old a");
+	fx_write(f, "b.txt", "old b");
+	fx_mkdir(f, "d");
+	fx_write(f, "d/x", "old x");
+	fx_mkdir(f, "k");
+	fx_write(f, "m", "old m");
+	fx_write(f, "c.txt", "ours c");
+	fx_mkdir(f, "w");
+	fx_write(f, "w/y", "old w");
+	OK(symlink("old target", fx_path(f, "s")));
+	fx_write(f, "t.txt", "same t");
+	fx_mkdir(f, "e");
+	fx_write(f, "q", "our q");
+	OK(chmod(fx_path(f, "t.txt"), 0600));
+	fx_scan(f);
+}
+
+static void make_items(struct fixture *f)
+{
+	fx_their_file(f, "a.txt", "new a", FX_AFTER);
+	fx_their_deletion(f, "b.txt");
+	fx_their_deletion(f, "d");
+	fx_their_deletion(f, "d/x");
+	fx_their_file(f, "k", "new k", FX_AFTER);
+	fx_their_directory(f, "m", 0750, FX_AFTER);
+	fx_their_file(f, "m/n", "new n", FX_AFTER);
+	fx_their_file(f, "new/deep/f", "new f", FX_AFTER);
+	fx_their_file(f, "c.txt", "theirs c", FX_CONCURRENT_WINS);
+	fx_their_file(f, "w", "new w", FX_AFTER); /* over a live child: goes aside */
+	fx_their_symlink(f, "s", "new target", FX_AFTER);
+	fx_their_touch(f, "t.txt", 0640, INT64_C(1600000000) * CLOCK_NS_PER_S);
+	fx_their_touch(f, "e", 0711, 0);
+	fx_their_file(f, "q/r", "new r", FX_AFTER); /* below a file of ours */
+}
+
+/* The rows that a touch would be built upon are gone by then in no state: the same batch can be made again. */
+static void either(struct fixture *f, const char *path, const char *old, const char *new)
+{
+	const char *now = fx_read(f, path);
+
+	if (strcmp(now, old) != 0 && strcmp(now, new) != 0)
+		fail_msg("%s is \"%s\", neither \"%s\" nor \"%s\"", path, now, old, new);
+}
+
+static void check_either(struct fixture *f)
+{
+	either(f, "a.txt", "old a", "new a");
+	either(f, "b.txt", "old b", "");
+	either(f, "d/x", "old x", "");
+	either(f, "d", "<dir>", "");
+	either(f, "k", "<dir>", "new k");
+	either(f, "m", "old m", "<dir>");
+	either(f, "m/n", "", "new n");
+	either(f, "new/deep/f", "", "new f");
+	either(f, "c.txt", "ours c", "theirs c");
+	either(f, "w", "<dir>", "<dir>");
+	either(f, "w/y", "old w", "old w");
+	either(f, "s", "-> old target", "-> new target");
+	either(f, "t.txt", "same t", "same t");
+	if (fx_exists(f, "q")) /* an implied directory whose child did not come is gone again */
+		either(f, "q", "our q", "<dir>");
+	either(f, "q/r", "", "new r");
+	for (size_t k = 0; k < ARRAY_SIZE(users); k++)
+		if (fx_found(f, users[k]) == 0)
+			fail_msg("lost: %s", users[k]);
+}
+
+static void check_final(struct fixture *f)
+{
+	struct stat st;
+
+	assert_string_equal(fx_read(f, "a.txt"), "new a");
+	assert_false(fx_exists(f, "b.txt"));
+	assert_false(fx_exists(f, "d"));
+	assert_string_equal(fx_read(f, "k"), "new k");
+	assert_string_equal(fx_read(f, "m/n"), "new n");
+	assert_string_equal(fx_read(f, "new/deep/f"), "new f");
+	assert_string_equal(fx_read(f, "c.txt"), "theirs c");
+	assert_string_equal(fx_read(f, "w/y"), "old w");
+	assert_string_equal(fx_read(f, "s"), "-> new target");
+	assert_string_equal(fx_read(f, "q/r"), "new r");
+	assert_int_equal(fx_find(f, "ours c").asides, 1);
+	assert_int_equal(fx_find(f, "new w").asides, 1);
+	assert_int_equal(fx_find(f, "our q").asides, 1);
+	OK(stat(fx_path(f, "t.txt"), &st));
+	assert_int_equal(st.st_mode & 07777, 0640);
+	assert_int_equal(st.st_mtime, 1600000000);
+	OK(stat(fx_path(f, "e"), &st));
+	assert_int_equal(st.st_mode & 07777, 0711);
+	OK(stat(fx_path(f, "m"), &st));
+	assert_int_equal(st.st_mode & 07777, 0750);
+	assert_true(fx_tombstone(f, "w") && fx_tombstone(f, "b.txt") && fx_tombstone(f, "d/x") && fx_tombstone(f, "d"));
+	assert_true(fx_live(f, "a.txt") && fx_live(f, "m") && fx_live(f, "k"));
+	assert_int_equal(fx_placed(f, "new/deep"), ROW_IMPLIED);
+}
+
+static void kill_at(unsigned point, const char *call, void *data)
+{
+	(void)call;
+	if (point == *(unsigned *)data)
+		_exit(KILLED);
+}
+
+/* true: it was ended at the point. */
+static bool run_child(struct fixture *f, void (*work)(struct fixture *f, unsigned k), unsigned k)
+{
+	pid_t child;
+	int status;
+
+	fflush(NULL);
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		work(f, k);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	if (!WIFEXITED(status) || (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != KILLED))
+		fail_msg("the child ended with %#x at point %u", status, k);
+	return WEXITSTATUS(status) == KILLED;
+}
+
+static void child_apply(struct fixture *f, unsigned k)
+{
+	fx_open(f);
+	make_items(f);
+	points_arm(kill_at, &k);
+	OK(apply_batch(&f->options, f->items, f->n));
+	points_arm(NULL, NULL);
+	fx_close(f);
+}
+
+static void child_recover(struct fixture *f, unsigned k)
+{
+	fx_open(f);
+	points_arm(kill_at, &k);
+	OK(apply_recover(f->r, NULL));
+	points_arm(NULL, NULL);
+	fx_close(f);
+}
+
+/* Ended at point k of the batch and, if it is not 0, at point j of the recovery. false: the batch has no point k. */
+static bool crash_at(const char *place, unsigned k, unsigned j)
+{
+	struct fixture *f = fx_new_in(place);
+	bool killed;
+
+	make_tree(f);
+	fx_close(f);
+	killed = run_child(f, child_apply, k);
+	if (j)
+		run_child(f, child_recover, j);
+	fx_open(f);
+	OK(apply_recover(f->r, NULL));
+	assert_int_equal(fx_staging(f), 0);
+	assert_int_equal(fx_intents(f), 0);
+	check_either(f);
+	fx_quiet(f);
+	check_either(f);
+	make_items(f);
+	fx_apply(f);
+	fx_quiet(f);
+	check_final(f);
+	fx_free(f);
+	return killed;
+}
+
+static const char *fast_place(void)
+{
+	return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : fx_place();
+}
+
+static void test_every_point(void **state)
+{
+	unsigned k = 1;
+
+	(void)state;
+	while (crash_at(fast_place(), k, k % 3 == 0 ? 1 + k * 7 % 40 : 0))
+		k++;
+	assert_true(k > 50);
+	print_message("%u points\n", k - 1);
+}
+
+/* Where generations tell inodes apart. */
+static void test_some_points_on_disk(void **state)
+{
+	(void)state;
+	for (unsigned k = 5; k < 200; k += 17)
+		if (!crash_at(fx_place(), k, 0))
+			break;
+}
+
+/* --- a user between the crash and the recovery --- */
+
+static void child_apply_one(struct fixture *f, unsigned k)
+{
+	fx_open(f);
+	fx_their_file(f, "a.txt", "new a", FX_AFTER);
+	fx_their_file(f, "n.txt", "new n", FX_AFTER);
+	points_arm(kill_at, &k);
+	OK(apply_batch(&f->options, f->items, f->n));
+	points_arm(NULL, NULL);
+	fx_close(f);
+}
+
+static struct fixture *crashed(unsigned k, bool *ret_killed)
+{
+	struct fixture *f = fx_new_in(fast_place());
+
+	fx_write(f, "a.txt", "old a");
+	fx_scan(f);
+	fx_close(f);
+	*ret_killed = run_child(f, child_apply_one, k);
+	return f;
+}
+
+static void recovered(struct fixture *f)
+{
+	fx_open(f);
+	OK(apply_recover(f->r, NULL));
+	assert_int_equal(fx_staging(f), 0);
+	assert_int_equal(fx_intents(f), 0);
+}
+
+/* What he writes is the newest, and stays; if the new version had been there, it descends from that. */
+static void test_edited_before_recovery(void **state)
+{
+	bool killed = true;
+
+	(void)state;
+	for (unsigned k = 1; killed; k++) {
+		for (unsigned over = 0; over < 2; over++) {
+			struct fixture *f = crashed(k, &killed);
+			bool old_a = strcmp(fx_read(f, "a.txt"), "old a") == 0;
+			bool new_n = fx_exists(f, "n.txt");
+
+			if (over) {
+				fx_write(f, "tmp", "user a");
+				OK(rename(fx_path(f, "tmp"), fx_path(f, "a.txt")));
+				fx_write(f, "tmp", "user n");
+				OK(rename(fx_path(f, "tmp"), fx_path(f, "n.txt")));
+			} else {
+				fx_write(f, "a.txt", "user a");
+				fx_write(f, "n.txt", "user n");
+			}
+			recovered(f);
+			assert_string_equal(fx_read(f, "a.txt"), "user a");
+			assert_string_equal(fx_read(f, "n.txt"), "user n");
+			assert_true(old_a || fx_found(f, "old a") > 0);
+			fx_scan(f);
+			fx_quiet(f);
+			/* An edit in place of the new version is its descendant: nothing to decide. */
+			f->counter = 0;
+			fx_their_file(f, "a.txt", "new a", FX_CONCURRENT_WINS);
+			fx_their_file(f, "n.txt", "new n", FX_CONCURRENT_WINS);
+			fx_apply(f);
+			if (!over && !old_a)
+				assert_int_equal(f->items[0].result, APPLY_NONE);
+			if (!over && new_n)
+				assert_int_equal(f->items[1].result, APPLY_NONE);
+			assert_true(fx_found(f, "user a") > 0 && fx_found(f, "user n") > 0);
+			fx_free(f);
+		}
+	}
+}
+
+/* What he deletes stays deleted if it was the new version, and is not recorded as deleted if it was none yet. */
+static void test_deleted_before_recovery(void **state)
+{
+	bool killed = true;
+
+	(void)state;
+	for (unsigned k = 1; killed; k++) {
+		struct fixture *f = crashed(k, &killed);
+		bool new_a = strcmp(fx_read(f, "a.txt"), "new a") == 0;
+		bool new_n = fx_exists(f, "n.txt");
+
+		OK(unlink(fx_path(f, "a.txt")));
+		if (new_n)
+			OK(unlink(fx_path(f, "n.txt")));
+		recovered(f);
+		if (!new_n)
+			assert_int_equal(fx_placed(f, "n.txt"), -1);
+		fx_scan(f);
+		assert_true(fx_tombstone(f, "a.txt"));
+		assert_true(!new_n || fx_tombstone(f, "n.txt"));
+		fx_quiet(f);
+		f->counter = 0;
+		fx_their_file(f, "a.txt", "new a", FX_CONCURRENT_WINS);
+		fx_their_file(f, "n.txt", "new n", FX_CONCURRENT_WINS);
+		fx_apply(f);
+		assert_true(new_a != fx_exists(f, "a.txt"));
+		assert_true(new_n != fx_exists(f, "n.txt"));
+		fx_free(f);
+	}
+}
+
+/* Somebody emptied staging meanwhile: that is no user's deletion of what never got further. */
+static void test_staging_wiped(void **state)
+{
+	bool killed = true;
+
+	(void)state;
+	for (unsigned k = 1; killed; k++) {
+		struct fixture *f = crashed(k, &killed);
+		bool new_n = fx_exists(f, "n.txt");
+		char command[400];
+
+		snprintf(command, sizeof(command), "rm -rf %s/.syncd/staging/*", f->root);
+		OK(system(command));
+		recovered(f);
+		assert_true(fx_exists(f, "a.txt"));
+		assert_int_equal(fx_exists(f, "n.txt"), new_n);
+		assert_false(fx_tombstone(f, "a.txt"));
+		assert_false(fx_tombstone(f, "n.txt"));
+		fx_quiet(f);
+		fx_free(f);
+	}
+}
+
+/* The index is gone, and with it the intents: what is in staging may be the only copy of something. */
+static void test_index_lost(void **state)
+{
+	bool killed = true;
+
+	(void)state;
+	for (unsigned k = 1; killed; k++) {
+		struct fixture *f = crashed(k, &killed);
+		char command[400];
+
+		snprintf(command, sizeof(command), "rm -rf %s/.syncd/index", f->root);
+		OK(system(command));
+		recovered(f);
+		assert_true(fx_found(f, "old a") > 0);
+		fx_free(f);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_every_point),
+		cmocka_unit_test(test_some_points_on_disk),
+		cmocka_unit_test(test_edited_before_recovery),
+		cmocka_unit_test(test_deleted_before_recovery),
+		cmocka_unit_test(test_staging_wiped),
+		cmocka_unit_test(test_index_lost),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
