@@ -44,7 +44,7 @@ static void remove_tree(const char *path)
 	nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-static int setup(void **state)
+static int setup_in(void **state, const char *usual)
 {
 	struct place *p = calloc(1, sizeof(*p));
 	const char *tmp = getenv("TMPDIR");
@@ -52,7 +52,7 @@ static int setup(void **state)
 	if (!p)
 		return -1;
 	snprintf(p->base, sizeof(p->base), "%s/test_store_XXXXXX",
-		tmp && strlen(tmp) < 32 ? tmp : "/tmp");
+		tmp && strlen(tmp) < 32 ? tmp : usual);
 	if (!mkdtemp(p->base))
 		return -1;
 	snprintf(p->root, sizeof(p->root), "%s/root", p->base);
@@ -60,6 +60,17 @@ static int setup(void **state)
 		return -1;
 	*state = p;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_in(state, "/tmp");
+}
+
+/* For hundreds of crashes: where fsync costs nothing, if there is such a place. */
+static int setup_in_memory(void **state)
+{
+	return setup_in(state, access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
 }
 
 static int teardown(void **state)
@@ -573,9 +584,9 @@ static void test_stray_staged_identity_means_nothing(void **state)
 	uint64_t replica = store_replica_id(s);
 
 	store_close(steal(s));
-	write_text(
-		at(p, ".syncd/identity.new"), "syncd identity 1\nfolder 0000000000000001\nreplica "
-					      "0000000000000002\nhash sha256\n");
+	write_text(at(p, ".syncd/identity.new"),
+		"syncd identity 1\nfolder 0000000000000001\nreplica "
+		"0000000000000002\nhash sha256\n");
 	s = opened(p, NULL);
 	assert_int_equal(store_replica_id(s), replica);
 	assert_int_equal(store_renew_replica(s), 0);
@@ -977,11 +988,14 @@ int main(void)
 			test_crash_before_anything_is_named, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			test_stray_staged_identity_means_nothing, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_killed_while_creating, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_killed_while_joining, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_killed_while_renewing, setup, teardown),
 		cmocka_unit_test_setup_teardown(
-			test_killed_while_a_copy_is_recognised, setup, teardown),
+			test_killed_while_creating, setup_in_memory, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_killed_while_joining, setup_in_memory, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_killed_while_renewing, setup_in_memory, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_killed_while_a_copy_is_recognised, setup_in_memory, teardown),
 		cmocka_unit_test_setup_teardown(test_state_dir, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_state_dir_has_one_user, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_state_dir_inside_the_root, setup, teardown),
