@@ -625,10 +625,24 @@ static int killed_at(int n, int (*work)(const struct place *p), const struct pla
 	return 1;
 }
 
-/* Every instant takes long where fsync does: TEST_EVERY_INSTANT=1. */
-static int stride(int usual)
+/*
+ * Which instant to try next: each one while a new identity is under way, and few before and after
+ * it. *close: how many more are to be tried one by one.
+ */
+static int next_instant(const struct place *p, int n, int *close)
 {
-	return getenv("TEST_EVERY_INSTANT") ? 1 : usual;
+	const int stride = 6;
+
+	if (!access(at(p, ".syncd/identity.new"), F_OK)) {
+		if (!*close && n > stride) {
+			*close = 3 * stride;
+			return n - stride + 1; /* it began since the last one */
+		}
+		*close = 3 * stride;
+	}
+	if (*close)
+		--*close;
+	return *close || getenv("TEST_EVERY_INSTANT") ? n + 1 : n + stride;
 }
 
 static int work_create(const struct place *p)
@@ -655,12 +669,13 @@ static int work_renew(const struct place *p)
 static void test_killed_while_creating(void **state)
 {
 	struct place *p = *state;
-	int r, n = 1;
+	int r, n = 1, next, close = 0;
 
-	for (r = 1; r > 0; n += stride(7)) {
+	for (r = 1; r > 0; n = next) {
 		r = killed_at(n, work_create, p);
 		if (r < 0)
 			skip();
+		next = next_instant(p, n, &close);
 		{
 			cleanup_store struct store *s = opened(p, &create);
 			uint64_t replica = store_replica_id(s);
@@ -680,13 +695,24 @@ static void test_killed_while_creating(void **state)
 	assert_true(n > 20);
 }
 
+/* Of a root whose ids were about to change. */
+static void assert_copy_is_recognised(const struct place *p)
+{
+	cleanup_store struct store *s = NULL;
+
+	run("cp -a %s %s", p->root, at(p, "../copy"));
+	assert_int_equal(store_open(&s, at(p, "../copy"), NULL), 0);
+	assert_true(store_copied(s));
+	remove_tree(at(p, "../copy"));
+}
+
 static void test_killed_while_joining(void **state)
 {
 	struct place *p = *state;
-	int r, n = 1, joined = 0;
+	int r, n = 1, next, close = 0, joined = 0, copies = 0;
 	uint64_t folder, replica;
 
-	for (r = 1; r > 0; n += stride(3)) {
+	for (r = 1; r > 0; n = next) {
 		cleanup_store struct store *s = opened(p, &create);
 
 		folder = store_folder_id(s);
@@ -696,6 +722,11 @@ static void test_killed_while_joining(void **state)
 		r = killed_at(n, work_join, p);
 		if (r < 0)
 			skip();
+		next = next_instant(p, n, &close);
+		if (!access(at(p, ".syncd/identity.new"), F_OK)) {
+			assert_copy_is_recognised(p);
+			copies++;
+		}
 		s = opened(p, NULL);
 		if (store_copied(s) || store_created(s))
 			fail_msg("killed before call %d: copied %d", n, store_copied(s));
@@ -706,22 +737,23 @@ static void test_killed_while_joining(void **state)
 		joined += store_joined(s);
 		remove_tree(at(p, ".syncd"));
 	}
-	assert_true(n > 20 && joined > 1);
+	assert_true(n > 20 && joined > 1 && copies > 1);
 }
 
 static void test_killed_while_renewing(void **state)
 {
 	struct place *p = *state;
-	int r, n = 1;
+	int r, n = 1, next, close = 0;
 	uint64_t before, after = 0;
 
 	cleanup_store struct store *s = opened(p, &create);
 	before = store_replica_id(s);
 	store_close(steal(s));
-	for (r = 1; r > 0; n += stride(5)) {
+	for (r = 1; r > 0; n = next) {
 		r = killed_at(n, work_renew, p);
 		if (r < 0)
 			skip();
+		next = next_instant(p, n, &close);
 		s = opened(p, NULL);
 		assert_false(store_copied(s));
 		after = store_replica_id(s);
@@ -743,17 +775,18 @@ static void test_killed_while_a_copy_is_recognised(void **state)
 {
 	struct place *p = *state;
 	uint64_t replica;
-	int r, n = 1, told = 0;
+	int r, n = 1, next, close = 0, told = 0;
 	cleanup_store struct store *s = opened(p, &create);
 
 	replica = store_replica_id(s);
 	store_close(steal(s));
 	run("mv %s %s", p->root, at(p, "../original"));
-	for (r = 1; r > 0; n += stride(7)) {
+	for (r = 1; r > 0; n = next) {
 		run("cp -a %s %s", at(p, "../original"), p->root);
 		r = killed_at(n, work_open, p);
 		if (r < 0)
 			skip();
+		next = next_instant(p, n, &close);
 		s = opened(p, NULL);
 		assert_int_not_equal(store_replica_id(s), replica);
 		told += store_copied(s);
@@ -841,6 +874,16 @@ static void test_overlap(void **state)
 	assert_int_equal(access(at(p, "a/b/.syncd"), F_OK), -1);
 	assert_int_equal(mkdir(at(p, "../beside"), 0755), 0);
 	assert_int_equal(open_result(at(p, "../beside"), &create), 0);
+	/* where anyone may write, anyone's .syncd is no reason */
+	if (!geteuid()) {
+		assert_int_equal(mkdir(at(p, "../.syncd"), 0755), 0);
+		assert_int_equal(chown(at(p, "../.syncd"), 777, 777), 0);
+		write_text(at(p, "../.syncd/identity"), "x");
+		assert_int_equal(open_result(at(p, "../beside"), NULL), 0);
+		assert_int_equal(chown(at(p, "../.syncd"), 0, 0), 0);
+		assert_int_equal(open_result(at(p, "../beside"), NULL), STORE_OVERLAP);
+		remove_tree(at(p, "../.syncd"));
+	}
 	/* a .syncd that is not a folder's */
 	assert_int_equal(mkdir(at(p, "../.syncd"), 0755), 0);
 	assert_int_equal(open_result(at(p, "../beside"), NULL), 0);
