@@ -87,6 +87,23 @@ static bool hashed_match(const char *field, const char *name)
 	return match;
 }
 
+/* OpenSSH's patterns know '*' and '?' only: what else fnmatch would take for special is escaped. */
+static bool pattern_match(const char *pattern, const char *name)
+{
+	char escaped[1024];
+	size_t at = 0;
+
+	for (; *pattern; pattern++) {
+		if (at + 3 > sizeof(escaped))
+			return false;
+		if (strchr("[]\\", *pattern))
+			escaped[at++] = '\\';
+		escaped[at++] = *pattern;
+	}
+	escaped[at] = 0;
+	return fnmatch(escaped, name, FNM_CASEFOLD) == 0;
+}
+
 /* Comma-separated patterns; one that begins with '!' and matches rules the line out. */
 static bool plain_match(char *field, const char *name)
 {
@@ -96,7 +113,7 @@ static bool plain_match(char *field, const char *name)
 	while ((pattern = strsep(&rest, ","))) {
 		bool negated = *pattern == '!';
 
-		if (fnmatch(pattern + negated, name, FNM_CASEFOLD) != 0)
+		if (!pattern_match(pattern + negated, name))
 			continue;
 		if (negated)
 			return false;

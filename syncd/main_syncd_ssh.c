@@ -501,8 +501,6 @@ static int carry(struct client *c)
 	int status;
 
 	c->heard_ns = clock_monotonic_ns();
-	fcntl(0, F_SETFL, fcntl(0, F_GETFL) | O_NONBLOCK);
-	fcntl(1, F_SETFL, fcntl(1, F_GETFL) | O_NONBLOCK);
 	for (;;) {
 		pump_in(c, &p);
 		pump_out(c, &p);
@@ -577,6 +575,9 @@ int main(int argc, char **argv)
 	check_host_key(&c);
 	authenticate(&c);
 	start_command(&c);
+	/* The last calls that the filter would not let through. */
+	fcntl(0, F_SETFL, fcntl(0, F_GETFL) | O_NONBLOCK);
+	fcntl(1, F_SETFL, fcntl(1, F_GETFL) | O_NONBLOCK);
 	confine();
 	return carry(&c);
 }

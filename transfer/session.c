@@ -445,6 +445,8 @@ static int send_done(struct session *s)
 
 static int handle_done(struct session *s, union message *m)
 {
+	if (s->bye_sent)
+		return 0; /* equal from the start, we did not wait for it */
 	if (s->state != SESSION_ROUND || s->done_received || m->done.round != s->round || !s->hello_received)
 		return session_protocol_error(s, "DONE out of place");
 	s->done_received = true;
@@ -729,7 +731,7 @@ static const struct {
 	[MESSAGE_FETCH] = {IN(SESSION_ROUND) | IN(SESSION_LIVE), handle_fetch},
 	[MESSAGE_DATA] = {IN(SESSION_ROUND), handle_data},
 	[MESSAGE_GONE] = {IN(SESSION_ROUND), handle_gone},
-	[MESSAGE_DONE] = {IN(SESSION_ROUND), handle_done},
+	[MESSAGE_DONE] = {IN(SESSION_ROUND) | IN(SESSION_LIVE), handle_done},
 	[MESSAGE_KEEPALIVE] = {ANY, handle_keepalive},
 	[MESSAGE_FAIL] = {ANY, handle_fail},
 	[MESSAGE_BYE] = {ANY, handle_bye_message},
