@@ -85,10 +85,12 @@ $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(archives)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
 
-# Crash points: the test ends the process at the k-th call of these.
+# Tests of applying step in at each call of these: end the process, or change the path as a user.
 crash_points := file_chmod_fd file_create file_exchange file_fsync file_link file_mkdir file_rename_noreplace \
 	file_rename_replace file_rmdir file_set_mtime_fd file_symlink file_syncfs file_unlink index_commit
-$(BUILD)/unit/transfer/test_recover $(BUILD)/unit/transfer/test_place: private LDFLAGS += $(foreach f,$(crash_points),-Wl,--wrap=$f)
+look_points := file_lease_read file_lease_release file_open_read file_stat_at file_stat_fd
+$(BUILD)/unit/transfer/test_recover: private LDFLAGS += $(foreach f,$(crash_points),-Wl,--wrap=$f)
+$(BUILD)/unit/transfer/test_place: private LDFLAGS += $(foreach f,$(crash_points) $(look_points),-Wl,--wrap=$f)
 
 unit-bins: $(test_bins)
 

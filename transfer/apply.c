@@ -1,13 +1,17 @@
 /*
  * transfer/apply.c — see transfer/apply.h.
  *
- *   lock → plan, intents: durable → removals below what changes kind → puts, shallow first → removals, deepest first
- *        → new directories' attributes → sync → rows, events, intents dropped: durable → unlock
+ *   lock → plan, intents: durable → removals below what changes kind → puts, shallow first →
+ * removals, deepest first → new directories' attributes → sync → rows, events, intents dropped:
+ * durable → unlock
  *
  * Invariants:
- * 1. Nothing in the tree is touched before the intents are durable, and what will be linked in was durable before them.
- * 2. Rows are written only for changes that were made and synced. What failed on its own is told, and leaves no intent.
- * 3. After a failure of the batch as a whole nothing is cleaned up: intents say what there is, recovery sees to it.
+ * 1. Nothing in the tree is touched before the intents are durable, and what will be linked in was
+ * durable before them.
+ * 2. Rows are written only for changes that were made and synced. What failed on its own is told,
+ * and leaves no intent.
+ * 3. After a failure of the batch as a whole nothing is cleaned up: intents say what there is,
+ * recovery sees to it.
  */
 #include "transfer/apply_internal.h"
 
@@ -42,8 +46,9 @@ const char *apply_result_name(enum apply_result result)
 	return names[result];
 }
 
-int apply_preview(struct index_txn *t, const struct knowledge *k, const struct apply_options *options,
-	const struct apply_item *item, enum decide_action *ret_action, bool *ret_content)
+int apply_preview(struct index_txn *t, const struct knowledge *k,
+	const struct apply_options *options, const struct apply_item *item,
+	enum decide_action *ret_action, bool *ret_content)
 {
 	cleanup(row_deinit) struct row row = {0};
 	struct decide_result d = {0};
@@ -68,7 +73,8 @@ int apply_preview(struct index_txn *t, const struct knowledge *k, const struct a
 		return r;
 	*ret_action = d.action;
 	*ret_content = (d.action == DECIDE_TAKE || d.action == DECIDE_ASIDE) && d.record.live &&
-		d.record.kind == RECORD_FILE && plan_place(options, item->path, &d.record) == ROW_ON_DISK;
+		       d.record.kind == RECORD_FILE &&
+		       plan_place(options, item->path, &d.record) == ROW_ON_DISK;
 	decide_result_deinit(&d);
 	return 0;
 }
@@ -140,7 +146,8 @@ struct change *batch_find(const struct batch *b, const char *path)
 	return found ? b->v[at] : NULL;
 }
 
-int batch_add(struct batch *b, struct index_txn *t, const char *path, struct apply_item *item, struct change **ret)
+int batch_add(struct batch *b, struct index_txn *t, const char *path, struct apply_item *item,
+	struct change **ret)
 {
 	bool found;
 	size_t at = position(b, path, &found);
@@ -176,14 +183,16 @@ bool batch_skipped_below(const struct batch *b, const struct change *c)
 {
 	bool found;
 
-	for (size_t k = position(b, c->path, &found) + 1; k < b->n && path_is_below(b->v[k]->path, c->path); k++)
+	for (size_t k = position(b, c->path, &found) + 1;
+		k < b->n && path_is_below(b->v[k]->path, c->path); k++)
 		if (change_skipped(b->v[k]))
 			return true;
 	return false;
 }
 
 /* The nearest change above that makes `wanted` true. */
-static bool any_above(const struct batch *b, const struct change *c, bool (*wanted)(const struct change *c))
+static bool any_above(
+	const struct batch *b, const struct change *c, bool (*wanted)(const struct change *c))
 {
 	char at[FILE_PATH_BYTES_MAX + 1];
 	size_t n = strlen(c->path);
@@ -220,8 +229,8 @@ static void batch_deinit(struct batch *b)
 	place_deinit(&b->place);
 }
 
-/* An empty file in staging, durable before the intents are. That it is still there says that nobody emptied the directory:
- * only then "the new object is nowhere" means that a user deleted it. */
+/* An empty file in staging, durable before the intents are. That it is still there says that nobody
+ * emptied the directory: only then "the new object is nowhere" means that a user deleted it. */
 static int mark_batch(struct batch *b)
 {
 	char name[RECOVER_MARKER_BYTES];
@@ -260,7 +269,8 @@ static int put_intent(struct batch *b, struct replica_txn *t, uint32_t number)
 	return r;
 }
 
-/* Nodes go in now, so that recovery has them whatever became of the file; those of failed items are swept some day. */
+/* Nodes go in now, so that recovery has them whatever became of the file; those of failed items are
+ * swept some day. */
 static int write_intents(struct batch *b, struct replica_txn *t, bool *ret_any)
 {
 	struct settle s = {.txn = t};
@@ -337,8 +347,8 @@ static bool is_removal(const struct change *c)
 /* A directory that is being closed to its owner is closed last. */
 static bool is_late(const struct change *c)
 {
-	return touches_disk(c) && c->intent.op == INTENT_SET && c->intent.record.kind == RECORD_DIRECTORY &&
-		(c->intent.record.mode & 0300) != 0300;
+	return touches_disk(c) && c->intent.op == INTENT_SET &&
+	       c->intent.record.kind == RECORD_DIRECTORY && (c->intent.record.mode & 0300) != 0300;
 }
 
 static int remove_all(struct batch *b, bool early)
@@ -348,15 +358,16 @@ static int remove_all(struct batch *b, bool early)
 	bool folds = able->fold_case || able->fold_unicode;
 
 	for (size_t k = b->n; r == 0 && k-- > 0;)
-		if (is_removal(b->v[k]) && (folds || any_above(b, b->v[k], lands_as_other)) == early)
+		if (is_removal(b->v[k]) &&
+			(folds || any_above(b, b->v[k], lands_as_other)) == early)
 			r = carry_out(b, b->v[k]);
 	return r;
 }
 
 static bool is_new_directory(const struct change *c)
 {
-	return touches_disk(c) && c->intent.op == INTENT_PUT && c->intent.new_kind == RECORD_DIRECTORY &&
-		c->outcome.result == APPLY_DONE;
+	return touches_disk(c) && c->intent.op == INTENT_PUT &&
+	       c->intent.new_kind == RECORD_DIRECTORY && c->outcome.result == APPLY_DONE;
 }
 
 static int run(struct batch *b)
@@ -476,14 +487,16 @@ static void report(struct batch *b, struct change *c)
 {
 	struct place_outcome *o = &c->outcome;
 	const struct apply_options *options = b->options;
-	bool aside = c->intent.aside && (c->intent.fate == INTENT_ASIDE || c->intent.op == INTENT_PUT_ASIDE);
+	bool aside = c->intent.aside &&
+		     (c->intent.fate == INTENT_ASIDE || c->intent.op == INTENT_PUT_ASIDE);
 
 	if (!change_skipped(c) && (c->writes || c->drop))
 		o->result = c->writes && not_here(o->place) ? APPLY_NOT_HELD : APPLY_DONE;
 	if (c->item) {
 		c->item->result = o->result;
 		c->item->error = o->error;
-		c->item->privileges_cleared = o->result == APPLY_DONE && c->decision.privileges_cleared;
+		c->item->privileges_cleared =
+			o->result == APPLY_DONE && c->decision.privileges_cleared;
 		c->item->conflict = o->n_copies > 0 || (aside && o->result == APPLY_DONE);
 		c->item->consumed = c->item->staged && o->placed && !c->staged_here;
 	}

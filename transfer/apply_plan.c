@@ -1,13 +1,16 @@
 /*
- * transfer/apply_plan.c — from decisions to intents; see transfer/apply_internal.h and DESIGN §3 "The tree is derived".
+ * transfer/apply_plan.c — from decisions to intents; see transfer/apply_internal.h and DESIGN §3
+ * "The tree is derived".
  *
- *   decide each → what lies below is decided first (deepest first) → directories on the way (shallow first) → again
- *   → conflict names → staging
+ *   decide each → what lies below is decided first (deepest first) → directories on the way
+ * (shallow first) → again → conflict names → staging
  *
  * Invariants of a plan:
- * 1. A path has one change of the disk at most. Where two would be needed (a new file whose content must go aside, and an
- *    implied directory in the place of an old one), it is skipped: such trees are on their way to being another.
- * 2. A directory goes, or becomes something else, only if nothing below it is undecided in this batch.
+ * 1. A path has one change of the disk at most. Where two would be needed (a new file whose content
+ * must go aside, and an implied directory in the place of an old one), it is skipped: such trees
+ * are on their way to being another.
+ * 2. A directory goes, or becomes something else, only if nothing below it is undecided in this
+ * batch.
  * 3. What lands has directories all the way, by the index or by this batch.
  */
 #include "transfer/apply_internal.h"
@@ -29,7 +32,7 @@
 static bool directory_here(const struct row *row)
 {
 	return row->place == ROW_IMPLIED ||
-		(row->place == ROW_ON_DISK && row_live(row) && row->record.kind == RECORD_DIRECTORY);
+	       (row->place == ROW_ON_DISK && row_live(row) && row->record.kind == RECORD_DIRECTORY);
 }
 
 /* A file or symlink of the index on this disk. */
@@ -51,7 +54,7 @@ static bool live_after(const struct change *c)
 static bool lands_as_object(const struct change *c)
 {
 	return c->writes && c->intent.op == INTENT_PUT && c->intent.becomes == INTENT_TAKEN &&
-		c->intent.record.live && c->intent.record.kind != RECORD_DIRECTORY;
+	       c->intent.record.live && c->intent.record.kind != RECORD_DIRECTORY;
 }
 
 bool change_lands(const struct change *c)
@@ -62,7 +65,7 @@ bool change_lands(const struct change *c)
 static bool becomes_directory(const struct change *c)
 {
 	return c->writes && c->intent.op == INTENT_PUT &&
-		(c->intent.place == ROW_IMPLIED || c->intent.record.kind == RECORD_DIRECTORY);
+	       (c->intent.place == ROW_IMPLIED || c->intent.record.kind == RECORD_DIRECTORY);
 }
 
 enum row_place plan_place(const struct apply_options *o, const char *path, const struct record *r)
@@ -73,7 +76,8 @@ enum row_place plan_place(const struct apply_options *o, const char *path, const
 		return ROW_NOT_HERE;
 	if (o->ignore && ignore_match(o->ignore, path, r->kind == RECORD_DIRECTORY))
 		return ROW_IGNORED;
-	if (r->kind == RECORD_FILE || r->kind == RECORD_DIRECTORY || (r->kind == RECORD_SYMLINK && able->symlink))
+	if (r->kind == RECORD_FILE || r->kind == RECORD_DIRECTORY ||
+		(r->kind == RECORD_SYMLINK && able->symlink))
 		return ROW_ON_DISK;
 	return ROW_UNSUPPORTED;
 }
@@ -103,7 +107,8 @@ static void plan_removal(struct batch *b, struct change *c)
 		i->fate = INTENT_RMDIR;
 	} else if (object_here(&c->row)) {
 		i->op = INTENT_REMOVE;
-		i->fate = c->decision.action == DECIDE_ASIDE && keeps_both(o) ? INTENT_ASIDE : INTENT_TRASH;
+		i->fate = c->decision.action == DECIDE_ASIDE && keeps_both(o) ? INTENT_ASIDE
+									      : INTENT_TRASH;
 	}
 }
 
@@ -115,7 +120,8 @@ static void plan_take(struct batch *b, struct change *c)
 	bool aside = c->decision.action == DECIDE_ASIDE;
 
 	/* What lost is known here by record only: who has it must put it aside first. */
-	if (aside && row_live(&c->row) && c->row.record.kind != RECORD_DIRECTORY && c->row.place != ROW_ON_DISK) {
+	if (aside && row_live(&c->row) && c->row.record.kind != RECORD_DIRECTORY &&
+		c->row.place != ROW_ON_DISK) {
 		change_skip(c, APPLY_WAIT, 0);
 		return;
 	}
@@ -145,14 +151,16 @@ static void plan_merge(struct change *c)
 
 	i->place = i->record.live || c->row.place == ROW_IMPLIED ? c->row.place : ROW_NOT_HERE;
 	if (c->row.place == ROW_ON_DISK && i->record.live &&
-			(c->decision.attributes_moved || c->decision.mtime_moved))
+		(c->decision.attributes_moved || c->decision.mtime_moved))
 		i->op = INTENT_SET;
 }
 
 /* Taken as it is at the peer: the feed to that peer passes over it. */
 static uint64_t source_of(const struct batch *b, const struct change *c)
 {
-	return c->item->theirs && record_equal(&c->intent.record, c->item->theirs) ? b->options->source : 0;
+	return c->item->theirs && record_equal(&c->intent.record, c->item->theirs)
+		       ? b->options->source
+		       : 0;
 }
 
 static int plan_decision(struct batch *b, struct change *c)
@@ -165,7 +173,8 @@ static int plan_decision(struct batch *b, struct change *c)
 	if (action == DECIDE_WAIT)
 		change_skip(c, APPLY_WAIT, 0);
 	if (action == DECIDE_DROP)
-		c->drop = c->row.place != ROW_IMPLIED && b->now_ns - c->row.since_ns >= b->options->grace_ns;
+		c->drop = c->row.place != ROW_IMPLIED &&
+			  b->now_ns - c->row.since_ns >= b->options->grace_ns;
 	if (!taken && action != DECIDE_DELETE)
 		return 0;
 	c->writes = true;
@@ -211,7 +220,8 @@ static int plan_item(struct batch *b, struct replica_txn *t, struct apply_item *
 static bool name_planned(const struct batch *b, const struct change *c, const char *name)
 {
 	for (size_t k = 0; k < b->n; k++)
-		if (b->v[k] != c && b->v[k]->intent.aside && strcmp(b->v[k]->intent.aside, name) == 0)
+		if (b->v[k] != c && b->v[k]->intent.aside &&
+			strcmp(b->v[k]->intent.aside, name) == 0)
 			return true;
 	return false;
 }
@@ -228,7 +238,8 @@ static bool name_free(const struct row *row, const struct record *lost, bool *re
 }
 
 /* Where there is no name, trash has to do. */
-static int choose_name(struct batch *b, struct index_txn *t, struct change *c, const struct record *lost)
+static int choose_name(
+	struct batch *b, struct index_txn *t, struct change *c, const struct record *lost)
 {
 	struct intent *i = &c->intent;
 
@@ -265,7 +276,8 @@ static int choose_name(struct batch *b, struct index_txn *t, struct change *c, c
 
 /* --- the tree's rules --- */
 
-/* The first row that may be below: keys of long names are cut, their order is then not that of the tree. */
+/* The first row that may be below: keys of long names are cut, their order is then not that of the
+ * tree. */
 static int seek_below(struct index_cursor *cursor, const char *path)
 {
 	struct path_key key;
@@ -280,10 +292,11 @@ static int seek_below(struct index_cursor *cursor, const char *path)
 static bool more_below(const char *path, const char *above)
 {
 	return strcmp(path, above) == 0 ||
-		(strlen(above) >= PATH_KEY_PREFIX && strncmp(path, above, PATH_KEY_PREFIX) == 0);
+	       (strlen(above) >= PATH_KEY_PREFIX && strncmp(path, above, PATH_KEY_PREFIX) == 0);
 }
 
-static int rows_below_stay(const struct batch *b, struct index_txn *t, const struct change *c, bool *ret)
+static int rows_below_stay(
+	const struct batch *b, struct index_txn *t, const struct change *c, bool *ret)
 {
 	struct index_cursor *cursor;
 	int r = index_cursor_open(t, &cursor);
@@ -306,8 +319,10 @@ static int rows_below_stay(const struct batch *b, struct index_txn *t, const str
 	return r < 0 ? r : 0;
 }
 
-/* Is anything live strictly below, once this batch is done? O(rows below that this batch removes). */
-static int live_below_after(const struct batch *b, struct index_txn *t, const struct change *c, bool *ret)
+/* Is anything live strictly below, once this batch is done? O(rows below that this batch removes).
+ */
+static int live_below_after(
+	const struct batch *b, struct index_txn *t, const struct change *c, bool *ret)
 {
 	int r;
 
@@ -340,7 +355,7 @@ static int over_children(struct batch *b, struct index_txn *t, struct change *c)
 static bool goes(const struct change *c)
 {
 	return c->writes && directory_here(&c->row) &&
-		(c->intent.op == INTENT_REMOVE || lands_as_object(c) || !live_after(c));
+	       (c->intent.op == INTENT_REMOVE || lands_as_object(c) || !live_after(c));
 }
 
 static int plan_below(struct batch *b, struct index_txn *t, struct change *c)
@@ -491,7 +506,9 @@ static char *staging_name(struct batch *b, const char *suffix)
 {
 	char *name;
 
-	return asprintf(&name, "apply-%016" PRIx64 "-%" PRIu32 "%s", b->id, b->names++, suffix) < 0 ? NULL : name;
+	return asprintf(&name, "apply-%016" PRIx64 "-%" PRIu32 "%s", b->id, b->names++, suffix) < 0
+		       ? NULL
+		       : name;
 }
 
 static int name_objects(struct batch *b, struct change *c)
@@ -499,7 +516,7 @@ static int name_objects(struct batch *b, struct change *c)
 	struct intent *i = &c->intent;
 	bool exchange = store_abilities(b->store)->exchange;
 	bool file = c->item && c->item->staged && i->has_record && i->record.kind == RECORD_FILE &&
-		i->place == ROW_ON_DISK;
+		    i->place == ROW_ON_DISK;
 
 	if (change_lands(c)) {
 		file = file || (i->op == INTENT_PUT_ASIDE && i->record.kind == RECORD_FILE);
@@ -517,7 +534,8 @@ static int name_objects(struct batch *b, struct change *c)
 /* What the new object is to show; NULL: an implied directory. */
 static const struct record *shown(const struct change *c)
 {
-	return c->intent.op == INTENT_PUT && c->intent.place == ROW_IMPLIED ? NULL : &c->intent.record;
+	return c->intent.op == INTENT_PUT && c->intent.place == ROW_IMPLIED ? NULL
+									    : &c->intent.record;
 }
 
 static int plan_object(struct batch *b, struct change *c)

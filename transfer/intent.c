@@ -79,8 +79,8 @@ void intent_put(struct buf *b, const struct intent *i)
 	put_u8(b, i->becomes);
 	put_u8(b, i->place);
 	put_u8(b, (i->aside_there ? FLAG_ASIDE_THERE : 0) |
-			(i->preserve_owner ? FLAG_PRESERVE_OWNER : 0) |
-			(i->had_row ? FLAG_HAD_ROW : 0) | (i->has_record ? FLAG_RECORD : 0));
+			  (i->preserve_owner ? FLAG_PRESERVE_OWNER : 0) |
+			  (i->had_row ? FLAG_HAD_ROW : 0) | (i->has_record ? FLAG_RECORD : 0));
 	put_optional(b, i->path);
 	put_optional(b, i->aside);
 	put_optional(b, i->staged);

@@ -3,23 +3,25 @@
  *
  *   look (stamp, lease) → exchange → look again → trash | conflict name | user's
  *
- * 1. A lease held from before the first look until after the second proves that nobody wrote in between: whoever opens
- *    the file for writing waits. Without leases the stamp without its change time must do, and where the stamp may be
- *    racily clean the content is hashed after the exchange.
+ * 1. A lease held from before the first look until after the second proves that nobody wrote in
+ * between: whoever opens the file for writing waits. Without leases the stamp without its change
+ * time must do, and where the stamp may be racily clean the content is hashed after the exchange.
  * 2. What came out of an exchange is never put back: a third party may have been there meanwhile.
- * 3. The stamp of a new object is taken after it is in place, and only believed if it still is what was staged; else the
- *    row gets the staged one's, so that the next scan sees a user's edit of it.
+ * 3. The stamp of a new object is taken after it is in place, and only believed if it still is what
+ * was staged; else the row gets the staged one's, so that the next scan sees a user's edit of it.
  */
 #include "transfer/place.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/random.h"
 #include "tombstones/conflict.h"
 #include "tombstones/trash.h"
 
@@ -148,7 +150,7 @@ int place_move(int from_dir, const char *from, int to_dir, const char *to)
 bool place_same_object(const struct stamp *a, const struct stamp *b)
 {
 	return a->ino == b->ino && a->size == b->size && a->mtime_ns == b->mtime_ns &&
-		a->mode == b->mode && a->uid == b->uid && a->gid == b->gid;
+	       a->mode == b->mode && a->uid == b->uid && a->gid == b->gid;
 }
 
 static uint8_t record_kind_of(enum file_kind kind)
@@ -199,7 +201,8 @@ static int directory_empty(int dir, const char *name, bool *ret)
 	return 0;
 }
 
-/* Is the name listed exactly as we spell it? A file system that folds names finds it under another spelling. */
+/* Is the name listed exactly as we spell it? A file system that folds names finds it under another
+ * spelling. */
 static int name_listed(int dir, const char *name, bool *ret)
 {
 	cleanup_file_dir struct file_dir *d = NULL;
@@ -217,12 +220,51 @@ static int name_listed(int dir, const char *name, bool *ret)
 
 /* --- attributes --- */
 
-/* What this disk or user cannot store stays in the record: outcomes are passed over, errors are not. */
-static int attributes_fd(int fd, const struct record *r, bool preserve_owner)
+/* Does this file system keep such a mode? Tried out on an object of our own. */
+static bool mode_kept(struct place *p, uint16_t mode)
+{
+	cleanup_close int fd = -1;
+	int staging = store_staging(p->store);
+	struct file_stat st;
+	char name[48];
+	bool kept = false;
+
+	snprintf(name, sizeof(name), "apply-mode-%016" PRIx64, random_id());
+	if (file_create(staging, name, 0600, &fd) != 0)
+		return false;
+	if (file_chmod_fd(fd, mode) == 0 && file_stat_fd(fd, &st) == 0)
+		kept = st.mode == mode;
+	(void)file_unlink(staging, name);
+	return kept;
+}
+
+/* The stamp of what was set. Where the disk shows something else although it could show this, a
+ * user's hand was there in between: his change must differ from the stamp. */
+static int stamp_set(struct place *p, int fd, const struct record *r, bool timed, uint16_t mode,
+	struct stamp *ret)
+{
+	int64_t grain = store_abilities(p->store)->time_granularity_ns;
+	struct file_stat st;
+	int e = file_stat_fd(fd, &st);
+
+	if (e != 0)
+		return e;
+	stamp_of(&st, ret);
+	if (st.mode != mode && mode_kept(p, mode))
+		ret->mode = mode;
+	if (timed && (st.mtime_ns - r->mtime_ns >= grain || r->mtime_ns - st.mtime_ns >= grain))
+		ret->mtime_ns = r->mtime_ns;
+	return 0;
+}
+
+/* What this disk or user cannot store stays in the record: outcomes are passed over, errors are
+ * not. */
+static int attributes_fd(
+	struct place *p, int fd, const struct record *r, bool preserve_owner, struct stamp *ret)
 {
 	struct file_stat st;
 	uint16_t mode = r->mode;
-	bool directory = r->kind == RECORD_DIRECTORY;
+	bool directory = r->kind == RECORD_DIRECTORY, timed = false;
 	int e = preserve_owner ? file_chown_fd(fd, r->uid, r->gid) : 0;
 
 	if (e >= 0)
@@ -234,12 +276,17 @@ static int attributes_fd(int fd, const struct record *r, bool preserve_owner)
 		mode &= (uint16_t)~SPECIAL_BITS;
 	if (st.mode != mode)
 		e = file_chmod_fd(fd, mode);
-	if (e >= 0 && (!directory || r->mtime_ns != 0))
+	if (e > 0)
+		mode = st.mode; /* not ours to change */
+	if (e >= 0 && !directory) {
 		e = file_set_mtime_fd(fd, r->mtime_ns);
-	return e < 0 ? e : 0;
+		timed = e == 0;
+	}
+	return e < 0 ? e : stamp_set(p, fd, r, timed, mode, ret);
 }
 
-static int attributes_symlink(int dir, const char *name, const struct record *r, bool preserve_owner)
+static int attributes_symlink(
+	int dir, const char *name, const struct record *r, bool preserve_owner)
 {
 	int e = preserve_owner ? file_chown_at(dir, name, r->uid, r->gid) : 0;
 
@@ -250,9 +297,10 @@ static int attributes_symlink(int dir, const char *name, const struct record *r,
 
 /* --- staging --- */
 
-static int stage_file(struct place *p, const struct intent *i, const struct record *r, bool fsync, struct file_stat *ret,
-	uint64_t *ret_generation)
+static int stage_file(struct place *p, const struct intent *i, const struct record *r, bool fsync,
+	struct file_stat *ret, uint64_t *ret_generation)
 {
+	struct stamp stamp;
 	cleanup_close int fd = -1;
 	int e = file_open_read(store_staging(p->store), i->staged, &fd);
 
@@ -262,7 +310,7 @@ static int stage_file(struct place *p, const struct intent *i, const struct reco
 		return e;
 	if (ret->size != r->content.size)
 		return -EBADMSG;
-	e = attributes_fd(fd, r, i->preserve_owner);
+	e = attributes_fd(p, fd, r, i->preserve_owner, &stamp);
 	if (e == 0)
 		e = fsync ? file_fsync(fd) : file_start_writeback(fd);
 	if (!fsync && e == FILE_UNSUPPORTED)
@@ -272,7 +320,8 @@ static int stage_file(struct place *p, const struct intent *i, const struct reco
 	return e == 0 ? file_stat_fd(fd, ret) : e;
 }
 
-static int stage_symlink(struct place *p, const struct intent *i, const struct record *r, struct file_stat *ret)
+static int stage_symlink(
+	struct place *p, const struct intent *i, const struct record *r, struct file_stat *ret)
 {
 	int staging = store_staging(p->store);
 	int e = r->target ? file_symlink(r->target, staging, i->staged) : -EBADMSG;
@@ -283,8 +332,8 @@ static int stage_symlink(struct place *p, const struct intent *i, const struct r
 }
 
 /* Private until all that goes into it is there: see place_finish_directory. */
-static int stage_directory(struct place *p, const struct intent *i, const struct record *r, struct file_stat *ret,
-	uint64_t *ret_generation)
+static int stage_directory(struct place *p, const struct intent *i, const struct record *r,
+	struct file_stat *ret, uint64_t *ret_generation)
 {
 	cleanup_close int fd = -1;
 	int staging = store_staging(p->store);
@@ -324,9 +373,9 @@ int place_stage(struct place *p, struct intent *i, const struct record *r, bool 
 /* --- looking at what is there, and at what came out --- */
 
 struct held {
-	int fd;		/* of a regular file that we may read, else -1 */
-	bool leased;	/* nobody writes to it until the lease is released */
-	bool racy;	/* the stamp alone proves nothing */
+	int fd;	     /* of a regular file that we may read, else -1 */
+	bool leased; /* nobody writes to it until the lease is released */
+	bool racy;   /* the stamp alone proves nothing */
 	uint8_t kind;
 	struct stamp stamp;
 };
@@ -347,8 +396,10 @@ static bool held_release(struct held *h)
 	return broken;
 }
 
-/* A regular file: take the lease, then look again, so that what is seen holds until it is released. */
-static bool hold_file(struct place *p, int dir, const char *name, const struct row *ours, struct held *h, struct place_outcome *o)
+/* A regular file: take the lease, then look again, so that what is seen holds until it is released.
+ */
+static bool hold_file(struct place *p, int dir, const char *name, const struct row *ours,
+	struct held *h, struct place_outcome *o)
 {
 	struct file_stat st;
 	uint64_t generation;
@@ -370,10 +421,11 @@ static bool hold_file(struct place *p, int dir, const char *name, const struct r
 		if (!stamp_equal(&h->stamp, &ours->stamp))
 			return result(o, APPLY_CHANGED), false;
 		if (ours->stamp.generation && file_generation(h->fd, &generation) == 0 &&
-				generation != ours->stamp.generation)
+			generation != ours->stamp.generation)
 			return result(o, APPLY_CHANGED), false;
 	}
-	h->racy = ours->recorded_ns - h->stamp.mtime_ns < RACY_NS || ours->recorded_ns - h->stamp.ctime_ns < RACY_NS;
+	h->racy = ours->recorded_ns - h->stamp.mtime_ns < RACY_NS ||
+		  ours->recorded_ns - h->stamp.ctime_ns < RACY_NS;
 	if (!h->racy)
 		return true;
 	r = place_same_content(p, dir, name, &ours->record);
@@ -397,7 +449,8 @@ static bool hold_symlink(int dir, const char *name, const struct row *ours, stru
 }
 
 /* Is dir/name exactly what the row says, and open for writing by nobody? Else *o says what. */
-static bool hold(struct place *p, int dir, const char *name, const struct row *ours, struct held *h, struct place_outcome *o)
+static bool hold(struct place *p, int dir, const char *name, const struct row *ours, struct held *h,
+	struct place_outcome *o)
 {
 	struct file_stat st;
 	int r = file_stat_at(dir, name, &st);
@@ -416,7 +469,8 @@ static bool hold(struct place *p, int dir, const char *name, const struct row *o
 	}
 	if (!stamp_equal(&h->stamp, &ours->stamp))
 		return result(o, APPLY_CHANGED), false;
-	return h->kind == RECORD_FILE ? hold_file(p, dir, name, ours, h, o) : hold_symlink(dir, name, ours, o);
+	return h->kind == RECORD_FILE ? hold_file(p, dir, name, ours, h, o)
+				      : hold_symlink(dir, name, ours, o);
 }
 
 /* Is what is now in staging what was held, unchanged? Ends the lease. */
@@ -471,8 +525,8 @@ static int to_trash(struct place *p, const char *staged, const char *path)
 }
 
 /* Move it beside the path, under the first free conflict name from n on. *ret_path: heap. */
-static int to_conflict_name(struct place *p, const char *staged, const char *path, const struct hash *content, unsigned n,
-	int dir, char **ret_path)
+static int to_conflict_name(struct place *p, const char *staged, const char *path,
+	const struct hash *content, unsigned n, int dir, char **ret_path)
 {
 	int r = FILE_EXISTS;
 
@@ -503,16 +557,21 @@ static bool stamp_copy(int dir, const struct stamp *expected, struct place_copy 
 }
 
 /* What nobody knows goes beside the path, or where that can't be, to trash. */
-static void user_copy(struct place *p, const struct intent *i, const struct row *ours, int dir, struct place_outcome *o)
+static void user_copy(struct place *p, const struct intent *i, const struct row *ours, int dir,
+	struct place_outcome *o)
 {
 	struct place_copy c = {0};
 	struct stamp looked = {0};
 	const struct hash none = {{0}};
-	int r = scan_look(p->store, store_staging(p->store), i->displaced, &c.state, &looked, &c.nodes, &c.n_nodes);
-	const struct hash *name = r == 0 ? &c.state.content.root : ours ? &ours->record.content.root : &none;
+	int r = scan_look(p->store, store_staging(p->store), i->displaced, &c.state, &looked,
+		&c.nodes, &c.n_nodes);
+	const struct hash *name = r == 0 ? &c.state.content.root
+				  : ours ? &ours->record.content.root
+					 : &none;
 
 	c.known = r == 0 && c.state.kind != RECORD_DIRECTORY;
-	r = dir < 0 ? FILE_VANISHED : to_conflict_name(p, i->displaced, i->path, name, 1, dir, &c.path);
+	r = dir < 0 ? FILE_VANISHED
+		    : to_conflict_name(p, i->displaced, i->path, name, 1, dir, &c.path);
 	if (r == 0) {
 		c.known = c.known && stamp_copy(dir, &looked, &c);
 		touch_also(p, dir);
@@ -541,7 +600,8 @@ static int state_of(const struct record *from, struct record *ret)
 }
 
 /* Exactly the row's content, to the conflict name that the intent has for it. */
-static int to_aside(struct place *p, const struct intent *i, const struct row *ours, int dir, struct place_outcome *o)
+static int to_aside(struct place *p, const struct intent *i, const struct row *ours, int dir,
+	struct place_outcome *o)
 {
 	struct place_copy c = {0};
 	struct file_stat st;
@@ -555,10 +615,12 @@ static int to_aside(struct place *p, const struct intent *i, const struct row *o
 	if (r == 0)
 		c.path = strdup(i->aside);
 	else if (r == FILE_EXISTS)
-		r = to_conflict_name(p, i->displaced, i->path, &ours->record.content.root, 2, dir, &c.path);
+		r = to_conflict_name(
+			p, i->displaced, i->path, &ours->record.content.root, 2, dir, &c.path);
 	if (r == 0) {
 		touch_also(p, dir);
-		c.known = c.path && state_of(&ours->record, &c.state) == 0 && stamp_copy(dir, &stamp, &c);
+		c.known = c.path && state_of(&ours->record, &c.state) == 0 &&
+			  stamp_copy(dir, &stamp, &c);
 		if (c.path)
 			(void)place_add_copy(o, &c);
 	}
@@ -567,7 +629,8 @@ static int to_aside(struct place *p, const struct intent *i, const struct row *o
 }
 
 /* dir: the path's directory, or -1 where it is not there any more. */
-static void dispose(struct place *p, const struct intent *i, const struct row *ours, bool exact, int dir, struct place_outcome *o)
+static void dispose(struct place *p, const struct intent *i, const struct row *ours, bool exact,
+	int dir, struct place_outcome *o)
 {
 	bool aside = i->fate == INTENT_ASIDE && !i->aside_there;
 	int r = FILE_NOT_EMPTY;
@@ -583,7 +646,8 @@ static void dispose(struct place *p, const struct intent *i, const struct row *o
 	touch_also(p, store_staging(p->store));
 }
 
-void place_dispose(struct place *p, const struct intent *i, const struct row *ours, bool exact, struct place_outcome *o)
+void place_dispose(struct place *p, const struct intent *i, const struct row *ours, bool exact,
+	struct place_outcome *o)
 {
 	cleanup_close int dir = -1;
 	const char *name;
@@ -612,7 +676,8 @@ static void stamp_placed(int dir, const char *name, struct place_outcome *o)
 	o->looked_ns = now;
 }
 
-/* A name that the index doesn't know is taken: by a user's new object, or by another spelling of it. */
+/* A name that the index doesn't know is taken: by a user's new object, or by another spelling of
+ * it. */
 static void name_taken(int dir, const char *name, struct place_outcome *o)
 {
 	bool listed;
@@ -629,7 +694,8 @@ static void name_taken(int dir, const char *name, struct place_outcome *o)
 }
 
 /* The file system gave the name another spelling: take it back. */
-static void check_spelling(struct place *p, const struct intent *i, int dir, const char *name, struct place_outcome *o)
+static void check_spelling(
+	struct place *p, const struct intent *i, int dir, const char *name, struct place_outcome *o)
 {
 	const struct file_abilities *able = store_abilities(p->store);
 	bool listed;
@@ -645,7 +711,8 @@ static void check_spelling(struct place *p, const struct intent *i, int dir, con
 	result(o, APPLY_NOT_HELD);
 }
 
-static void put_new(struct place *p, const struct intent *i, int dir, const char *name, struct place_outcome *o)
+static void put_new(
+	struct place *p, const struct intent *i, int dir, const char *name, struct place_outcome *o)
 {
 	struct file_stat st;
 	int r = file_stat_at(dir, name, &st);
@@ -670,9 +737,10 @@ static void put_new(struct place *p, const struct intent *i, int dir, const char
 	check_spelling(p, i, dir, name, o);
 }
 
-/* File systems without exchange: hold the old object by a second name, then replace. Where there are no hard links either,
- * and where kinds differ, the path is empty for a moment. */
-static int replace_in_steps(struct place *p, const struct intent *i, const struct held *h, int dir, const char *name)
+/* File systems without exchange: hold the old object by a second name, then replace. Where there
+ * are no hard links either, and where kinds differ, the path is empty for a moment. */
+static int replace_in_steps(
+	struct place *p, const struct intent *i, const struct held *h, int dir, const char *name)
 {
 	int staging = store_staging(p->store), r = FILE_DENIED;
 	struct file_stat st;
@@ -696,13 +764,14 @@ static int replace_in_steps(struct place *p, const struct intent *i, const struc
 	if (r == 0) {
 		r = place_move(staging, i->staged, dir, name);
 		if (r != 0 && place_move(staging, i->displaced, dir, name) != 0)
-			r = FILE_EXISTS; /* someone took the name: recovery looks after what is in staging */
+			r = FILE_EXISTS; /* someone took the name: recovery looks after what is in
+					    staging */
 	}
 	return r;
 }
 
-static void put_over(struct place *p, const struct intent *i, const struct row *ours, int dir, const char *name,
-	struct place_outcome *o)
+static void put_over(struct place *p, const struct intent *i, const struct row *ours, int dir,
+	const char *name, struct place_outcome *o)
 {
 	cleanup(held_deinit) struct held h = {.fd = -1};
 	struct file_stat st;
@@ -722,7 +791,8 @@ static void put_over(struct place *p, const struct intent *i, const struct row *
 			     : file_exchange(store_staging(p->store), i->staged, dir, name);
 	if (r != 0) {
 		failed(o, r);
-		o->keep = stepwise && file_stat_at(store_staging(p->store), i->displaced, &st) != FILE_VANISHED;
+		o->keep = stepwise &&
+			  file_stat_at(store_staging(p->store), i->displaced, &st) != FILE_VANISHED;
 		return;
 	}
 	o->placed = true;
@@ -758,8 +828,8 @@ static void put_aside(struct place *p, const struct intent *i, int dir, struct p
 
 /* --- remove --- */
 
-static void remove_directory(struct place *p, const struct intent *i, const struct row *ours, int dir, const char *name,
-	struct place_outcome *o)
+static void remove_directory(struct place *p, const struct intent *i, const struct row *ours,
+	int dir, const char *name, struct place_outcome *o)
 {
 	cleanup(held_deinit) struct held h = {.fd = -1};
 	int r;
@@ -784,8 +854,8 @@ static void remove_directory(struct place *p, const struct intent *i, const stru
 	result(o, APPLY_DONE);
 }
 
-static void remove_object(struct place *p, const struct intent *i, const struct row *ours, int dir, const char *name,
-	struct place_outcome *o)
+static void remove_object(struct place *p, const struct intent *i, const struct row *ours, int dir,
+	const char *name, struct place_outcome *o)
 {
 	cleanup(held_deinit) struct held h = {.fd = -1};
 	int staging = store_staging(p->store), r;
@@ -813,26 +883,25 @@ static void remove_object(struct place *p, const struct intent *i, const struct 
 
 static void set_on(struct place *p, const struct intent *i, int fd, struct place_outcome *o)
 {
-	struct file_stat st;
-	int r = attributes_fd(fd, &i->record, i->preserve_owner);
+	int64_t now = clock_wall_ns();
+	struct stamp stamp;
+	int r = attributes_fd(p, fd, &i->record, i->preserve_owner, &stamp);
 
-	if (r == 0) {
-		o->looked_ns = clock_wall_ns();
-		r = file_stat_fd(fd, &st);
-	}
 	if (r != 0) {
 		failed(o, r);
 		return;
 	}
-	stamp_of(&st, &o->stamp);
+	o->stamp = stamp;
+	o->looked_ns = now;
 	touch_also(p, fd);
 	result(o, APPLY_DONE);
 }
 
-static void set_directory(struct place *p, const struct intent *i, const struct row *ours, int dir, const char *name,
-	struct place_outcome *o)
+static void set_directory(struct place *p, const struct intent *i, const struct row *ours,
+	bool verified, int dir, const char *name, struct place_outcome *o)
 {
 	cleanup_close int fd = -1;
+	const struct stamp *was = &ours->stamp;
 	struct file_stat st;
 	int r = file_open_directory_at(dir, name, &fd);
 
@@ -840,13 +909,15 @@ static void set_directory(struct place *p, const struct intent *i, const struct 
 		r = file_stat_fd(fd, &st);
 	if (r != 0)
 		failed(o, r);
-	else if (st.ino != ours->stamp.ino)
+	else if (st.ino != was->ino ||
+		 (!verified && (st.mode != was->mode || st.uid != was->uid || st.gid != was->gid)))
 		result(o, APPLY_CHANGED);
 	else
 		set_on(p, i, fd, o);
 }
 
-static void set_symlink(struct place *p, const struct intent *i, int dir, const char *name, struct place_outcome *o)
+static void set_symlink(
+	struct place *p, const struct intent *i, int dir, const char *name, struct place_outcome *o)
 {
 	struct file_stat st;
 	int r = attributes_symlink(dir, name, &i->record, i->preserve_owner);
@@ -864,14 +935,14 @@ static void set_symlink(struct place *p, const struct intent *i, int dir, const 
 	result(o, APPLY_DONE);
 }
 
-static void set_object(struct place *p, const struct intent *i, const struct row *ours, bool verified, int dir, const char *name,
-	struct place_outcome *o)
+static void set_object(struct place *p, const struct intent *i, const struct row *ours,
+	bool verified, int dir, const char *name, struct place_outcome *o)
 {
 	cleanup(held_deinit) struct held h = {.fd = -1};
 	int r = 0;
 
 	if (i->record.kind == RECORD_DIRECTORY) {
-		set_directory(p, i, ours, dir, name, o);
+		set_directory(p, i, ours, verified, dir, name, o);
 		return;
 	}
 	if (!verified && !hold(p, dir, name, ours, &h, o))
@@ -888,7 +959,8 @@ static void set_object(struct place *p, const struct intent *i, const struct row
 		set_on(p, i, h.fd, o);
 }
 
-void place_set(struct place *p, const struct intent *i, const struct row *ours, bool verified, struct place_outcome *o)
+void place_set(struct place *p, const struct intent *i, const struct row *ours, bool verified,
+	struct place_outcome *o)
 {
 	cleanup_close int dir = -1;
 	const char *name;
@@ -915,17 +987,22 @@ void place_finish_directory(struct place *p, const struct intent *i, struct plac
 	if (r != 0 || st.ino != i->staged_stamp.ino)
 		return; /* a user took it away: the row keeps the staged one's stamp */
 	stamp_of(&st, &stamp);
-	if (stamp.mode != i->staged_stamp.mode || stamp.uid != i->staged_stamp.uid || stamp.gid != i->staged_stamp.gid)
+	if (stamp.mode != i->staged_stamp.mode || stamp.uid != i->staged_stamp.uid ||
+		stamp.gid != i->staged_stamp.gid)
 		return;
-	if (i->has_record && i->becomes == INTENT_TAKEN && i->record.live)
-		(void)attributes_fd(fd, &i->record, i->preserve_owner);
 	o->looked_ns = clock_wall_ns();
-	if (file_stat_fd(fd, &st) == 0)
-		stamp_of(&st, &o->stamp);
+	if (i->has_record && i->becomes == INTENT_TAKEN && i->record.live) {
+		if (i->record.mtime_ns != 0)
+			(void)file_set_mtime_fd(fd, i->record.mtime_ns);
+		if (attributes_fd(p, fd, &i->record, i->preserve_owner, &stamp) != 0)
+			return;
+	}
+	o->stamp = stamp;
 	place_touch(p, steal_fd(fd));
 }
 
-int place_run(struct place *p, const struct intent *i, const struct row *ours, struct place_outcome *o)
+int place_run(
+	struct place *p, const struct intent *i, const struct row *ours, struct place_outcome *o)
 {
 	cleanup_close int dir = -1;
 	const char *name;

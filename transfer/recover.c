@@ -1,9 +1,10 @@
 /*
  * transfer/recover.c — see transfer/recover.h.
  *
- * Every step may be cut off and done again: what is found decides, not what was done before. The intents go in the same
- * transaction that records what they came to; after it, staging holds nothing but what the intents that stay name.
- * What cannot be looked at (an error of the disk) keeps its intent, and nothing is concluded from it.
+ * Every step may be cut off and done again: what is found decides, not what was done before. The
+ * intents go in the same transaction that records what they came to; after it, staging holds
+ * nothing but what the intents that stay name. What cannot be looked at (an error of the disk)
+ * keeps its intent, and nothing is concluded from it.
  */
 #include "transfer/recover.h"
 
@@ -19,7 +20,8 @@
 #include "tombstones/trash.h"
 #include "transfer/settle.h"
 
-#define TIME_SLACK_NS (2 * CLOCK_NS_PER_S) /* a file system may round the times that it is given */
+#define TIME_SLACK_NS (2 * CLOCK_NS_PER_S) /* a file system may round the times that it is given \
+					    */
 #define LOST_PREFIX "recovered-from-staging"
 
 void recover_marker(char ret[RECOVER_MARKER_BYTES], uint64_t batch)
@@ -117,12 +119,14 @@ static void see_staged(const struct recovery *v, const char *name, struct seen *
 
 static bool same_inode(const struct stamp *a, const struct stamp *b)
 {
-	return a->ino == b->ino && (!a->generation || !b->generation || a->generation == b->generation);
+	return a->ino == b->ino &&
+	       (!a->generation || !b->generation || a->generation == b->generation);
 }
 
 static bool is_new(const struct seen *s, const struct intent *i)
 {
-	return s->there == THERE && s->kind == i->new_kind && same_inode(&s->stamp, &i->staged_stamp);
+	return s->there == THERE && s->kind == i->new_kind &&
+	       same_inode(&s->stamp, &i->staged_stamp);
 }
 
 static const struct row *row_of(const struct pending *e)
@@ -130,17 +134,20 @@ static const struct row *row_of(const struct pending *e)
 	return e->had_row ? &e->row : NULL;
 }
 
-/* Is what is in staging as `displaced` exactly what the row says? No lease speaks for it: its content must. */
+/* Is what is in staging as `displaced` exactly what the row says? No lease speaks for it: its
+ * content must. */
 static bool is_old(struct recovery *v, const struct pending *e, const struct seen *s)
 {
 	const struct intent *i = &e->intent;
 
-	if (!e->same_row || !e->had_row || s->kind != i->old_kind || !same_inode(&s->stamp, &i->old))
+	if (!e->same_row || !e->had_row || s->kind != i->old_kind ||
+		!same_inode(&s->stamp, &i->old))
 		return false;
 	if (s->kind == RECORD_DIRECTORY)
 		return true;
 	return place_same_object(&s->stamp, &i->old) &&
-		place_same_content(&v->place, store_staging(v->store), i->displaced, &e->row.record) == 1;
+	       place_same_content(
+		       &v->place, store_staging(v->store), i->displaced, &e->row.record) == 1;
 }
 
 static bool marked(const struct recovery *v, uint64_t batch)
@@ -180,7 +187,8 @@ static void find_aside(struct recovery *v, struct pending *e)
 	see(v, i->aside, &s);
 	if (s.there != THERE || !same_inode(&s.stamp, &i->old))
 		return;
-	if (look(v, i->aside, &c) == 0 && record_same_state(&c.state, &e->row.record) && (c.path = strdup(i->aside))) {
+	if (look(v, i->aside, &c) == 0 && record_same_state(&c.state, &e->row.record) &&
+		(c.path = strdup(i->aside))) {
 		c.known = true;
 		(void)place_add_copy(&e->outcome, &c);
 	}
@@ -190,7 +198,8 @@ static void find_aside(struct recovery *v, struct pending *e)
 static void dispose(struct recovery *v, struct pending *e, const struct seen *displaced)
 {
 	if (displaced->there == THERE)
-		place_dispose(&v->place, &e->intent, row_of(e), is_old(v, e, displaced), &e->outcome);
+		place_dispose(
+			&v->place, &e->intent, row_of(e), is_old(v, e, displaced), &e->outcome);
 	else
 		find_aside(v, e);
 }
@@ -232,8 +241,10 @@ static enum verdict finish_put(struct recovery *v, struct pending *e, const stru
 	return DONE;
 }
 
-/* Without exchange the old object may have a second name in staging, or be there alone while the path is empty. */
-static void undo_steps(struct recovery *v, struct pending *e, const struct seen *at_path, const struct seen *displaced)
+/* Without exchange the old object may have a second name in staging, or be there alone while the
+ * path is empty. */
+static void undo_steps(struct recovery *v, struct pending *e, const struct seen *at_path,
+	const struct seen *displaced)
 {
 	const struct intent *i = &e->intent;
 	cleanup_close int dir = -1;
@@ -245,8 +256,9 @@ static void undo_steps(struct recovery *v, struct pending *e, const struct seen 
 		(void)file_unlink(store_staging(v->store), i->displaced);
 		return;
 	}
-	if (at_path->there == ABSENT && file_open_parent(store_root(v->store), i->path, &dir, &name) == 0 &&
-			place_move(store_staging(v->store), i->displaced, dir, name) == 0) {
+	if (at_path->there == ABSENT &&
+		file_open_parent(store_root(v->store), i->path, &dir, &name) == 0 &&
+		place_move(store_staging(v->store), i->displaced, dir, name) == 0) {
 		place_touch(&v->place, steal_fd(dir));
 		return;
 	}
@@ -291,7 +303,8 @@ static enum verdict recover_put_aside(struct recovery *v, struct pending *e)
 	see(v, i->aside, &aside);
 	if (aside.there == UNSEEN)
 		return UNKNOWN;
-	if (!is_new(&aside, i) || look(v, i->aside, &e->found) != 0 || !record_same_state(&e->found.state, &i->record))
+	if (!is_new(&aside, i) || look(v, i->aside, &e->found) != 0 ||
+		!record_same_state(&e->found.state, &i->record))
 		return NOT_DONE; /* what is there, the next scan finds */
 	o->stamp = e->found.stamp;
 	o->looked_ns = e->found.looked_ns;
@@ -313,7 +326,7 @@ static enum verdict recover_remove(struct recovery *v, struct pending *e)
 		return UNKNOWN;
 	if (displaced.there == THERE && !is_old(v, e, &displaced)) {
 		if (file_open_parent(store_root(v->store), i->path, &dir, &name) == 0 &&
-				place_move(store_staging(v->store), i->displaced, dir, name) == 0)
+			place_move(store_staging(v->store), i->displaced, dir, name) == 0)
 			place_touch(&v->place, steal_fd(dir));
 		else
 			place_dispose(&v->place, i, row_of(e), false, &e->outcome);
@@ -337,9 +350,11 @@ static bool ours_alone(const struct intent *i, const struct seen *s)
 		return false;
 	if (s->stamp.mode != i->old.mode && (s->stamp.mode & 01777) != (r->mode & 01777))
 		return false;
-	if ((s->stamp.uid != i->old.uid && s->stamp.uid != r->uid) || (s->stamp.gid != i->old.gid && s->stamp.gid != r->gid))
+	if ((s->stamp.uid != i->old.uid && s->stamp.uid != r->uid) ||
+		(s->stamp.gid != i->old.gid && s->stamp.gid != r->gid))
 		return false;
-	return s->kind == RECORD_DIRECTORY || s->stamp.mtime_ns == i->old.mtime_ns || near(s->stamp.mtime_ns, r->mtime_ns);
+	return s->kind == RECORD_DIRECTORY || s->stamp.mtime_ns == i->old.mtime_ns ||
+	       near(s->stamp.mtime_ns, r->mtime_ns);
 }
 
 static enum verdict recover_set(struct recovery *v, struct pending *e)
@@ -353,7 +368,8 @@ static enum verdict recover_set(struct recovery *v, struct pending *e)
 	if (!e->same_row || !ours_alone(i, &at_path))
 		return NOT_DONE;
 	if (at_path.kind != RECORD_DIRECTORY) {
-		if (look(v, i->path, &e->found) != 0 || !record_same_state(&e->found.state, &i->record))
+		if (look(v, i->path, &e->found) != 0 ||
+			!record_same_state(&e->found.state, &i->record))
 			return NOT_DONE;
 	}
 	place_set(&v->place, i, row_of(e), true, &e->outcome);
@@ -404,7 +420,8 @@ static int settle_user(struct settle *s, struct pending *e)
 		r = record_copy(&row.record, &e->intent.record);
 	}
 	if (r == 0)
-		r = replica_event(s->txn, edited ? REPLICA_EVENT_STATE : REPLICA_EVENT_DELETE, &e->intent.record, &row.record);
+		r = replica_event(s->txn, edited ? REPLICA_EVENT_STATE : REPLICA_EVENT_DELETE,
+			&e->intent.record, &row.record);
 	return r == 0 ? index_put(s->txn->index, e->intent.path, &row) : r;
 }
 
@@ -419,7 +436,8 @@ static int settle_pending(struct settle *s, struct pending *e)
 	if (user && i->becomes == INTENT_TAKEN && i->record.live)
 		return settle_user(s, e);
 	if (e->verdict == DONE_DELETED) {
-		/* An implied directory that is not there any more: its record stands all the same. */
+		/* An implied directory that is not there any more: its record stands all the same.
+		 */
 		if (i->becomes == INTENT_UNCHANGED)
 			return 0;
 		e->outcome.place = ROW_NOT_HERE;
@@ -532,8 +550,9 @@ static bool kept(const struct recovery *v, const char *name)
 		if (!e->outcome.keep)
 			continue;
 		recover_marker(marker, e->batch);
-		if (strcmp(name, marker) == 0 || (e->intent.staged && strcmp(name, e->intent.staged) == 0) ||
-				(e->intent.displaced && strcmp(name, e->intent.displaced) == 0))
+		if (strcmp(name, marker) == 0 ||
+			(e->intent.staged && strcmp(name, e->intent.staged) == 0) ||
+			(e->intent.displaced && strcmp(name, e->intent.displaced) == 0))
 			return true;
 	}
 	return false;

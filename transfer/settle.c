@@ -11,15 +11,17 @@ int settle_nodes(struct settle *s, const struct chunk_tree_node *nodes, size_t n
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < n; i++)
-		r = index_node_put(s->txn->index, &nodes[i].hash, nodes[i].level, nodes[i].payload, nodes[i].n);
+		r = index_node_put(s->txn->index, &nodes[i].hash, nodes[i].level, nodes[i].payload,
+			nodes[i].n);
 	return r;
 }
 
 /* --- conflict copies --- */
 
-/* May a copy at this name be an event of its own, and what does it descend from? A live row that is not this content, or not
- * on this disk, is left to the next scan. */
-static bool copy_descends(const struct row *row, bool have, const struct record *state, const struct record **ret_old)
+/* May a copy at this name be an event of its own, and what does it descend from? A live row that is
+ * not this content, or not on this disk, is left to the next scan. */
+static bool copy_descends(
+	const struct row *row, bool have, const struct record *state, const struct record **ret_old)
 {
 	*ret_old = have && row_has_record(row) ? &row->record : NULL;
 	if (!*ret_old || !row->record.live)
@@ -28,8 +30,8 @@ static bool copy_descends(const struct row *row, bool have, const struct record 
 }
 
 /* stamp NULL: the copy stood there before, its row has it. */
-static int settle_copy(struct settle *s, const char *path, const struct record *state, const struct stamp *stamp,
-	int64_t looked_ns)
+static int settle_copy(struct settle *s, const char *path, const struct record *state,
+	const struct stamp *stamp, int64_t looked_ns)
 {
 	cleanup(row_deinit) struct row was = {0}, row = {0};
 	const struct record *old;
@@ -60,7 +62,8 @@ static int settle_copy(struct settle *s, const char *path, const struct record *
 	return r == 0 ? index_put(s->txn->index, path, &row) : r;
 }
 
-int settle_copies(struct settle *s, const struct intent *i, const struct row *ours, struct place_outcome *o)
+int settle_copies(
+	struct settle *s, const struct intent *i, const struct row *ours, struct place_outcome *o)
 {
 	int r = 0;
 
@@ -76,7 +79,8 @@ int settle_copies(struct settle *s, const struct intent *i, const struct row *ou
 	if (r != 0 || o->result != APPLY_DONE || !i->aside)
 		return r;
 	if (i->op == INTENT_PUT_ASIDE)
-		return settle_copy(s, i->aside, &i->record, i->aside_there ? NULL : &o->stamp, o->looked_ns);
+		return settle_copy(
+			s, i->aside, &i->record, i->aside_there ? NULL : &o->stamp, o->looked_ns);
 	if (i->fate == INTENT_ASIDE && i->aside_there && ours)
 		return settle_copy(s, i->aside, &ours->record, NULL, 0);
 	return 0;
@@ -84,7 +88,8 @@ int settle_copies(struct settle *s, const struct intent *i, const struct row *ou
 
 /* --- the path's row --- */
 
-static int settle_record(struct settle *s, const struct intent *i, const struct row *ours, struct row *row)
+static int settle_record(
+	struct settle *s, const struct intent *i, const struct row *ours, struct row *row)
 {
 	int r;
 
@@ -97,8 +102,8 @@ static int settle_record(struct settle *s, const struct intent *i, const struct 
 	return r;
 }
 
-int settle_row(struct settle *s, const struct intent *i, const struct row *ours, const struct place_outcome *o,
-	const struct chunk_tree_node *nodes, size_t n_nodes)
+int settle_row(struct settle *s, const struct intent *i, const struct row *ours,
+	const struct place_outcome *o, const struct chunk_tree_node *nodes, size_t n_nodes)
 {
 	cleanup(row_deinit) struct row row = {.place = o->place, .source = i->source};
 	bool moved = i->op != INTENT_RECORD && i->op != INTENT_PUT_ASIDE;
@@ -116,7 +121,8 @@ int settle_row(struct settle *s, const struct intent *i, const struct row *ours,
 		row.recorded_ns = moved ? o->looked_ns : ours ? ours->recorded_ns : 0;
 	}
 	if (row_has_record(&row) && !row.record.live)
-		row.since_ns = ours && row_has_record(ours) && !ours->record.live ? ours->since_ns : s->now_ns;
+		row.since_ns = ours && row_has_record(ours) && !ours->record.live ? ours->since_ns
+										  : s->now_ns;
 	if (i->becomes == INTENT_UNCHANGED && ours && row_has_record(ours))
 		return index_restamp(s->txn->index, i->path, &row);
 	r = settle_nodes(s, nodes, n_nodes);
@@ -126,7 +132,8 @@ int settle_row(struct settle *s, const struct intent *i, const struct row *ours,
 /* --- implied directories --- */
 
 /* 1: gone, 0: it stays. */
-static int remove_implied(struct settle *s, struct place *p, const char *path, const struct row *row)
+static int remove_implied(
+	struct settle *s, struct place *p, const char *path, const struct row *row)
 {
 	cleanup_close int dir = -1;
 	struct file_stat st;

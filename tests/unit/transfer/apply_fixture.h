@@ -23,6 +23,7 @@
 
 #define PEER_REPLICA 4242
 #define PEER_INC 0x1111111111111111
+#define OTHER_INC 0x2222222222222222
 #define ITEMS_MAX 2000
 
 struct fixture {
@@ -65,12 +66,15 @@ static inline struct store *fx_store(struct fixture *f)
 
 static inline void fx_introduce(struct fixture *f)
 {
-	struct version_incarnation i = {.inc = PEER_INC, .replica = PEER_REPLICA};
+	const struct version_incarnation i[] = {
+		{.inc = PEER_INC, .replica = PEER_REPLICA},
+		{.inc = OTHER_INC, .replica = PEER_REPLICA + 1},
+	};
 	struct replica_txn t;
 
 	replica_lock(f->r);
 	OK(replica_begin(f->r, &t));
-	OK(replica_learn_lineage(&t, &i, 1));
+	OK(replica_learn_lineage(&t, i, 2));
 	OK(replica_commit(&t));
 	replica_unlock(f->r);
 }

@@ -56,4 +56,12 @@ POINT(file_syncfs, (int fd), (fd))
 POINT(file_unlink, (int dir, const char *name), (dir, name))
 POINT(index_commit, (struct index_txn **txn), (txn))
 
+#ifdef POINTS_LOOKS /* and every look (see the Makefile: look_points) */
+POINT(file_lease_read, (int fd), (fd))
+POINT(file_lease_release, (int fd), (fd))
+POINT(file_open_read, (int dir, const char *name, int *ret_fd), (dir, name, ret_fd))
+POINT(file_stat_at, (int dir, const char *name, struct file_stat *ret), (dir, name, ret))
+POINT(file_stat_fd, (int fd, struct file_stat *ret), (fd, ret))
+#endif
+
 #endif

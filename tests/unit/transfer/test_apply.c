@@ -1,4 +1,5 @@
-/* tests/unit/transfer/test_apply.c — batches on a real file system: every operation, every refusal, and racing users. */
+/* tests/unit/transfer/test_apply.c — batches on a real file system: every operation, every refusal,
+ * and racing users. */
 #include "tests/unit/transfer/apply_fixture.h"
 
 #include <signal.h>
@@ -39,7 +40,7 @@ static void applied(struct fixture *f)
 	fx_quiet(f);
 }
 
-#define RESULT(f, k, wanted)                                                                       \
+#define RESULT(f, k, wanted) \
 	assert_string_equal(apply_result_name((f)->items[k].result), apply_result_name(wanted))
 
 static void test_new_file(void **state)
@@ -182,7 +183,8 @@ static void test_conflict_won(void **state)
 	fx_free(f);
 }
 
-/* The name is there with that content: a new event there, nothing moved. Another content there: the next number. */
+/* The name is there with that content: a new event there, nothing moved. Another content there: the
+ * next number. */
 static void test_conflict_name_taken(void **state)
 {
 	struct fixture *f = fx_new();
@@ -203,7 +205,7 @@ static void test_conflict_name_taken(void **state)
 	assert_true(fx_row(f, name, &after));
 	assert_true(after.seq > before.seq);
 	assert_true(version_vector_leq(&before.record.vv, &after.record.vv, NULL) ||
-		after.record.vv.n > 0);
+		    after.record.vv.n > 0);
 	assert_false(version_dots_equal(&before.record.dots, &after.record.dots));
 	assert_int_equal(after.stamp.ino, before.stamp.ino);
 	assert_int_equal(fx_find(f, "ours").in_trash, 1);
@@ -238,7 +240,8 @@ static void test_conflict_name_deleted(void **state)
 	applied(f);
 	assert_true(fx_row(f, name, &after));
 	assert_true(after.record.live);
-	assert_true(version_vector_leq(&tombstone.record.vv, &after.record.vv, replica_lineage(f->r)));
+	assert_true(
+		version_vector_leq(&tombstone.record.vv, &after.record.vv, replica_lineage(f->r)));
 	row_deinit(&tombstone);
 	row_deinit(&after);
 	fx_free(f);
@@ -292,7 +295,7 @@ static void test_symlink_on_the_way(void **state)
 	fx_their_file(f, "d/x", "escaped", FX_AFTER);
 	OK(fx_apply_raw(f));
 	assert_true(f->items[0].result == APPLY_FAILED || f->items[0].result == APPLY_CHANGED ||
-		f->items[0].result == APPLY_BLOCKED);
+		    f->items[0].result == APPLY_BLOCKED);
 	assert_false(fx_exists(other, "x"));
 	assert_false(fx_live(f, "d/x"));
 	fx_free(f);
@@ -584,6 +587,28 @@ static void test_ignored_and_unsupported(void **state)
 	fx_free(f);
 }
 
+/* Our version lost, but is not here to be put aside: who has it must act first. */
+static void test_conflict_not_here(void **state)
+{
+	struct fixture *f = fx_new();
+	struct row row;
+
+	(void)state;
+	fx_ignore(f, "*.o\n");
+	fx_their_file(f, "x.o", "first", FX_AFTER);
+	applied(f);
+	RESULT(f, 0, APPLY_NOT_HELD);
+	fx_forget_items(f);
+	fx_their_file(f, "x.o", "second", FX_CONCURRENT_WINS);
+	f->theirs[0]->dots.v[0].inc = f->theirs[0]->vv.v[0].inc = OTHER_INC;
+	applied(f);
+	RESULT(f, 0, APPLY_WAIT);
+	assert_true(fx_row(f, "x.o", &row));
+	assert_int_equal(row.record.content.size, strlen("first"));
+	row_deinit(&row);
+	fx_free(f);
+}
+
 static void test_needs_content(void **state)
 {
 	struct fixture *f = fx_new();
@@ -613,7 +638,8 @@ static void test_needs_content(void **state)
 	fx_free(f);
 }
 
-/* A staged object that is not what was announced, or not there, is refused before anything happens. */
+/* A staged object that is not what was announced, or not there, is refused before anything happens.
+ */
 static void test_bad_staged(void **state)
 {
 	struct fixture *f = fx_new();
@@ -689,7 +715,8 @@ static void test_unscanned_edit(void **state)
 	fx_free(f);
 }
 
-/* The stamp is the same to the nanosecond, but the content is not: the clock of the file system was too coarse. */
+/* The stamp is the same to the nanosecond, but the content is not: the clock of the file system was
+ * too coarse. */
 static void test_racily_clean(void **state)
 {
 	struct fixture *f = fx_new();
@@ -799,8 +826,10 @@ static void test_long_names(void **state)
 #define RACE_ROUNDS 250
 #define RACE_TEXT_BYTES 64
 
-/* One change by a user; text: what he left there, "-" for nothing. Contents differ in length, and never come again. */
-static bool race_change(const char *path, const char *other, unsigned k, unsigned *seed, char text[RACE_TEXT_BYTES])
+/* One change by a user; text: what he left there, "-" for nothing. Contents differ in length, and
+ * never come again. */
+static bool race_change(
+	const char *path, const char *other, unsigned k, unsigned *seed, char text[RACE_TEXT_BYTES])
 {
 	int fd, n;
 
@@ -937,6 +966,7 @@ int main(void)
 		cmocka_unit_test(test_touch),
 		cmocka_unit_test(test_setuid),
 		cmocka_unit_test(test_ignored_and_unsupported),
+		cmocka_unit_test(test_conflict_not_here),
 		cmocka_unit_test(test_needs_content),
 		cmocka_unit_test(test_bad_staged),
 		cmocka_unit_test(test_bad_paths),

@@ -1,4 +1,5 @@
-/* tests/unit/transfer/test_intent.c — the intents' codec: round trips, and bytes that nobody wrote. */
+/* tests/unit/transfer/test_intent.c — the intents' codec: round trips, and bytes that nobody wrote.
+ */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>

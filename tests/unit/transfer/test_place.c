@@ -1,7 +1,9 @@
 /*
- * tests/unit/transfer/test_place.c — a user steps in before the k-th call that changes the disk, for every k and every kind
- * of deed: whatever he leaves is found afterwards, and nothing outside is touched.
+ * tests/unit/transfer/test_place.c — a user steps in before the k-th call that looks at the disk or
+ * changes it, for every k and every kind of deed: whatever he leaves is found afterwards, is what
+ * the index says after the next scan, and nothing outside is touched.
  */
+#define POINTS_LOOKS
 #include "tests/unit/transfer/apply_fixture.h"
 #include "tests/unit/transfer/apply_points.h"
 
@@ -62,7 +64,8 @@ static void step_in(unsigned point, const char *call, void *data)
 		remove_path(s);
 		break;
 	case CHMOD:
-		s->done = fx_read(s->f, s->path)[0] != '-' && chmod(fx_path(s->f, s->path), 0604) == 0;
+		s->done = fx_read(s->f, s->path)[0] != '-' &&
+			  chmod(fx_path(s->f, s->path), 0604) == 0;
 		break;
 	case DIRECTORY:
 		remove_path(s);
@@ -110,10 +113,27 @@ static const char *place(void)
 	return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : fx_place();
 }
 
+/* The mode that a user gave is known, whenever he gave it. */
+static void check_mode(struct fixture *f, const char *path)
+{
+	struct stat st;
+	struct row row;
+
+	if (lstat(fx_path(f, path), &st) != 0)
+		return;
+	assert_true(fx_row(f, path, &row));
+	if (row_live(&row) && row.record.mode != (st.st_mode & 07777))
+		fail_msg("%s: mode %o is recorded as %o", path, (unsigned)st.st_mode & 07777,
+			row.record.mode);
+	row_deinit(&row);
+}
+
 typedef void prepare(struct fixture *f);
 
-/* false: the batch has no such point. kept: a content of before that must be somewhere; "" for none. */
-static bool once(prepare *tree, prepare *items, const char *path, const char *kept, enum deed deed, unsigned at)
+/* false: the batch has no such point. kept: a content of before that must be somewhere; "" for
+ * none. */
+static bool once(prepare *tree, prepare *items, const char *path, const char *kept, enum deed deed,
+	unsigned at)
 {
 	struct fixture *f = fx_new_in(place());
 	struct step s = {.f = f, .path = path, .deed = deed, .at = at};
@@ -138,8 +158,12 @@ static bool once(prepare *tree, prepare *items, const char *path, const char *ke
 		fail_msg("the link at point %u of %s: lost", at, path);
 	if (kept[0] && !(s.done && deed != CHMOD) && fx_found(f, kept) == 0)
 		fail_msg("deed %d at point %u of %s: lost what was there", deed, at, path);
+	if (s.done && (deed == EDIT || deed == REPLACE) && !fx_exists(f, path))
+		fail_msg("deed %d at point %u of %s: the path is gone", deed, at, path);
 	fx_scan(f);
 	fx_quiet(f);
+	if (s.done && deed == CHMOD)
+		check_mode(f, path);
 	if (s.done && deed == DELETE && fx_exists(f, path) && s.at == 1)
 		fail_msg("deleted, and back");
 	fx_free(f);
@@ -308,7 +332,8 @@ static void swap_parent(unsigned point, const char *call, void *data)
 
 static void test_swapped_parent(void **state)
 {
-	prepare *const items[] = {replace_file, delete_file, conflict_file, touch_file, new_file, file_to_directory};
+	prepare *const items[] = {
+		replace_file, delete_file, conflict_file, touch_file, new_file, file_to_directory};
 	char outside[] = "/tmp/syncd-outside-XXXXXX", victim[64];
 	struct stat before, after;
 

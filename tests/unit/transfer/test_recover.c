@@ -1,7 +1,8 @@
 /*
- * tests/unit/transfer/test_recover.c — the process ends at the k-th call that changes the disk, for every k; then again in the
- * middle of the recovery; then recovery runs to its end. Old or new is in place, nothing is lost, nothing looks like a
- * user's doing, and the batch given again comes to its end.
+ * tests/unit/transfer/test_recover.c — the process ends at the k-th call that changes the disk, for
+ * every k; then again in the middle of the recovery; then recovery runs to its end. Old or new is
+ * in place, nothing is lost, nothing looks like a user's doing, and the batch given again comes to
+ * its end.
  */
 #include "tests/unit/transfer/apply_fixture.h"
 #include "tests/unit/transfer/apply_points.h"
@@ -11,7 +12,8 @@
 #define KILLED 99
 
 /* The batch: one of each. */
-static const char *const users[] = {"old a", "old b", "old x", "old m", "ours c", "old w", "same t", "our q"};
+static const char *const users[] = {
+	"old a", "old b", "old x", "old m", "ours c", "old w", "same t", "our q"};
 
 static void make_tree(struct fixture *f)
 {
@@ -50,7 +52,8 @@ static void make_items(struct fixture *f)
 	fx_their_file(f, "q/r", "new r", FX_AFTER); /* below a file of ours */
 }
 
-/* The rows that a touch would be built upon are gone by then in no state: the same batch can be made again. */
+/* The rows that a touch would be built upon are gone by then in no state: the same batch can be
+ * made again. */
 static void either(struct fixture *f, const char *path, const char *old, const char *new)
 {
 	const char *now = fx_read(f, path);
@@ -106,7 +109,8 @@ static void check_final(struct fixture *f)
 	assert_int_equal(st.st_mode & 07777, 0711);
 	OK(stat(fx_path(f, "m"), &st));
 	assert_int_equal(st.st_mode & 07777, 0750);
-	assert_true(fx_tombstone(f, "w") && fx_tombstone(f, "b.txt") && fx_tombstone(f, "d/x") && fx_tombstone(f, "d"));
+	assert_true(fx_tombstone(f, "w") && fx_tombstone(f, "b.txt") && fx_tombstone(f, "d/x") &&
+		    fx_tombstone(f, "d"));
 	assert_true(fx_live(f, "a.txt") && fx_live(f, "m") && fx_live(f, "k"));
 	assert_int_equal(fx_placed(f, "new/deep"), ROW_IMPLIED);
 }
@@ -156,7 +160,8 @@ static void child_recover(struct fixture *f, unsigned k)
 	fx_close(f);
 }
 
-/* Ended at point k of the batch and, if it is not 0, at point j of the recovery. false: the batch has no point k. */
+/* Ended at point k of the batch and, if it is not 0, at point j of the recovery. false: the batch
+ * has no point k. */
 static bool crash_at(const char *place, unsigned k, unsigned j)
 {
 	struct fixture *f = fx_new_in(place);
@@ -239,7 +244,8 @@ static void recovered(struct fixture *f)
 	assert_int_equal(fx_intents(f), 0);
 }
 
-/* What he writes is the newest, and stays; if the new version had been there, it descends from that. */
+/* What he writes is the newest, and stays; if the new version had been there, it descends from
+ * that. */
 static void test_edited_before_recovery(void **state)
 {
 	bool killed = true;
@@ -266,7 +272,8 @@ static void test_edited_before_recovery(void **state)
 			assert_true(old_a || fx_found(f, "old a") > 0);
 			fx_scan(f);
 			fx_quiet(f);
-			/* An edit in place of the new version is its descendant: nothing to decide. */
+			/* An edit in place of the new version is its descendant: nothing to decide.
+			 */
 			f->counter = 0;
 			fx_their_file(f, "a.txt", "new a", FX_CONCURRENT_WINS);
 			fx_their_file(f, "n.txt", "new n", FX_CONCURRENT_WINS);
@@ -281,7 +288,8 @@ static void test_edited_before_recovery(void **state)
 	}
 }
 
-/* What he deletes stays deleted if it was the new version, and is not recorded as deleted if it was none yet. */
+/* What he deletes stays deleted if it was the new version, and is not recorded as deleted if it was
+ * none yet. */
 static void test_deleted_before_recovery(void **state)
 {
 	bool killed = true;
@@ -335,7 +343,8 @@ static void test_staging_wiped(void **state)
 	}
 }
 
-/* The index is gone, and with it the intents: what is in staging may be the only copy of something. */
+/* The index is gone, and with it the intents: what is in staging may be the only copy of something.
+ */
 static void test_index_lost(void **state)
 {
 	bool killed = true;
