@@ -584,7 +584,7 @@ static void unknown_key(struct parser *p, const char *name)
 static bool has_control_bytes(const char *text)
 {
 	for (; *text; text++)
-		if ((unsigned char)*text < ' ' || *text == 0x7f)
+		if (((unsigned char)*text < ' ' && *text != '\t') || *text == 0x7f)
 			return true;
 	return false;
 }

@@ -122,10 +122,26 @@ static bool plain_match(char *field, const char *name)
 	return match;
 }
 
+/* The type is the blob's first string. */
+static bool blob_type(const uint8_t *blob, size_t n, char *ret)
+{
+	size_t length;
+
+	if (n < 4)
+		return false;
+	length = (size_t)blob[0] << 24 | (size_t)blob[1] << 16 | (size_t)blob[2] << 8 | blob[3];
+	if (length > n - 4 || length >= TYPE_BYTES)
+		return false;
+	memcpy(ret, blob + 4, length);
+	ret[length] = 0;
+	return true;
+}
+
 static int add_line(struct known_hosts *k, char *line, const char *name)
 {
 	char *rest = line, *hosts, *type, *key;
 	struct known_key *to = &k->v[k->n];
+	char blobs_type[TYPE_BYTES];
 	bool revoked = false;
 
 	line[strcspn(line, "\r\n")] = 0;
@@ -152,6 +168,10 @@ static int add_line(struct known_hosts *k, char *line, const char *name)
 		return 0;
 	if (decode_base64(key, &to->blob, &to->n) < 0)
 		return 0;
+	if (!blob_type(to->blob, to->n, blobs_type) || strcmp(blobs_type, type) != 0) {
+		free(to->blob);
+		return 0;
+	}
 	strcpy(to->type, type);
 	to->revoked = revoked;
 	k->n++;
@@ -181,21 +201,6 @@ int known_hosts_read(struct known_hosts *k, const char *file, const char *host, 
 	}
 	fclose(f);
 	return 0;
-}
-
-/* The type is the blob's first string. */
-static bool blob_type(const uint8_t *blob, size_t n, char *ret)
-{
-	size_t length;
-
-	if (n < 4)
-		return false;
-	length = (size_t)blob[0] << 24 | (size_t)blob[1] << 16 | (size_t)blob[2] << 8 | blob[3];
-	if (length > n - 4 || length >= TYPE_BYTES)
-		return false;
-	memcpy(ret, blob + 4, length);
-	ret[length] = 0;
-	return true;
 }
 
 int known_hosts_check(const struct known_hosts *k, const void *blob, size_t n)
