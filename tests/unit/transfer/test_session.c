@@ -1,0 +1,626 @@
+/* tests/unit/transfer/test_session.c — whole sessions between real replicas in one process, driven in random order. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#define WORLD_STOP() fail()
+#include "tests/sim/world.h"
+
+/* Each scenario is run under several seeds. */
+static void with_seeds(unsigned n, size_t sites, void (*run)(struct world *w))
+{
+	const char *only = getenv("SEED");
+	uint64_t from = only ? strtoull(only, NULL, 10) : 1;
+
+	for (uint64_t seed = from; seed < from + (only ? 1 : n); seed++) {
+		struct world w;
+
+		world_begin(&w, seed, sites);
+		w.trace = only != NULL;
+		run(&w);
+		world_end(&w);
+	}
+}
+
+static void fill(uint8_t *p, size_t n, uint64_t seed)
+{
+	for (size_t i = 0; i < n; i++)
+		p[i] = (uint8_t)(world_mix(&seed) >> 32);
+}
+
+static void write_big(struct site *s, const char *path, size_t n, uint64_t seed)
+{
+	uint8_t *p = malloc(n);
+
+	fill(p, n, seed);
+	site_write_bytes(s, path, p, n);
+	free(p);
+}
+
+/* --- copies --- */
+
+static void make_many(struct site *s)
+{
+	char path[64];
+
+	site_mkdir(s, "dir");
+	site_mkdir(s, "dir/deeper");
+	site_mkdir(s, "empty-dir");
+	site_mkdir(s, "read-only");
+	for (unsigned i = 0; i < 180; i++) {
+		snprintf(path, sizeof(path), "%sfile-%u", i % 3 ? (i % 3 == 1 ? "dir/" : "dir/deeper/") : "", i);
+		site_write(s, path, path);
+	}
+	site_write(s, "empty", "");
+	site_write(s, "dir/empty", "");
+	write_big(s, "big", 1000000, 1);
+	write_big(s, "dir/big", 65537, 2);
+	write_big(s, "dir/edge", 65536, 3);
+	write_big(s, "dir/deeper/huge", 4000000, 4);
+	site_symlink(s, "link", "dir/file-1");
+	site_symlink(s, "dir/dangling", "/nowhere/at all");
+	site_write(s, "read-only/file", "in a read-only directory");
+	chmod(site_at(s, "read-only/file"), 0400);
+	chmod(site_at(s, "read-only"), 0555);
+	chmod(site_at(s, "dir/empty"), 04755);
+}
+
+static void initial_copy(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire was;
+	bool from_client = w->seed & 1;
+
+	make_many(a);
+	world_sync(w, from_client ? a : b, from_client ? b : a, &was);
+	sites_expect_equal(a, b);
+	assert_true(was.end[0].status.in_sync && was.end[1].status.in_sync);
+	assert_true(was.end[from_client].status.content_in > 5000000);
+	assert_int_equal(was.end[from_client].status.conflicts, 0);
+	site_scan(b);
+	assert_int_equal(b->seen.events, 0);
+	/* equal roots: one round, no content, hardly a byte */
+	world_sync(w, a, b, &was);
+	assert_int_equal(was.end[0].status.round, 1);
+	assert_int_equal(was.end[0].status.content_in + was.end[1].status.content_in, 0);
+	assert_true(was.moved < 4096);
+	assert_int_equal(was.end[0].rounds, 1);
+}
+
+static void test_initial_copy(void **state)
+{
+	(void)state;
+	with_seeds(4, 2, initial_copy);
+}
+
+static void nothing_at_all(struct world *w)
+{
+	struct wire was;
+
+	world_sync(w, &w->sites[0], &w->sites[1], &was);
+	assert_true(was.end[0].status.in_sync);
+	world_sync(w, &w->sites[1], &w->sites[0], &was);
+	assert_true(was.end[0].status.in_sync);
+	sites_expect_equal(&w->sites[0], &w->sites[1]);
+}
+
+static void test_empty_folders(void **state)
+{
+	(void)state;
+	with_seeds(30, 2, nothing_at_all);
+}
+
+static void big_edits(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	static uint8_t bytes[3000000];
+	struct wire was;
+
+	fill(bytes, sizeof(bytes), w->seed);
+	site_write_bytes(a, "big", bytes, sizeof(bytes));
+	world_sync(w, a, b, NULL);
+	bytes[1500000] ^= 1;
+	site_write_bytes(a, "big", bytes, sizeof(bytes));
+	world_sync(w, a, b, &was);
+	sites_expect_equal(a, b);
+	assert_true(was.end[1].status.content_in <= 3 * 128 * 1024);
+	assert_true(was.end[1].status.content_in > 0);
+	/* copied and moved content is not sent again */
+	site_write_bytes(b, "copy", bytes, sizeof(bytes));
+	site_rename(b, "big", "renamed");
+	world_sync(w, b, a, &was);
+	sites_expect_equal(a, b);
+	assert_int_equal(was.end[1].status.content_in, 0);
+	/* holes, and a file that shrinks */
+	memset(bytes + 200000, 0, 2000000);
+	site_write_bytes(b, "renamed", bytes, sizeof(bytes));
+	site_write_bytes(a, "copy", bytes, 70000);
+	world_sync(w, a, b, &was);
+	sites_expect_equal(a, b);
+}
+
+static void test_big_edits(void **state)
+{
+	(void)state;
+	with_seeds(4, 2, big_edits);
+}
+
+/* --- both sides --- */
+
+static void edits_on_both_sides(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1234567890, .tv_nsec = 987654321}};
+	struct wire was;
+
+	site_mkdir(a, "d");
+	site_write(a, "d/x", "x");
+	site_write(a, "d/y", "y");
+	site_write(a, "d/z", "z");
+	site_write(a, "gone-a", "gone-a");
+	site_write(a, "gone-b", "gone-b");
+	world_sync(w, a, b, NULL);
+	site_write(a, "d/x", "x of a");
+	site_write(b, "d/y", "y of b");
+	site_write(a, "new-a", "new of a");
+	site_write(b, "new-b", "new of b");
+	site_remove(a, "gone-a");
+	site_remove(b, "gone-b");
+	chmod(site_at(a, "d/z"), 0700);
+	utimensat(AT_FDCWD, site_at(b, "d/z"), times, 0);
+	chmod(site_at(b, "d"), 0750);
+	world_sync(w, a, b, &was);
+	sites_expect_equal(a, b);
+	assert_string_equal(site_read(a, "d/y"), "y of b");
+	assert_string_equal(site_read(b, "d/x"), "x of a");
+	assert_string_equal(site_read(a, "new-b"), "new of b");
+	assert_string_equal(site_read(b, "new-a"), "new of a");
+	assert_int_equal(site_kind(b, "gone-a"), 0);
+	assert_int_equal(site_kind(a, "gone-b"), 0);
+	assert_int_equal(was.end[0].status.conflicts + was.end[1].status.conflicts, 0);
+	assert_int_equal(site_exceptions(a) + site_exceptions(b), 0);
+}
+
+static void test_edits_on_both_sides(void **state)
+{
+	(void)state;
+	with_seeds(20, 2, edits_on_both_sides);
+}
+
+/* How many files of that text are there, and how many of them bear a conflict name? */
+static unsigned found(struct site *s, const char *text, unsigned *copies)
+{
+	char *argv[] = {s->root, NULL};
+	FTS *fts = fts_open(argv, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+	unsigned n = 0;
+	FTSENT *e;
+
+	while ((e = fts_read(fts))) {
+		const char *path = e->fts_path + strlen(s->root);
+
+		if (e->fts_level == 1 && strcmp(e->fts_name, ".syncd") == 0)
+			fts_set(fts, e, FTS_SKIP);
+		else if (e->fts_info == FTS_F && strcmp(site_read(s, path + 1), text) == 0) {
+			n++;
+			if (copies && strstr(path, ".sync-conflict-"))
+				++*copies;
+		}
+	}
+	fts_close(fts);
+	return n;
+}
+
+static void conflict(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire was;
+	unsigned copies = 0;
+
+	site_write(a, "f.txt", "old");
+	world_sync(w, a, b, NULL);
+	site_write(a, "f.txt", "edit of a");
+	site_write(b, "f.txt", "edit of b");
+	site_write(a, "new", "new of a");
+	site_write(b, "new", "new of b");
+	world_sync(w, a, b, &was);
+	sites_expect_equal(a, b);
+	assert_int_equal(was.end[0].status.conflicts + was.end[1].status.conflicts, 2);
+	assert_int_equal(found(a, "edit of a", &copies), 1);
+	assert_int_equal(found(a, "edit of b", &copies), 1);
+	assert_int_equal(copies, 1);
+	assert_int_equal(found(a, "new of a", &copies), 1);
+	assert_int_equal(found(a, "new of b", &copies), 1);
+	assert_int_equal(copies, 2);
+	assert_int_equal(site_exceptions(a) + site_exceptions(b), 0);
+	/* a deletion of one side, an edit of the other: the edit stays */
+	site_remove(a, "new");
+	site_write(b, "new", "edited again");
+	world_sync(w, b, a, &was);
+	sites_expect_equal(a, b);
+	assert_string_equal(site_read(a, "new"), "edited again");
+	assert_int_equal(was.end[0].status.conflicts + was.end[1].status.conflicts, 0);
+}
+
+static void test_conflict(void **state)
+{
+	(void)state;
+	with_seeds(20, 2, conflict);
+}
+
+static void kinds(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+
+	site_mkdir(a, "dir-to-file");
+	site_mkdir(a, "dir-to-file/sub");
+	site_write(a, "dir-to-file/sub/x", "x");
+	site_write(a, "dir-to-file/y", "y");
+	site_write(a, "file-to-dir", "f");
+	site_write(a, "file-to-link", "g");
+	site_symlink(a, "link-to-dir", "g");
+	site_mkdir(a, "dir-to-link");
+	site_symlink(a, "link-to-link", "g");
+	world_sync(w, a, b, NULL);
+	sites_expect_equal(a, b);
+	site_remove(b, "dir-to-file");
+	site_write(b, "dir-to-file", "now a file");
+	site_remove(b, "file-to-dir");
+	site_mkdir(b, "file-to-dir");
+	site_mkdir(b, "file-to-dir/deep");
+	site_write(b, "file-to-dir/deep/child", "child");
+	site_remove(b, "file-to-link");
+	site_symlink(b, "file-to-link", "file-to-dir");
+	site_remove(b, "link-to-dir");
+	site_mkdir(b, "link-to-dir");
+	site_remove(b, "dir-to-link");
+	site_symlink(b, "dir-to-link", "elsewhere");
+	site_remove(b, "link-to-link");
+	site_symlink(b, "link-to-link", "other");
+	world_sync(w, w->seed & 1 ? a : b, w->seed & 1 ? b : a, NULL);
+	sites_expect_equal(a, b);
+	assert_int_equal(site_kind(a, "dir-to-file"), '-');
+	assert_string_equal(site_read(a, "file-to-dir/deep/child"), "child");
+	assert_int_equal(site_kind(a, "file-to-link"), 'l');
+	assert_int_equal(site_kind(a, "link-to-dir"), 'd');
+	assert_string_equal(site_read(a, "dir-to-link"), "elsewhere");
+	assert_string_equal(site_read(a, "link-to-link"), "other");
+	site_scan(a);
+	assert_int_equal(a->seen.events, 0);
+}
+
+static void test_kinds(void **state)
+{
+	(void)state;
+	with_seeds(20, 2, kinds);
+}
+
+/* A file here where a directory with content came to be there. */
+static void kinds_in_conflict(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+
+	site_mkdir(a, "d");
+	site_write(a, "d/old", "old");
+	world_sync(w, a, b, NULL);
+	site_write(a, "p", "a file");
+	site_mkdir(b, "p");
+	site_write(b, "p/child", "a child");
+	site_remove(a, "d");
+	site_write(a, "d", "a file too");
+	site_write(b, "d/new", "new below");
+	for (int i = 0; i < 3; i++)
+		world_sync(w, i & 1 ? b : a, i & 1 ? a : b, NULL);
+	sites_expect_equal(a, b);
+	assert_int_equal(found(a, "a file", NULL), 1);
+	assert_int_equal(found(a, "a child", NULL), 1);
+	assert_int_equal(found(a, "a file too", NULL), 1);
+	assert_int_equal(found(a, "new below", NULL), 1);
+	assert_int_equal(found(a, "old", NULL), 0);
+}
+
+static void test_kinds_in_conflict(void **state)
+{
+	(void)state;
+	with_seeds(20, 2, kinds_in_conflict);
+}
+
+static void renamed_directory(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire was;
+	char path[64];
+
+	site_mkdir(a, "d");
+	site_mkdir(a, "d/e");
+	for (unsigned i = 0; i < 150; i++) {
+		snprintf(path, sizeof(path), "d/%sfile-%u", i & 1 ? "e/" : "", i);
+		site_write(a, path, path);
+	}
+	write_big(a, "d/big", 300000, 7);
+	world_sync(w, a, b, NULL);
+	site_rename(a, "d", "renamed");
+	world_sync(w, a, b, &was);
+	sites_expect_equal(a, b);
+	assert_int_equal(was.end[1].status.content_in, 0);
+	assert_int_equal(site_kind(b, "d"), 0);
+	assert_string_equal(site_read(b, "renamed/e/file-1"), "d/e/file-1");
+	/* one renames it, the other adds to it under the old name */
+	site_rename(a, "renamed", "again");
+	site_write(b, "renamed/e/late", "late");
+	for (int i = 0; i < 2; i++)
+		world_sync(w, b, a, NULL);
+	sites_expect_equal(a, b);
+	assert_string_equal(site_read(a, "renamed/e/late"), "late");
+	assert_string_equal(site_read(b, "again/e/file-1"), "d/e/file-1");
+	assert_int_equal(site_kind(a, "renamed/e/file-1"), 0);
+}
+
+static void test_renamed_directory(void **state)
+{
+	(void)state;
+	with_seeds(6, 2, renamed_directory);
+}
+
+static void identical_copies(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1400000000}};
+	struct wire was;
+	unsigned copies = 0;
+
+	for (int i = 0; i < 2; i++) {
+		struct site *s = &w->sites[i];
+
+		site_mkdir(s, "d");
+		write_big(s, "d/big", 400000, 5);
+		site_write(s, "d/small", "the same");
+		site_write(s, "empty", "");
+		site_symlink(s, "link", "d/small");
+	}
+	utimensat(AT_FDCWD, site_at(b, "d/small"), times, 0); /* only what is no content differs */
+	chmod(site_at(a, "empty"), 0600);
+	world_sync(w, a, b, &was);
+	sites_expect_equal(a, b);
+	assert_int_equal(was.end[0].status.content_in + was.end[1].status.content_in, 0);
+	assert_int_equal(was.end[0].status.conflicts + was.end[1].status.conflicts, 0);
+	found(a, "the same", &copies);
+	assert_int_equal(copies, 0);
+	world_sync(w, b, a, &was);
+	assert_int_equal(was.end[0].status.round, 1);
+	/* and then deletions are deletions */
+	site_remove(b, "d");
+	world_sync(w, a, b, NULL);
+	sites_expect_equal(a, b);
+	assert_int_equal(site_kind(a, "d"), 0);
+}
+
+static void test_identical_copies(void **state)
+{
+	(void)state;
+	with_seeds(10, 2, identical_copies);
+}
+
+/* --- modes and interlocks --- */
+
+static void one_way(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	const struct wire_options push = {.push = true}, pull = {.pull = true};
+	bool pulls = w->seed & 1;
+	char *before;
+	char *after;
+
+	site_mkdir(a, "d");
+	site_write(a, "d/f", "of a");
+	site_write(a, "both", "of a");
+	site_write(b, "both", "of b");
+	site_write(b, "only-b", "only of b");
+	site_scan(a);
+	before = site_tree(a);
+	for (int i = 0; i < 2; i++)
+		world_sync_with(w, pulls ? b : a, pulls ? a : b, pulls ? &pull : &push, 0, NULL);
+	after = site_tree(a);
+	assert_string_equal(before, after);
+	free(after);
+	assert_string_equal(site_read(b, "d/f"), "of a");
+	assert_string_equal(site_read(b, "both"), "of a");
+	assert_string_equal(site_read(b, "only-b"), "only of b");
+	assert_int_equal(found(b, "of b", NULL), 1); /* the taker's version went aside */
+	site_write(a, "d/f", "new of a");
+	site_remove(a, "both");
+	free(before);
+	world_sync_with(w, pulls ? b : a, pulls ? a : b, pulls ? &pull : &push, 0, NULL);
+	assert_string_equal(site_read(b, "d/f"), "new of a");
+	assert_int_equal(site_kind(b, "both"), 0);
+	assert_int_equal(site_kind(a, "only-b"), 0);
+}
+
+static void test_one_way(void **state)
+{
+	(void)state;
+	with_seeds(10, 2, one_way);
+}
+
+static void held_deletions(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	const struct wire_options confirmed = {.confirmed = true};
+	struct wire was;
+	char path[64];
+
+	site_mkdir(a, "d");
+	for (unsigned i = 0; i < 150; i++) {
+		snprintf(path, sizeof(path), "d/f%u", i);
+		site_write(a, path, path);
+	}
+	site_write(a, "other", "other");
+	world_sync(w, a, b, NULL);
+	for (unsigned i = 0; i < 150; i++) {
+		snprintf(path, sizeof(path), "d/f%u", i);
+		site_remove(a, path);
+	}
+	site_write(a, "other", "edited");
+	site_scan(a);
+	assert_int_equal(a->seen.held, 150);
+	site_scan_confirmed(a, true);
+	assert_int_equal(a->seen.deleted, 150);
+	world_sync(w, a, b, &was);
+	assert_false(was.end[0].status.in_sync);
+	assert_int_equal(was.end[1].status.held, 150);
+	assert_int_equal(was.end[0].status.peer_held, 150);
+	assert_string_equal(site_read(b, "d/f149"), "d/f149");
+	assert_string_equal(site_read(b, "other"), "edited"); /* the rest goes on */
+	assert_int_equal(site_exceptions(b), 150);
+	site_remove(b, "d/f0"); /* meanwhile */
+	world_sync(w, b, a, &was);
+	assert_int_equal(was.end[0].status.held, 149);
+	world_sync_with(w, a, b, &confirmed, 0, &was);
+	assert_true(was.end[0].status.in_sync);
+	sites_expect_equal(a, b);
+	assert_int_equal(site_kind(b, "d/f149"), 0);
+	assert_int_equal(site_kind(b, "d"), 'd');
+	assert_int_equal(site_exceptions(a) + site_exceptions(b), 0);
+}
+
+static void test_held_deletions(void **state)
+{
+	(void)state;
+	with_seeds(3, 2, held_deletions);
+}
+
+/* --- ends that were not meant --- */
+
+static void make_some(struct site *s, const char *mark)
+{
+	char path[64], text[80];
+
+	site_mkdir(s, mark);
+	for (unsigned i = 0; i < 12; i++) {
+		snprintf(path, sizeof(path), "%s/%u", mark, i);
+		snprintf(text, sizeof(text), "%s of %c", path, s->name);
+		site_write(s, path, text);
+	}
+	snprintf(path, sizeof(path), "%s/big", mark);
+	write_big(s, path, 150000, (uint64_t)s->name);
+}
+
+static uint64_t cut_length; /* bytes that the whole session takes */
+
+static void cut(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire was;
+
+	make_some(a, "first");
+	world_sync(w, a, b, NULL);
+	make_some(a, "of-a");
+	make_some(b, "of-b");
+	site_write(a, "first/1", "edit of a");
+	site_write(b, "first/1", "edit of b");
+	site_remove(a, "first/2");
+	site_rename(b, "first/3", "third");
+	for (int i = 0; i < 3; i++)
+		world_sync_with(w, a, b, NULL, cut_length ? 1 + world_below(w, cut_length) : 0, &was);
+	if (!cut_length)
+		cut_length = was.moved;
+	world_sync(w, b, a, NULL);
+	sites_expect_equal(a, b);
+	assert_int_equal(found(a, "edit of a", NULL), 1);
+	assert_int_equal(found(a, "edit of b", NULL), 1);
+	assert_int_equal(site_kind(a, "first/3"), 0);
+	assert_int_equal(site_kind(a, "first/2"), 0);
+	assert_int_equal(site_kind(b, "first/2"), 0);
+	assert_int_equal(site_exceptions(a) + site_exceptions(b), 0);
+}
+
+static void test_cut(void **state)
+{
+	(void)state;
+	cut_length = 350000;
+	with_seeds(40, 2, cut);
+	cut_length = 12000; /* the handshake, the walk */
+	with_seeds(20, 2, cut);
+}
+
+static void spoilt(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire *wire;
+
+	make_some(a, "first");
+	world_sync(w, a, b, NULL);
+	make_some(a, "of-a");
+	make_some(b, "of-b");
+	wire = wire_new(w, a, b, NULL);
+	wire->spoil_at = 1 + world_below(w, world_one_in(w, 2) ? 3000 : 300000);
+	world_run(w);
+	for (int i = 0; i < 2; i++) /* a length that was spoilt may leave them waiting */
+		session_tick(wire->end[i].session, clock_monotonic_ns() + SESSION_IDLE_NS + CLOCK_NS_PER_S);
+	world_run(w);
+	wire_note(wire);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(wire->end[i].status.state, SESSION_ENDED);
+		assert_true(wire->end[i].status.failed || wire->moved < wire->spoil_at);
+		assert_true(!wire->end[i].status.failed || wire->end[i].text[0]);
+	}
+	wire_free(wire);
+	world_sync(w, a, b, NULL);
+	sites_expect_equal(a, b);
+}
+
+static void test_spoilt_bytes(void **state)
+{
+	(void)state;
+	with_seeds(40, 2, spoilt);
+}
+
+static void stopped(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire *wire;
+
+	make_some(a, "of-a");
+	wire = wire_new(w, a, b, NULL);
+	session_fail(wire->end[w->seed & 1].session, MESSAGE_FAIL_BUSY, -EBUSY, "busy \033[2J");
+	world_run(w);
+	wire_note(wire);
+	assert_true(wire->end[0].status.failed && wire->end[1].status.failed);
+	assert_int_equal(wire->end[0].status.peer_code, MESSAGE_FAIL_BUSY);
+	assert_int_equal(wire->end[1].status.peer_code, MESSAGE_FAIL_BUSY);
+	assert_null(strchr(wire->end[!(w->seed & 1)].text, '\033'));
+	assert_non_null(strstr(wire->end[!(w->seed & 1)].text, "busy"));
+	wire_free(wire);
+	world_sync(w, b, a, NULL);
+	sites_expect_equal(a, b);
+}
+
+static void test_fail(void **state)
+{
+	(void)state;
+	with_seeds(4, 2, stopped);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_empty_folders),
+		cmocka_unit_test(test_initial_copy),
+		cmocka_unit_test(test_big_edits),
+		cmocka_unit_test(test_edits_on_both_sides),
+		cmocka_unit_test(test_conflict),
+		cmocka_unit_test(test_kinds),
+		cmocka_unit_test(test_kinds_in_conflict),
+		cmocka_unit_test(test_renamed_directory),
+		cmocka_unit_test(test_identical_copies),
+		cmocka_unit_test(test_one_way),
+		cmocka_unit_test(test_held_deletions),
+		cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_spoilt_bytes),
+		cmocka_unit_test(test_fail),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
