@@ -444,8 +444,8 @@ static void end_section(struct parser *p)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		if (keys[i].section == p->section && keys[i].required && !p->seen[i])
-			complain(p, p->section_line, "[%s %s] has no %s: add a line %s = …", section_names[p->section],
-				section_label(p), keys[i].name, keys[i].name);
+			complain(p, p->section_line, "the %s %s has no %s: add a line %s = …", section_names[p->section],
+				quoted(section_label(p)), keys[i].name, keys[i].name);
 	p->section = SECTION_NONE;
 	memset(p->seen, 0, sizeof(p->seen));
 }

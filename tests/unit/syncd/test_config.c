@@ -290,6 +290,9 @@ static void test_sections(void **state)
 	bad(t, "[folder a/b]\npath = /x\n", "no name for a folder");
 	bad(t, "[folder ..]\npath = /x\n", "no name for a folder");
 	bad(t, "[folder a b]\npath = /x\n", "no name for a folder");
+	bad(t, "[folder \x1b]\npath = /x\n", "no name for a folder");
+	assert_int_equal(try_bytes(t, "[folder \x1b[1m]\n", 13), -EINVAL); /* and nothing of it on the terminal */
+	assert_null(strchr(t->said, 0x1b));
 	bad(t, "[folder -a]\npath = /x\n", "no name for a folder");
 	bad(t, "[daemon x]\n", "[daemon] has no name");
 	bad(t, "[daemon]\n[folder f]\npath = /x\n[daemon]\nsocket = /x\n", "4: a second [daemon]: move its lines to the one in line 1");
@@ -308,9 +311,9 @@ static void test_keys(void **state)
 	bad(t, FOLDER "hash = sha256\nhash = sha256\n", "4: a second hash, the first is in line 3");
 	bad(t, FOLDER "hash =\n", "3: hash has no value");
 	bad(t, FOLDER "hash = ; nothing\n", "3: hash has no value");
-	bad(t, "[folder f]\n", "1: [folder f] has no path");
-	bad(t, FOLDER "[peer p]\nfolder = f\n", "3: [peer p] has no address");
-	bad(t, FOLDER "[peer p]\naddress = h:/x\n", "3: [peer p] has no folder");
+	bad(t, "[folder f]\n", "1: the folder 'f' has no path");
+	bad(t, FOLDER "[peer p]\nfolder = f\n", "3: the peer 'p' has no address");
+	bad(t, FOLDER "[peer p]\naddress = h:/x\n", "3: the peer 'p' has no folder");
 	/* one item's keys are not another's */
 	good(t, FOLDER "hash = xxh3\n[folder g]\npath = /nowhere/g\nhash = xxh3\n");
 }
@@ -418,7 +421,7 @@ static void test_all_errors(void **state)
 	const char *text = "[folder f]\npth = /x\nbogus\nhash = no\nhash = no\n[peer p]\nfolder = g\naddress = :x\nmode = x\n[x]\ny=z\nbogus\n";
 
 	assert_int_equal(try_bytes(t, text, strlen(text)), -EINVAL);
-	assert_non_null(strstr(t->said, "1: [folder f] has no path"));
+	assert_non_null(strstr(t->said, "1: the folder 'f' has no path"));
 	assert_non_null(strstr(t->said, "2: there is no key 'pth': did you mean path?"));
 	assert_non_null(strstr(t->said, "3: this line is neither"));
 	assert_non_null(strstr(t->said, "4: hash = 'no'"));
