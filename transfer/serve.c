@@ -158,7 +158,8 @@ int serve_pump(struct session *s)
 	struct serve_request *request = s->serve_head;
 	struct session_job *job;
 
-	if (!request || s->out.len > SESSION_OUTPUT_HIGH || s->lane_busy[SESSION_LANE_READ] || s->queue[SESSION_LANE_READ])
+	if (!request || s->out.len - s->out_at > SESSION_OUTPUT_HIGH || s->lane_busy[SESSION_LANE_READ] ||
+			s->queue[SESSION_LANE_READ])
 		return 0;
 	job = session_job_new(s, JOB_READ, SESSION_LANE_READ);
 	if (!job)

@@ -1189,14 +1189,18 @@ void session_input_end(struct session *s)
 
 const uint8_t *session_output(const struct session *s, size_t *ret_n)
 {
-	*ret_n = s->out.len;
-	return s->out.data;
+	*ret_n = s->out.len - s->out_at;
+	return s->out.data ? s->out.data + s->out_at : NULL;
 }
 
 int session_output_consumed(struct session *s, size_t n)
 {
 	s->bytes_out += n;
-	buf_consume(&s->out, n);
+	s->out_at += n;
+	if (s->out_at >= s->out.len - s->out_at) {
+		buf_consume(&s->out, s->out_at);
+		s->out_at = 0;
+	}
 	return s->state == SESSION_ENDED ? 0 : failed(s, session_step(s));
 }
 

@@ -156,6 +156,7 @@ struct session {
 	struct frame_reader *reader;
 	struct frame_writer *writer;
 	struct buf out;
+	size_t out_at; /* bytes of `out` that were written: taken out at times only, as that moves the rest */
 	int64_t now_ns, last_in_ns, last_out_ns;
 	uint64_t bytes_in, bytes_out, content_in, content_out;
 
