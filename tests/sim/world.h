@@ -125,7 +125,7 @@ struct wire {
 	uint64_t moved;	    /* bytes delivered */
 	uint64_t cut_after; /* 0: never */
 	uint64_t spoil_at;  /* 0: never; else the byte with that number is changed */
-	size_t piece;	    /* pieces are up to this long, in the first 100,000 bytes */
+	size_t piece;	    /* pieces are up to this long, in the first 30,000 bytes */
 	bool cut, over;
 };
 
@@ -664,7 +664,7 @@ static inline void wire_cut(struct wire *wire)
 
 static inline size_t piece_of(struct wire *wire, size_t n)
 {
-	size_t most = wire->moved > 100000 ? WORLD_PIPE_BYTES : wire->piece;
+	size_t most = wire->moved > 30000 ? WORLD_PIPE_BYTES : wire->piece;
 
 	return 1 + world_below(wire->world, n < most ? n : most);
 }
