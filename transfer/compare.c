@@ -229,6 +229,41 @@ static int compare_u64(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static bool among(const uint64_t *sorted, size_t n, uint64_t separator)
+{
+	return n && bsearch(&separator, sorted, n, sizeof(*sorted), compare_u64);
+}
+
+/* Paths of which we have nothing and know less than of the others: to be told one by one, with what we know of them. As wants
+ * they would be taken for deleted here. */
+static int tell_exceptions(struct compose *c, const struct diff_found *found, struct told *told)
+{
+	const struct knowledge *k = &c->knowledge;
+	uint64_t *theirs;
+	int r = 0;
+
+	if (!k->n || !found->n_theirs)
+		return 0;
+	theirs = malloc(found->n_theirs * sizeof(*theirs));
+	if (!theirs)
+		return -ENOMEM;
+	memcpy(theirs, found->theirs, found->n_theirs * sizeof(*theirs));
+	qsort(theirs, found->n_theirs, sizeof(*theirs), compare_u64);
+	if (told->n)
+		qsort(told->v, told->n, sizeof(*told->v), compare_u64);
+	for (size_t i = 0, before = told->n; i < k->n && r == 0; i++) {
+		struct path_key key;
+		uint64_t separator;
+
+		path_key(&key, k->exceptions[i].path);
+		separator = diff_separator(&key, c->s->seed);
+		if (among(theirs, found->n_theirs, separator) && !among(told->v, before, separator))
+			r = tell_path(k->exceptions[i].path, told);
+	}
+	free(theirs);
+	return r;
+}
+
 static int send_pairs(struct session *s, struct compose *c, uint32_t id, const struct diff_range *covered,
 	const struct diff_found *found)
 {
@@ -242,13 +277,15 @@ static int send_pairs(struct session *s, struct compose *c, uint32_t id, const s
 	range.which = TREE_TOMBSTONES;
 	if (r == 0 && found->n_theirs && session_we_send(s))
 		r = diff_resolve(c->t, &range, s->seed, found->theirs, found->n_theirs, tell_path, &told);
+	if (r == 0)
+		r = tell_exceptions(c, found, &told);
 	/* What is not told by now is absent here: these are the wants. */
 	range.which = TREE_LIVE;
 	c->m.pair.range = range;
 	if (told.n)
 		qsort(told.v, told.n, sizeof(*told.v), compare_u64);
 	for (size_t i = 0; i < found->n_theirs && r == 0; i++)
-		if (!told.n || !bsearch(&found->theirs[i], told.v, told.n, sizeof(*told.v), compare_u64))
+		if (!among(told.v, told.n, found->theirs[i]))
 			r = compose_want(c, found->theirs[i]);
 	if (r == 0)
 		r = compose_send(c, id, true);
