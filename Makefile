@@ -4,7 +4,8 @@
 #   make unit       unit tests            make e2e       end-to-end tests (root, sshd)
 #   make check      everything: installs what is missing, builds, runs every test
 #   make demo       two daemons on two folders, live, in a temporary place
-#   make install    PREFIX=/usr/local DESTDIR=
+#   make install uninstall   PREFIX=/usr/local DESTDIR=
+#   make check-man check-docs   the manual pages; what documents list is what there is
 #   make asan clang tsan valgrind  builds of their own under $(BUILD), with the unit tests
 #   make fuzz       FUZZ_SECONDS=60, each target    make fuzz-replay  their corpora
 #   make differential  CASES=100000 SEED=     the decision table in C against its model
@@ -163,6 +164,37 @@ $(BUILD)/sim-rules: $(BUILD)/tests/sim/rules.o $(rule_archives)
 
 sim-rules: $(BUILD)/sim-rules
 	@$< $(RUNS) $(SEED)
+
+# Manual pages: all that mandoc finds is an error, but for pages that are not installed here.
+check-man:
+	@faults=$$(for f in packaging/man/*; do mandoc -T lint $$f 2>&1; done | \
+		grep -v 'referenced manual not found\|outdated mandoc.db'); \
+		test -z "$$faults" || { printf '%s\n' "$$faults"; exit 1; }
+
+check-docs:
+	@tests/check_docs.sh
+
+# $(PREFIX) is written into the unit and into the page that names the example.
+at := $(DESTDIR)$(PREFIX)
+installed := $(programs:%=bin/%) share/doc/syncd/syncd.conf.example lib/systemd/system/syncd.service \
+	share/bash-completion/completions/syncctl \
+	$(foreach p,$(notdir $(wildcard packaging/man/*)),share/man/man$(lastword $(subst ., ,$p))/$p)
+with_prefix = sed 's|@PREFIX@|$(PREFIX)|; s|/usr/share/|$(PREFIX)/share/|'
+
+install: all
+	@set -e; umask 022; \
+	for f in $(installed); do mkdir -p "$(at)/$${f%/*}"; done; \
+	for p in $(programs); do install -m 755 $(BUILD)/bin/$$p "$(at)/bin/$$p"; done; \
+	for f in packaging/man/*; do $(with_prefix) $$f >"$(at)/share/man/man$${f##*.}/$${f##*/}"; done; \
+	$(with_prefix) packaging/systemd/syncd.service.in >"$(at)/lib/systemd/system/syncd.service"; \
+	install -m 644 syncd.conf.example "$(at)/share/doc/syncd/syncd.conf.example"; \
+	install -m 644 packaging/bash-completion/syncctl "$(at)/share/bash-completion/completions/syncctl"
+
+uninstall:
+	@for f in $(installed); do rm -f "$(at)/$$f"; done
+	@rmdir "$(at)/share/doc/syncd" 2>/dev/null || :
+
+.PHONY: check-man check-docs install uninstall
 
 clean:
 	rm -rf $(BUILD)
