@@ -10,6 +10,7 @@
 #   make fuzz       FUZZ_SECONDS=60, each target    make fuzz-replay  their corpora
 #   make differential  CASES=100000 SEED=     the decision table in C against its model
 #   make sim-rules     RUNS=20000 SEED=       random histories under the rules
+#   make sim-sessions  RUNS=300 SEED=         random histories of real replicas and sessions
 #   V=1 shows the commands; BUILD=dir builds elsewhere; CC, CFLAGS and LDFLAGS are yours.
 
 VERSION := 0.1.0
@@ -155,7 +156,7 @@ differential: $(BUILD)/decide-driver
 	@python3 -B tests/unit/tombstones/model/decision_table.py $< $(CASES) $(SEED)
 
 # Random histories of replicas in memory under the rules, judged against ground truth.
-RUNS ?= 20000
+sim-rules: RUNS ?= 20000
 objects += $(BUILD)/tests/sim/rules.o
 
 $(BUILD)/sim-rules: $(BUILD)/tests/sim/rules.o $(rule_archives)
@@ -163,6 +164,17 @@ $(BUILD)/sim-rules: $(BUILD)/tests/sim/rules.o $(rule_archives)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 sim-rules: $(BUILD)/sim-rules
+	@$< $(RUNS) $(SEED)
+
+# Random histories of replicas on real disks: scans, sessions (cut anywhere), applies, restarts, purges.
+sim-sessions: RUNS ?= 300
+objects += $(BUILD)/tests/sim/histories.o
+
+$(BUILD)/sim-sessions: $(BUILD)/tests/sim/histories.o $(archives)
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+sim-sessions: $(BUILD)/sim-sessions
 	@$< $(RUNS) $(SEED)
 
 # Manual pages: all that mandoc finds is an error, but for pages that are not installed here.
@@ -201,5 +213,5 @@ clean:
 
 -include $(objects:.o=.d)
 
-.PHONY: all unit differential sim-rules unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
+.PHONY: all unit differential sim-rules sim-sessions unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
 .SECONDARY:

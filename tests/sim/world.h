@@ -318,6 +318,21 @@ static inline size_t site_exceptions(struct site *s)
 	return n;
 }
 
+static inline void site_trace_exceptions(struct site *s)
+{
+	struct index_txn *t = NULL;
+	struct knowledge k = {0};
+
+	if (!s->world->trace)
+		return;
+	world_ok(s->world, index_begin_read(replica_index(s->replica), &t));
+	world_ok(s->world, replica_knowledge_read(t, &k));
+	index_abort(t);
+	for (size_t i = 0; i < k.n; i++)
+		world_trace(s->world, "  %c: does not know all of %s", s->name, k.exceptions[i].path);
+	knowledge_deinit(&k);
+}
+
 static inline int site_count_intent(uint64_t batch, uint32_t number, const void *p, size_t n, void *data)
 {
 	(void)batch;
@@ -507,7 +522,7 @@ static inline char *site_tree(struct site *s)
 }
 
 /* The trees on disk and the live roots. */
-static inline bool sites_equal(struct site *a, struct site *b, bool say)
+static inline bool sites_equal(struct site *a, struct site *b)
 {
 	char *x = site_tree(a), *y = site_tree(b);
 	struct hash p, q;
@@ -516,9 +531,6 @@ static inline bool sites_equal(struct site *a, struct site *b, bool say)
 	site_root(a, &p);
 	site_root(b, &q);
 	equal = strcmp(x, y) == 0 && hash_equal(&p, &q);
-	if (!equal && say)
-		fprintf(stderr, "--- %c (root %02x%02x)\n%s--- %c (root %02x%02x)\n%s", a->name, p.bytes[0], p.bytes[1], x, b->name,
-			q.bytes[0], q.bytes[1], y);
 	free(x);
 	free(y);
 	return equal;
@@ -526,8 +538,24 @@ static inline bool sites_equal(struct site *a, struct site *b, bool say)
 
 static inline void sites_expect_equal(struct site *a, struct site *b)
 {
-	if (!sites_equal(a, b, true))
-		world_fail(a->world, "%c and %c differ", a->name, b->name);
+	char *x, *y;
+	size_t i, from = 0;
+
+	if (sites_equal(a, b))
+		return;
+	x = site_tree(a);
+	y = site_tree(b);
+	world_trace(a->world, "--- %c\n%s--- %c\n%s", a->name, x, b->name, y);
+	for (i = 0; x[i] && x[i] == y[i]; i++)
+		if (x[i] == '\n')
+			from = i + 1;
+	if (strcmp(x, y) == 0)
+		world_fail(a->world, "%c and %c have other roots for the same tree", a->name, b->name);
+	else
+		world_fail(a->world, "%c and %c differ from \"%.*s\", \"%.*s\" on", a->name, b->name, (int)strcspn(x + from, "\n"),
+			x + from, (int)strcspn(y + from, "\n"), y + from);
+	free(x);
+	free(y);
 }
 
 /* --- sessions --- */
@@ -578,6 +606,7 @@ static inline void on_round_over(struct session *s, bool in_sync, void *data)
 	(void)s;
 	e->rounds++;
 	world_trace(e->site->world, "  %c: round %u over, %s", e->site->name, e->rounds, in_sync ? "in sync" : "not in sync");
+	site_trace_exceptions(e->site);
 }
 
 static inline void on_broken(struct session *s, int error, void *data)

@@ -1,0 +1,428 @@
+/*
+ * tests/sim/history.h — random histories of a few replicas on real disks, and the judge.
+ *
+ * Users on any replica write, delete, rename, chmod, touch and change kinds, also while sessions run; sessions of random pairs
+ * are cut at random bytes; replicas are closed and opened; tombstones are purged at any moment. What a user writes is a
+ * token, never written twice. Then all is quiet, every pair meets, and the judge asks:
+ *
+ *   diverged      are all trees and roots equal, with no exceptions left? (P1)
+ *   lost          is every token in the tree that no user, who had it before him, replaced or deleted? (P2, P4)
+ *   resurrected   is a token at a path where a user removed it, though no other put it there? (P3)
+ *   from nowhere  is something there that nobody wrote?
+ */
+#ifndef TESTS_SIM_HISTORY_H
+#define TESTS_SIM_HISTORY_H
+
+#include "tests/sim/world.h"
+
+#define HISTORY_TOKENS_MAX 2000
+#define HISTORY_SPOTS_MAX 20000
+#define HISTORY_QUIET_MAX 10
+
+/* A token at a path, as users put and removed it. */
+struct spot {
+	char path[64];
+	unsigned token;
+	unsigned placed; /* how often, on any replica */
+	bool removed;
+};
+
+struct history {
+	struct world *world;
+	unsigned tokens;
+	bool removed[HISTORY_TOKENS_MAX]; /* some user replaced or deleted it */
+	struct spot *spots;
+	size_t n_spots;
+	unsigned meddled;
+};
+
+static inline struct spot *history_spot(struct history *h, const char *path, unsigned token)
+{
+	struct spot *spot;
+
+	for (size_t i = 0; i < h->n_spots; i++)
+		if (h->spots[i].token == token && strcmp(h->spots[i].path, path) == 0)
+			return &h->spots[i];
+	if (h->n_spots == HISTORY_SPOTS_MAX)
+		abort();
+	spot = &h->spots[h->n_spots++];
+	*spot = (struct spot){.token = token};
+	snprintf(spot->path, sizeof(spot->path), "%s", path);
+	return spot;
+}
+
+/* The token of a file or symlink, 0 if there is none. */
+static inline unsigned history_token_at(const struct site *s, const char *path)
+{
+	const char *text = site_read(s, path);
+	unsigned token = 0;
+
+	return sscanf(text, "token-%u\n", &token) == 1 ? token : 0;
+}
+
+/* Each file and symlink at or below a path. */
+static inline void history_each(struct history *h, struct site *s, const char *path,
+	void (*each)(struct history *h, struct site *s, const char *path, unsigned token, void *data), void *data)
+{
+	char *argv[] = {(char *)site_at(s, path), NULL};
+	FTS *fts = fts_open(argv, FTS_PHYSICAL | FTS_NOCHDIR, world_fts_order);
+	size_t skip = strlen(s->root) + 1;
+	FTSENT *e;
+
+	while (fts && (e = fts_read(fts))) {
+		if (strcmp(e->fts_name, ".syncd") == 0)
+			fts_set(fts, e, FTS_SKIP);
+		else if (e->fts_info == FTS_F || e->fts_info == FTS_SL || e->fts_info == FTS_SLNONE)
+			each(h, s, e->fts_path + skip, history_token_at(s, e->fts_path + skip), data);
+	}
+	fts_close(fts);
+}
+
+/* --- users --- */
+
+static inline void history_removed(struct history *h, struct site *s, const char *path, unsigned token, void *data)
+{
+	(void)s;
+	(void)data;
+	h->removed[token] = true;
+	history_spot(h, path, token)->removed = true;
+}
+
+/* What is there goes, as a user sees it. */
+static inline void history_clear(struct history *h, struct site *s, const char *path)
+{
+	if (!site_kind(s, path))
+		return;
+	history_each(h, s, path, history_removed, NULL);
+	site_remove(s, path);
+}
+
+static inline const char *history_name(struct world *w)
+{
+	return (const char *[]){"p", "q", "r", "s.txt"}[world_below(w, 4)];
+}
+
+static inline void history_path(struct world *w, char ret[64])
+{
+	switch (world_below(w, 4)) {
+	case 0:
+		snprintf(ret, 64, "%s", history_name(w));
+		break;
+	case 1:
+		snprintf(ret, 64, "%s/%s/%s", history_name(w), history_name(w), history_name(w));
+		break;
+	default:
+		snprintf(ret, 64, "%s/%s", history_name(w), history_name(w));
+		break;
+	}
+}
+
+/* Make directories on the way; what is in the way goes. */
+static inline void history_parents(struct history *h, struct site *s, const char *path)
+{
+	char part[64];
+
+	for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
+		snprintf(part, sizeof(part), "%.*s", (int)(slash - path), path);
+		if (site_kind(s, part) == 'd')
+			continue;
+		history_clear(h, s, part);
+		site_mkdir(s, part);
+	}
+}
+
+static inline void history_write(struct history *h, struct site *s, const char *path)
+{
+	struct world *w = h->world;
+	unsigned token = ++h->tokens;
+	bool link = world_one_in(w, 8), in_place = world_one_in(w, 2);
+	char text[32], temporary[80];
+	size_t n;
+
+	if (token >= HISTORY_TOKENS_MAX)
+		abort();
+	history_parents(h, s, path);
+	if (site_kind(s, path) == 'd' || site_kind(s, path) == 'l' || link)
+		history_clear(h, s, path);
+	else if (site_kind(s, path))
+		history_each(h, s, path, history_removed, NULL);
+	n = (size_t)snprintf(text, sizeof(text), "token-%u\n", token);
+	history_spot(h, path, token)->placed++;
+	world_trace(w, "%c writes %s: token %u%s", s->name, path, token, link ? ", a symlink" : "");
+	if (link) {
+		site_symlink(s, path, text);
+		return;
+	}
+	snprintf(temporary, sizeof(temporary), "%s%s", path, in_place ? "" : ".tmp");
+	if (world_one_in(w, 6)) { /* more than one chunk, most of it as others have it */
+		static uint8_t big[100000];
+		uint64_t family = world_below(w, 2);
+
+		for (size_t i = 0; i < sizeof(big); i++)
+			big[i] = (uint8_t)(world_mix(&family) >> 40);
+		memcpy(big, text, n);
+		site_write_bytes(s, temporary, big, sizeof(big));
+	} else {
+		site_write_bytes(s, temporary, text, n);
+	}
+	if (!in_place)
+		site_rename(s, temporary, path);
+}
+
+static inline void history_moved_from(struct history *h, struct site *s, const char *path, unsigned token, void *data)
+{
+	(void)s;
+	(void)data;
+	history_spot(h, path, token)->removed = true;
+}
+
+static inline void history_moved_to(struct history *h, struct site *s, const char *path, unsigned token, void *data)
+{
+	(void)s;
+	(void)data;
+	history_spot(h, path, token)->placed++;
+}
+
+static inline void history_rename(struct history *h, struct site *s, const char *from, const char *to)
+{
+	size_t n = strlen(from);
+
+	if (!site_kind(s, from) || (strncmp(from, to, n) == 0 && (to[n] == '/' || !to[n])))
+		return;
+	n = strlen(to);
+	if (strncmp(to, from, n) == 0 && from[n] == '/')
+		return; /* its own parent */
+	history_parents(h, s, to);
+	if (!site_kind(s, from))
+		return; /* it was in the way */
+	history_clear(h, s, to);
+	world_trace(h->world, "%c renames %s to %s", s->name, from, to);
+	history_each(h, s, from, history_moved_from, NULL);
+	site_rename(s, from, to);
+	history_each(h, s, to, history_moved_to, NULL);
+}
+
+static inline void history_touch(struct history *h, struct site *s, const char *path)
+{
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}};
+
+	if (site_kind(s, path) != '-' && site_kind(s, path) != 'd')
+		return;
+	world_trace(h->world, "%c touches %s", s->name, path);
+	if (world_one_in(h->world, 2)) {
+		(void)chmod(site_at(s, path), world_one_in(h->world, 2) ? 0700 : 0755);
+		return;
+	}
+	times[1].tv_sec = (time_t)(1000000000 + world_below(h->world, 100000000));
+	(void)utimensat(AT_FDCWD, site_at(s, path), times, AT_SYMLINK_NOFOLLOW);
+}
+
+static inline void history_user(struct history *h, struct site *s)
+{
+	char path[64], other[64];
+
+	history_path(h->world, path);
+	switch (world_below(h->world, 10)) {
+	case 0:
+	case 1:
+	case 2:
+	case 3:
+		history_write(h, s, path);
+		break;
+	case 4:
+	case 5:
+		if (site_kind(s, path))
+			world_trace(h->world, "%c deletes %s", s->name, path);
+		history_clear(h, s, path);
+		break;
+	case 6:
+		history_path(h->world, other);
+		history_rename(h, s, path, other);
+		break;
+	case 7:
+		history_touch(h, s, path);
+		break;
+	case 8: /* a directory there */
+		if (site_kind(s, path) == 'd')
+			break;
+		history_parents(h, s, path);
+		history_clear(h, s, path);
+		world_trace(h->world, "%c makes directory %s", s->name, path);
+		site_mkdir(s, path);
+		break;
+	case 9: /* a whole top-level directory renamed, or deleted */
+		snprintf(path, sizeof(path), "%s", history_name(h->world));
+		snprintf(other, sizeof(other), "%s", history_name(h->world));
+		history_rename(h, s, path, other);
+		break;
+	}
+}
+
+static inline struct site *history_site(struct history *h)
+{
+	return &h->world->sites[world_below(h->world, h->world->n_sites)];
+}
+
+static inline void history_meddle(struct world *w, void *data)
+{
+	struct history *h = data;
+	struct site *s = history_site(h);
+
+	if (h->meddled-- == 0) {
+		w->meddle = NULL;
+		return;
+	}
+	history_user(h, s);
+	if (world_one_in(w, 2) && !s->broken)
+		site_scan(s);
+}
+
+static inline void history_session(struct history *h)
+{
+	struct world *w = h->world;
+	size_t i = world_below(w, w->n_sites), j = (i + 1 + world_below(w, w->n_sites - 1)) % w->n_sites;
+	uint64_t cut_after = 0;
+
+	if (world_one_in(w, 3))
+		cut_after = 1 + world_below(w, world_one_in(w, 2) ? 2000 : 30000);
+	if (world_one_in(w, 3)) {
+		w->meddle = history_meddle;
+		w->meddle_data = h;
+		w->meddle_one_in = 1 + (unsigned)world_below(w, 300);
+		h->meddled = 1 + (unsigned)world_below(w, 3);
+	}
+	world_sync_with(w, &w->sites[i], &w->sites[j], NULL, cut_after, NULL);
+	w->meddle = NULL;
+}
+
+static inline void history_purge(struct history *h, struct site *s)
+{
+	struct purge_policy policy = {.now_ns = clock_wall_ns() + 1000 * CLOCK_NS_PER_S, .member_expiry_ns = 1};
+	uint64_t purged;
+
+	world_ok(h->world, purge_run(s->replica, &policy, &purged));
+	world_trace(h->world, "%c purges %" PRIu64 " tombstones", s->name, purged);
+}
+
+static inline void history_step(struct history *h)
+{
+	struct site *s = history_site(h);
+	size_t what = world_below(h->world, 20);
+
+	if (what < 11) {
+		history_user(h, s);
+	} else if (what < 17) {
+		history_session(h);
+	} else if (what == 17) {
+		site_scan(s);
+	} else if (what == 18) {
+		world_trace(h->world, "%c is restarted", s->name);
+		site_close(s);
+		site_open(s);
+	} else {
+		history_purge(h, s);
+	}
+}
+
+/* --- the judge --- */
+
+static inline bool history_equal(struct history *h)
+{
+	struct world *w = h->world;
+	bool equal = true;
+
+	for (size_t i = 1; i < w->n_sites && equal; i++)
+		equal = sites_equal(&w->sites[0], &w->sites[i]);
+	for (size_t i = 0; i < w->n_sites && equal; i++)
+		equal = site_exceptions(&w->sites[i]) == 0;
+	return equal;
+}
+
+static inline void history_quiet(struct history *h)
+{
+	struct world *w = h->world;
+
+	world_trace(w, "quiet");
+	for (unsigned round = 0; round < HISTORY_QUIET_MAX; round++) {
+		for (size_t i = 0; i < w->n_sites; i++)
+			for (size_t j = 0; j < w->n_sites; j++)
+				if (i != j && (round + i + j) % 2)
+					world_sync(w, &w->sites[i], &w->sites[j], NULL);
+		for (size_t i = 0; i < w->n_sites; i++) {
+			struct site *s = &w->sites[i];
+
+			world_sync(w, s, &w->sites[(i + 1) % w->n_sites], NULL);
+		}
+		if (history_equal(h))
+			return;
+	}
+	for (size_t i = 0; i < w->n_sites; i++)
+		site_trace_exceptions(&w->sites[i]);
+	for (size_t i = 1; i < w->n_sites; i++)
+		sites_expect_equal(&w->sites[0], &w->sites[i]);
+	world_fail(w, "exceptions are left");
+}
+
+struct history_found {
+	bool token[HISTORY_TOKENS_MAX];
+};
+
+static inline void history_judge_one(struct history *h, struct site *s, const char *path, unsigned token, void *data)
+{
+	struct history_found *found = data;
+	bool copy = strstr(path, ".sync-conflict-");
+	struct spot *spot = NULL;
+
+	found->token[token] = true;
+	if (!token || token > h->tokens)
+		world_fail(h->world, "%c: %s: from nowhere", s->name, path);
+	if (copy)
+		return;
+	for (size_t i = 0; i < h->n_spots && !spot; i++)
+		if (h->spots[i].token == token && strcmp(h->spots[i].path, path) == 0)
+			spot = &h->spots[i];
+	if (!spot || !spot->placed)
+		world_fail(h->world, "%s: token %u: from nowhere", path, token);
+	else if (spot->removed && spot->placed == 1)
+		world_fail(h->world, "%s: token %u: resurrected", path, token);
+}
+
+static inline void history_judge(struct history *h)
+{
+	struct world *w = h->world;
+	struct history_found found = {0};
+
+	history_each(h, &w->sites[0], "", history_judge_one, &found);
+	for (unsigned token = 1; token <= h->tokens; token++)
+		if (!found.token[token] && !h->removed[token])
+			world_fail(w, "token %u: lost", token);
+	for (size_t i = 0; i < w->n_sites; i++) {
+		site_scan(&w->sites[i]);
+		if (w->sites[i].seen.events)
+			world_fail(w, "%c: a scan of what was applied made %" PRIu64 " events", w->sites[i].name,
+				w->sites[i].seen.events);
+	}
+}
+
+static inline void history_run(struct world *w, uint64_t seed, bool trace)
+{
+	struct history *h = calloc(1, sizeof(*h));
+	unsigned steps;
+
+	if (!h || !(h->spots = calloc(HISTORY_SPOTS_MAX, sizeof(*h->spots))))
+		abort();
+	h->world = w;
+	world_begin(w, seed, 2 + (seed % 4 != 0));
+	w->trace = trace;
+	w->grace_ns = world_one_in(w, 2) ? 0 : INT64_MAX;
+	steps = 10 + (unsigned)world_below(w, 40);
+	while (steps--)
+		history_step(h);
+	history_quiet(h);
+	history_judge(h);
+	world_end(w);
+	free(h->spots);
+	free(h);
+}
+
+#endif
