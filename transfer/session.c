@@ -104,11 +104,12 @@ static void job_free(struct session_job *job)
 
 /* --- lineage --- */
 
-static uint64_t lineage_digest(const struct version_lineage *l)
+/* Of the first n entries, whatever their order. */
+static uint64_t lineage_digest(const struct version_lineage *l, size_t n)
 {
 	uint64_t sum = 0;
 
-	for (size_t i = 0; i < version_lineage_count(l); i++) {
+	for (size_t i = 0; i < n; i++) {
 		const struct version_incarnation *in = version_lineage_at(l, i);
 		uint64_t words[4] = {in->inc, in->parent, in->from, in->replica};
 
@@ -292,7 +293,8 @@ static int send_hello(struct session *s)
 	h->has_knowledge = s->options.sends;
 	h->round = s->round;
 	h->live = counts.live;
-	h->lineage_digest = lineage_digest(replica_lineage(s->replica));
+	s->lineage_shown = version_lineage_count(replica_lineage(s->replica)); /* others may add to it at any time */
+	h->lineage_digest = lineage_digest(replica_lineage(s->replica), s->lineage_shown);
 	h->ignore_digest = s->ignore ? ignore_digest(s->ignore) : 0;
 	h->own = replica_own(s->replica);
 	s->lineage_digest = h->lineage_digest;
@@ -378,7 +380,7 @@ static int begin_comparison(struct session *s)
 		return 0;
 	s->lineage_last = false;
 	if (!s->lineage_wanted && s->round == 1)
-		s->lineage_sent = version_lineage_count(replica_lineage(s->replica));
+		s->lineage_sent = s->lineage_shown;
 	if (!knowledge_known(s))
 		return session_protocol_error(s, "it knows of an incarnation that it did not introduce");
 	if (own.inc && version_vector_get(&s->peer_knowledge.k, own.inc) > own.counter) {
@@ -510,8 +512,9 @@ static int round_step(struct session *s)
 		r = queue_learn(s);
 	if (r == 0 && s->learned && !s->done_sent)
 		r = send_done(s);
-	if (r == 0 && s->done_sent && s->equal && s->options.client && !s->options.live && !s->done_received) {
-		/* One-shot and equal from the start: the peer's DONE would only repeat its root. */
+	if (r == 0 && s->done_sent && s->equal && s->options.client && !s->options.live && !s->done_received &&
+			hash_equal(&s->done_root, &s->peer_root)) {
+		/* One-shot, equal from the start and still so: the peer's DONE would only repeat its root. */
 		s->done_received = true;
 		s->peer_done_root = s->peer_root;
 	}

@@ -174,6 +174,7 @@ struct session {
 
 	/* lineage */
 	size_t lineage_sent;	  /* entries of ours that the peer was sent or has */
+	size_t lineage_shown;	  /* entries in the digest of HELLO */
 	bool lineage_wanted;	  /* the digests differed: the peer's last LINEAGE is awaited */
 	bool lineage_last;	  /* it came (maybe before we knew that it is wanted) */
 	unsigned lineage_jobs;	  /* queued */
