@@ -522,7 +522,7 @@ static void scan_over(struct folder *f, struct errand *e)
 				forget_problem(f, p);
 		}
 	note_held(f, e);
-	count_recent(f, e->result.deleted);
+	count_recent(f, e->result.counted);
 	if (e->result.raced) {
 		struct dirty *d, *next;
 

@@ -35,6 +35,7 @@ struct observe_options {
 struct observe_result {
 	uint64_t events;	/* made and committed */
 	uint64_t created, changed, touched, deleted, restamped;
+	uint64_t counted;	/* of the deleted: those that count for the budget, since their content is not elsewhere */
 	uint64_t held;		/* deletions held until confirmed: all of this look; nothing of them was recorded */
 	char held_at[256];	/* "" = overall, else the top-level subtree whose budget it was */
 	uint64_t raced;		/* rows that changed meanwhile: look again */
