@@ -436,8 +436,10 @@ static int drop_intents(struct batch *b, struct replica_txn *t)
 	int r = index_intent_drop_batch(t->index, b->id);
 
 	for (size_t k = 0; r == 0 && k < b->n; k++)
-		if (b->v[k]->outcome.keep)
+		if (b->v[k]->outcome.keep) {
+			b->v[k]->intent.verified = b->v[k]->outcome.exact;
 			r = put_intent(b, t, (uint32_t)k);
+		}
 	return r;
 }
 

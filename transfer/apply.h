@@ -3,17 +3,18 @@
  *
  * A batch runs on one worker thread under the replica's writer lock:
  *
- *   T1  one write transaction: the decision for each item, on our record and K of this moment; an intent for each change
- *       of the disk (path, both objects' inode and generation, staging and trash names, the record to be); durable commit
- *   disk  staged objects get owner, mode, times on the descriptor; fsync each, or syncfs when many; then per item, under held
- *       directory descriptors: exchange (or rename no-replace for new names), look at what came out, trash or put aside
+ *   T1  one write transaction: the decision for each item, on our record and K of this moment; what will be put in place
+ *       gets owner, mode and times in staging, and is fsynced (many: syncfs); an intent for each change of the disk (path,
+ *       both objects' inode and generation, staging names, the record to be); durable commit
+ *   disk  per item, under held directory descriptors: exchange (or rename no-replace for new names), look at what came out,
+ *       trash or put aside; then the directories are fsynced
  *   T2  one write transaction: rows with records and stamps, conflict copies' and deletions' events, intents dropped; durable
  *
  * An object on disk is replaced or removed only if it is what the index says (stamp; content where the stamp can't tell) and
  * nobody has it open for writing; whatever else comes out of an exchange is a user's: it is kept as a conflict copy, as a new
  * event, never exchanged back. Nothing is overwritten, unlinked or followed through a symlink.
  *
- * A directory that is not there on the way to an item is made (implied, 0700) and becomes a ROW_IMPLIED row where it has
+ * A directory that is not there on the way to an item is made (implied; 0700, or as the root where its record is a tombstone) and becomes a ROW_IMPLIED row where it has
  * no live record; a directory whose record goes while something is left inside stays as ROW_IMPLIED; implied ones go
  * when their last live child goes, if they are then empty. A live non-directory with live children (after the batch's
  * decisions) is copied aside and becomes a tombstone.
@@ -34,7 +35,7 @@ enum apply_result {
 	APPLY_BLOCKED,	     /* a directory that must become something else, or go, still has undecided or foreign content */
 	APPLY_FAILED,	     /* error says why; an exception */
 	APPLY_NOT_HELD,	     /* recorded, but not on this disk (ignored, unsupported kind, name collides); told, no exception */
-	APPLY_HELD,	     /* a deletion that needs a person's confirmation */
+	APPLY_HELD,	     /* a deletion that needs a person's confirmation: never from here, the session holds a round's deletions */
 };
 
 struct apply_item {
@@ -73,13 +74,17 @@ struct apply_options {
 int apply_preview(struct index_txn *t, const struct knowledge *k, const struct apply_options *options,
 	const struct apply_item *item, enum decide_action *ret_action, bool *ret_content);
 
-/* Items are applied in an order that is safe (kind changes and deletions deepest first, creations shallow first), whatever
+/* Takes the writer lock. Items are applied in an order that is safe (kind changes and deletions deepest first, creations shallow first), whatever
  * order they come in; a path stands in a batch at most once. < 0: the whole batch failed (full disk, index error): no item
- * was acknowledged; what was done on disk is finished or undone by apply_recover, which the caller must run before going on. */
+ * was acknowledged (each is FAILED, and `consumed` if it was staged: an intent may name it); what was done on disk is finished or
+ * undone by apply_recover, which the caller must run before going on. An object that came out and could not be moved on (full
+ * disk) stays in staging under its intent, until the next recovery. Under a policy other than keep-both the loser goes to
+ * trash, unless it lost because the peer only sends. */
 int apply_batch(const struct apply_options *options, struct apply_item *items, size_t n);
 
-/* After opening a replica and after a failed batch: finish or undo what intents name, then empty the staging directory.
- * Takes the writer lock. */
+/* After opening a replica and after a failed batch: finish or undo what intents name, then empty the staging directory (the
+ * first time under an index: what is in it goes to trash, as nobody knows what it is). Takes the writer lock. What can't be
+ * looked at keeps its intent. -ESTALE (of apply_batch, too): the root is another one now. */
 int apply_recover(struct replica *r, uint64_t *ret_intents);
 
 const char *apply_result_name(enum apply_result result);

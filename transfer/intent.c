@@ -14,7 +14,8 @@ enum {
 	FLAG_PRESERVE_OWNER = 2,
 	FLAG_HAD_ROW = 4,
 	FLAG_RECORD = 8,
-	FLAGS_ALL = 15,
+	FLAG_VERIFIED = 16,
+	FLAGS_ALL = 31,
 };
 
 void intent_deinit(struct intent *i)
@@ -80,7 +81,8 @@ void intent_put(struct buf *b, const struct intent *i)
 	put_u8(b, i->place);
 	put_u8(b, (i->aside_there ? FLAG_ASIDE_THERE : 0) |
 			  (i->preserve_owner ? FLAG_PRESERVE_OWNER : 0) |
-			  (i->had_row ? FLAG_HAD_ROW : 0) | (i->has_record ? FLAG_RECORD : 0));
+			  (i->verified ? FLAG_VERIFIED : 0) | (i->had_row ? FLAG_HAD_ROW : 0) |
+			  (i->has_record ? FLAG_RECORD : 0));
 	put_optional(b, i->path);
 	put_optional(b, i->aside);
 	put_optional(b, i->staged);
@@ -124,6 +126,7 @@ void intent_get(struct cursor *c, struct intent *ret)
 	flags = get_u8_max(c, FLAGS_ALL);
 	ret->aside_there = flags & FLAG_ASIDE_THERE;
 	ret->preserve_owner = flags & FLAG_PRESERVE_OWNER;
+	ret->verified = flags & FLAG_VERIFIED;
 	ret->had_row = flags & FLAG_HAD_ROW;
 	ret->has_record = flags & FLAG_RECORD;
 	ret->path = get_path(c);

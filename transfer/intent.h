@@ -46,6 +46,7 @@ struct intent {
 	char *aside;		 /* conflict name (a path); NULL: none */
 	bool aside_there;	 /* the conflict name holds the content already: only the event is made */
 	bool preserve_owner;
+	bool verified;		 /* what is in staging as `displaced` was found to be what the row said */
 	char *staged;		 /* PUT, PUT_ASIDE: the new object's name in staging */
 	char *displaced;	 /* what comes out: its name in staging (== staged where the two are exchanged); NULL: none */
 	uint8_t new_kind;	 /* enum record_kind of the staged object */

@@ -331,6 +331,19 @@ static int stage_symlink(
 	return e == 0 ? file_stat_at(staging, i->staged, ret) : e;
 }
 
+/* An implied directory: private while its record may still come; where its record is known to be gone it stays implied,
+ * and is as open as the root. */
+static int implied_mode(struct place *p, const struct intent *i, int fd)
+{
+	struct file_stat root;
+	int e;
+
+	if (!i->had_row)
+		return 0;
+	e = file_stat_fd(store_root(p->store), &root);
+	return e == 0 ? file_chmod_fd(fd, root.mode & 0777) : e;
+}
+
 /* Private until all that goes into it is there: see place_finish_directory. */
 static int stage_directory(struct place *p, const struct intent *i, const struct record *r,
 	struct file_stat *ret, uint64_t *ret_generation)
@@ -343,6 +356,8 @@ static int stage_directory(struct place *p, const struct intent *i, const struct
 		e = file_open_directory_at(staging, i->staged, &fd);
 	if (e == 0 && r && i->preserve_owner)
 		e = file_chown_fd(fd, r->uid, r->gid);
+	else if (e == 0 && !r)
+		e = implied_mode(p, i, fd);
 	if (e < 0 || fd < 0)
 		return e;
 	if (file_generation(fd, ret_generation) != 0)
@@ -635,11 +650,14 @@ static void dispose(struct place *p, const struct intent *i, const struct row *o
 	bool aside = i->fate == INTENT_ASIDE && !i->aside_there;
 	int r = FILE_NOT_EMPTY;
 
+	o->exact = exact;
 	if (exact && i->fate == INTENT_RMDIR)
 		r = file_rmdir(store_staging(p->store), i->displaced);
 	if (exact && aside)
 		r = to_aside(p, i, ours, dir, o);
-	if (exact && i->fate != INTENT_RMDIR && r != 0)
+	if (r < 0) /* recovery tries again */
+		o->keep = true;
+	else if (exact && i->fate != INTENT_RMDIR && r != 0)
 		o->keep = to_trash(p, i->displaced, i->path) != 0;
 	else if (r != 0)
 		user_copy(p, i, ours, dir, o);
@@ -790,9 +808,11 @@ static void put_over(struct place *p, const struct intent *i, const struct row *
 		r = stepwise ? replace_in_steps(p, i, &h, dir, name)
 			     : file_exchange(store_staging(p->store), i->staged, dir, name);
 	if (r != 0) {
-		failed(o, r);
-		o->keep = stepwise &&
-			  file_stat_at(store_staging(p->store), i->displaced, &st) != FILE_VANISHED;
+		failed(o, r == FILE_EXISTS ? FILE_VANISHED : r);
+		/* It came out, and a user took the name. */
+		if (stepwise &&
+			file_stat_at(store_staging(p->store), i->displaced, &st) != FILE_VANISHED)
+			dispose(p, i, ours, came_out(p, i->displaced, ours, &h), dir, o);
 		return;
 	}
 	o->placed = true;
@@ -881,6 +901,27 @@ static void remove_object(struct place *p, const struct intent *i, const struct 
 
 /* --- set --- */
 
+/* Half-way is worse than not at all: it would look like a user's doing. false: it can't be taken
+ * back either. */
+static bool set_back(int fd, const struct intent *i)
+{
+	struct file_stat st;
+	struct stamp stamp;
+
+	if (i->preserve_owner)
+		(void)file_chown_fd(fd, i->old.uid, i->old.gid);
+	(void)file_chmod_fd(fd, i->old.mode);
+	if (i->record.kind != RECORD_DIRECTORY)
+		(void)file_set_mtime_fd(fd, i->old.mtime_ns);
+	if (file_stat_fd(fd, &st) != 0)
+		return false;
+	stamp_of(&st, &stamp);
+	if (i->record.kind == RECORD_DIRECTORY)
+		return stamp.mode == i->old.mode && stamp.uid == i->old.uid &&
+		       stamp.gid == i->old.gid;
+	return place_same_object(&stamp, &i->old);
+}
+
 static void set_on(struct place *p, const struct intent *i, int fd, struct place_outcome *o)
 {
 	int64_t now = clock_wall_ns();
@@ -889,6 +930,7 @@ static void set_on(struct place *p, const struct intent *i, int fd, struct place
 
 	if (r != 0) {
 		failed(o, r);
+		o->keep = !set_back(fd, i);
 		return;
 	}
 	o->stamp = stamp;

@@ -20,8 +20,9 @@
 #include "tombstones/trash.h"
 #include "transfer/settle.h"
 
-#define TIME_SLACK_NS (2 * CLOCK_NS_PER_S) /* a file system may round the times that it is given \
-					    */
+#define TIME_SLACK_NS                                                              \
+	(2 * CLOCK_NS_PER_S) /* a file system may round the times that it is given \
+			      */
 #define LOST_PREFIX "recovered-from-staging"
 
 void recover_marker(char ret[RECOVER_MARKER_BYTES], uint64_t batch)
@@ -55,6 +56,7 @@ struct recovery {
 	struct place place;
 	struct pending *v; /* owned */
 	size_t n, cap;
+	bool first; /* under this index */
 };
 
 /* --- looking --- */
@@ -140,13 +142,15 @@ static bool is_old(struct recovery *v, const struct pending *e, const struct see
 {
 	const struct intent *i = &e->intent;
 
-	if (!e->same_row || !e->had_row || s->kind != i->old_kind ||
-		!same_inode(&s->stamp, &i->old))
+	if (s->kind != i->old_kind || !same_inode(&s->stamp, &i->old))
 		return false;
 	if (s->kind == RECORD_DIRECTORY)
 		return true;
-	return place_same_object(&s->stamp, &i->old) &&
-	       place_same_content(
+	if (!place_same_object(&s->stamp, &i->old))
+		return false;
+	if (!e->same_row || !e->had_row)
+		return i->verified && i->fate == INTENT_TRASH;
+	return place_same_content(
 		       &v->place, store_staging(v->store), i->displaced, &e->row.record) == 1;
 }
 
@@ -525,6 +529,16 @@ static int read_rows(struct recovery *v, struct index_txn *t)
 	return r < 0 ? r : 0;
 }
 
+static int is_first(struct recovery *v, struct index_txn *t)
+{
+	struct buf b = BUF_INIT;
+	int r = index_meta_get(t, INDEX_META_RECOVERED, &b);
+
+	v->first = r == INDEX_ABSENT;
+	buf_deinit(&b);
+	return r < 0 ? r : 0;
+}
+
 static int read_intents(struct recovery *v)
 {
 	struct index_txn *t;
@@ -535,6 +549,8 @@ static int read_intents(struct recovery *v)
 	r = index_intents(t, add_pending, v);
 	if (r == 0)
 		r = read_rows(v, t);
+	if (r == 0)
+		r = is_first(v, t);
 	index_abort(t);
 	return r;
 }
@@ -559,22 +575,36 @@ static bool kept(const struct recovery *v, const char *name)
 }
 
 /* A new index knows of no intents: what an older one left in staging may be a user's only copy. */
+static int keep_lost(struct recovery *v, const char *name, int64_t now_ns)
+{
+	cleanup_free char *lost = path_join(LOST_PREFIX, name);
+
+	return lost ? trash_put(v->store, store_staging(v->store), name, lost, now_ns, NULL)
+		    : -ENOMEM;
+}
+
 static int empty_one(struct recovery *v, const char *name, int64_t now_ns)
 {
-	cleanup_free char *lost = NULL;
-	int staging = store_staging(v->store), r;
+	int staging = store_staging(v->store);
+	int r = v->first ? keep_lost(v, name, now_ns) : file_unlink(staging, name);
 
-	if (store_created(v->store)) {
-		lost = path_join(LOST_PREFIX, name);
-		if (!lost)
-			return -ENOMEM;
-		r = trash_put(v->store, staging, name, lost, now_ns, NULL);
-		return r < 0 ? r : 0;
-	}
-	r = file_unlink(staging, name);
 	if (r == FILE_IS_DIRECTORY)
 		r = file_rmdir(staging, name);
 	return r < 0 ? r : 0;
+}
+
+static int write_first(struct recovery *v)
+{
+	struct index_txn *t;
+	int r = index_begin_write(replica_index(v->replica), &t);
+
+	if (r != 0)
+		return r;
+	r = index_meta_put(t, INDEX_META_RECOVERED, "", 1);
+	if (r == 0)
+		return index_commit(&t);
+	index_abort(t);
+	return r;
 }
 
 static int list_staging(struct recovery *v, char ***ret, size_t *ret_n)
@@ -638,7 +668,9 @@ static int recover_locked(struct recovery *v, int64_t now_ns)
 		r = place_sync(&v->place);
 	if (r == 0 && v->n > 0)
 		r = write_down(v, now_ns);
-	return r == 0 ? empty_staging(v, now_ns) : r;
+	if (r == 0)
+		r = empty_staging(v, now_ns);
+	return r == 0 && v->first ? write_first(v) : r;
 }
 
 int apply_recover(struct replica *r, uint64_t *ret_intents)

@@ -29,6 +29,7 @@
 struct fixture {
 	char root[200];
 	struct replica *r; /* NULL while closed */
+	bool no_exchange;  /* as on a file system without it */
 	struct ignore *ignore;
 	uint64_t counter; /* the peer's events */
 	struct version_vector their_k;
@@ -51,6 +52,8 @@ static inline void fx_open(struct fixture *f)
 	OK(store_open(&s, f->root, &options));
 	OK(replica_open(&f->r, s));
 	f->options.replica = f->r;
+	if (f->no_exchange)
+		((struct file_abilities *)store_abilities(replica_store(f->r)))->exchange = false;
 }
 
 static inline void fx_close(struct fixture *f)
@@ -89,6 +92,7 @@ static inline struct fixture *fx_new_in(const char *place)
 	OK(ignore_new(&f->ignore));
 	f->options.source = PEER_REPLICA;
 	fx_open(f);
+	OK(apply_recover(f->r, NULL));
 	fx_introduce(f);
 	return f;
 }

@@ -12,6 +12,8 @@ static struct {
 	void (*step)(unsigned point, const char *call, void *data); /* NULL: not armed */
 	void *data;
 	unsigned count; /* points passed since it was armed */
+	bool no_lease;	/* as on a file system without them */
+	int error;	/* set by the step: what this call is to fail with */
 } points;
 
 static inline void points_arm(void (*step)(unsigned point, const char *call, void *data), void *data)
@@ -21,15 +23,17 @@ static inline void points_arm(void (*step)(unsigned point, const char *call, voi
 	points.count = 0;
 }
 
-static inline void points_pass(const char *call)
+static inline int points_pass(const char *call)
 {
 	void (*step)(unsigned point, const char *call, void *data) = points.step;
 
 	if (!step)
-		return;
+		return 0;
+	points.error = 0;
 	points.step = NULL; /* what the step itself calls is no point */
 	step(++points.count, call, points.data);
 	points.step = step;
+	return points.error;
 }
 
 #define POINT(name, parameters, arguments)                                                         \
@@ -37,8 +41,9 @@ static inline void points_pass(const char *call)
 	int __wrap_##name parameters;                                                              \
 	int __wrap_##name parameters                                                               \
 	{                                                                                          \
-		points_pass(#name);                                                                \
-		return __real_##name arguments;                                                    \
+		int error = points_pass(#name);                                                    \
+                                                                                                   \
+		return error ? error : __real_##name arguments;                                    \
 	}
 
 POINT(file_chmod_fd, (int fd, uint16_t mode), (fd, mode))
@@ -54,10 +59,28 @@ POINT(file_set_mtime_fd, (int fd, int64_t mtime_ns), (fd, mtime_ns))
 POINT(file_symlink, (const char *target, int dir, const char *name), (target, dir, name))
 POINT(file_syncfs, (int fd), (fd))
 POINT(file_unlink, (int dir, const char *name), (dir, name))
-POINT(index_commit, (struct index_txn **txn), (txn))
+
+int __real_index_commit(struct index_txn **txn);
+int __wrap_index_commit(struct index_txn **txn);
+int __wrap_index_commit(struct index_txn **txn)
+{
+	int error = points_pass("index_commit");
+
+	if (!error)
+		return __real_index_commit(txn);
+	index_abort(*txn);
+	*txn = NULL;
+	return error;
+}
 
 #ifdef POINTS_LOOKS /* and every look (see the Makefile: look_points) */
-POINT(file_lease_read, (int fd), (fd))
+int __real_file_lease_read(int fd);
+int __wrap_file_lease_read(int fd);
+int __wrap_file_lease_read(int fd)
+{
+	(void)points_pass("file_lease_read");
+	return points.no_lease ? FILE_UNSUPPORTED : __real_file_lease_read(fd);
+}
 POINT(file_lease_release, (int fd), (fd))
 POINT(file_open_read, (int dir, const char *name, int *ret_fd), (dir, name, ret_fd))
 POINT(file_stat_at, (int dir, const char *name, struct file_stat *ret), (dir, name, ret))

@@ -7,6 +7,8 @@
 #include "tests/unit/transfer/apply_fixture.h"
 #include "tests/unit/transfer/apply_points.h"
 
+#include <sys/wait.h>
+
 enum deed { EDIT, REPLACE, DELETE, CHMOD, DIRECTORY, BECOMES_LINK, DEEDS };
 
 struct step {
@@ -49,10 +51,12 @@ static void step_in(unsigned point, const char *call, void *data)
 {
 	struct step *s = data;
 
-	(void)call;
 	if (point != s->at)
 		return;
 	s->reached = true;
+	/* The one moment that replacing without exchange leaves open: see DESIGN §8, tiers. */
+	if (strcmp(call, "file_rename_replace") == 0)
+		return;
 	switch (s->deed) {
 	case EDIT:
 		write_into(s);
@@ -132,6 +136,8 @@ typedef void prepare(struct fixture *f);
 
 /* false: the batch has no such point. kept: a content of before that must be somewhere; "" for
  * none. */
+static bool no_exchange;
+
 static bool once(prepare *tree, prepare *items, const char *path, const char *kept, enum deed deed,
 	unsigned at)
 {
@@ -139,6 +145,11 @@ static bool once(prepare *tree, prepare *items, const char *path, const char *ke
 	struct step s = {.f = f, .path = path, .deed = deed, .at = at};
 	struct fx_search user;
 
+	if (no_exchange) {
+		fx_close(f);
+		f->no_exchange = true;
+		fx_open(f);
+	}
 	tree(f);
 	fx_scan(f);
 	items(f);
@@ -146,8 +157,13 @@ static bool once(prepare *tree, prepare *items, const char *path, const char *ke
 	OK(apply_batch(&f->options, f->items, f->n));
 	points_arm(NULL, NULL);
 	for (size_t k = 0; k < f->n; k++)
-		if (f->items[k].staged && !f->items[k].consumed)
-			OK(file_unlink(store_staging(fx_store(f)), f->items[k].staged));
+		if (f->items[k].staged && !f->items[k].consumed) {
+			int ur = file_unlink(store_staging(fx_store(f)), f->items[k].staged);
+			if (ur)
+				fail_msg("deed %d at %u item %zu result %s err %d unlink %d", deed,
+					at, k, apply_result_name(f->items[k].result),
+					f->items[k].error, ur);
+		}
 	assert_int_equal(fx_intents(f), 0);
 	assert_int_equal(fx_staging(f), 0);
 	/* What he left is not for trash either: it is the newest. */
@@ -267,6 +283,83 @@ static void test_directories(void **state)
 	everywhere(tree_file, file_to_directory, "d/a.txt", "old a");
 }
 
+static void written_or_replaced(prepare *items)
+{
+	for (enum deed deed = EDIT; deed <= REPLACE; deed++)
+		for (unsigned at = 1; once(tree_file, items, "d/a.txt", "old a", deed, at); at++)
+			;
+}
+
+static void test_without_leases(void **state)
+{
+	(void)state;
+	points.no_lease = true;
+	written_or_replaced(replace_file);
+	written_or_replaced(delete_file);
+	points.no_lease = false;
+}
+
+static void test_without_exchange(void **state)
+{
+	(void)state;
+	no_exchange = true;
+	written_or_replaced(replace_file);
+	written_or_replaced(conflict_file);
+	written_or_replaced(file_to_directory);
+	no_exchange = false;
+}
+
+/* Who waits to write while a lease is held gets what was in place: it is his, then. */
+static void open_for_writing(unsigned point, const char *call, void *data)
+{
+	struct step *s = data;
+	pid_t child;
+	int fd;
+
+	(void)point;
+	if (s->reached ||
+		(strcmp(call, "file_exchange") != 0 && strcmp(call, "file_rename_noreplace") != 0))
+		return;
+	s->reached = true;
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		fd = open(fx_path(s->f, s->path), O_WRONLY | O_TRUNC);
+		_exit(fd < 0 || write(fd, "user", 4) != 4);
+	}
+	usleep(50000);
+}
+
+static void test_waiting_writer(void **state)
+{
+	prepare *const items[] = {replace_file, delete_file, conflict_file};
+
+	(void)state;
+	for (size_t k = 0; k < ARRAY_SIZE(items); k++) {
+		struct fixture *f = fx_new_in(place());
+		struct step s = {.f = f, .path = "d/a.txt"};
+		struct fx_search user;
+		int status;
+
+		if (!store_abilities(fx_store(f))->lease)
+			skip();
+		tree_file(f);
+		fx_scan(f);
+		items[k](f);
+		points_arm(open_for_writing, &s);
+		OK(fx_apply_raw(f));
+		points_arm(NULL, NULL);
+		assert_true(s.reached);
+		assert_true(wait(&status) > 0);
+		OK(status);
+		user = fx_find(f, "user");
+		assert_int_equal(user.in_place + user.asides, 1);
+		fx_scan(f);
+		fx_quiet(f);
+		fx_free(f);
+	}
+}
+
 /* A file that appears in a directory that is to go, or to become a file. */
 static void drop_in(unsigned point, const char *call, void *data)
 {
@@ -379,6 +472,9 @@ int main(void)
 		cmocka_unit_test(test_touch),
 		cmocka_unit_test(test_new),
 		cmocka_unit_test(test_directories),
+		cmocka_unit_test(test_without_leases),
+		cmocka_unit_test(test_without_exchange),
+		cmocka_unit_test(test_waiting_writer),
 		cmocka_unit_test(test_dropped_in),
 		cmocka_unit_test(test_swapped_parent),
 	};
