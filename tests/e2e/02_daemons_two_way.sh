@@ -22,11 +22,14 @@ address = $(remote "$B")
 $(peer_options)"
 want_sync "$A" "$B" 60 "(first copy)"
 
-both() { # both NAME COMMAND-IN-A COMMAND-IN-B: run at once, then be in sync
+# both NAME COMMAND-IN-A COMMAND-IN-B: neither knows of the other's doing (the daemons are paused), then be in sync
+both() {
+    kill -STOP "$PID_a" "$PID_b"
     (cd "$A/work" && eval "$2") &
     local one=$!
     (cd "$B/work" && eval "$3") &
     wait "$one" "$!"
+    kill -CONT "$PID_a" "$PID_b"
     want_sync "$A" "$B" 60 "($1)"
 }
 
