@@ -15,9 +15,9 @@
  * event, never exchanged back. Nothing is overwritten, unlinked or followed through a symlink.
  *
  * A directory that is not there on the way to an item is made (implied; 0700, or as the root where its record is a
- * tombstone) and becomes a ROW_IMPLIED row where it has no live record; a directory whose record goes while something is left inside stays as ROW_IMPLIED; implied ones go
- * when their last live child goes, if they are then empty. A live non-directory with live children (after the batch's
- * decisions) is copied aside and becomes a tombstone.
+ * tombstone) and becomes a ROW_IMPLIED row where it has no live record; a directory whose record goes while something is
+ * left inside stays as ROW_IMPLIED; implied ones go when their last live child goes, if they are then empty. A live
+ * non-directory with live children (after the batch's decisions) is copied aside and becomes a tombstone.
  */
 #ifndef TRANSFER_APPLY_H
 #define TRANSFER_APPLY_H
@@ -75,11 +75,12 @@ int apply_preview(struct index_txn *t, const struct knowledge *k, const struct a
 	const struct apply_item *item, enum decide_action *ret_action, bool *ret_content);
 
 /* Takes the writer lock. Items are applied in an order that is safe (kind changes and deletions deepest first, creations
- * shallow first), whatever order they come in; a path stands in a batch at most once. < 0: the whole batch failed (full disk, index error): no item
- * was acknowledged (each is FAILED, and `consumed` if it was staged: an intent may name it); what was done on disk is finished or
- * undone by apply_recover, which the caller must run before going on. An object that came out and could not be moved on (full
- * disk) stays in staging under its intent, until the next recovery. Under a policy other than keep-both the loser goes to
- * trash, unless it lost because the peer only sends. */
+ * shallow first), whatever order they come in; a path stands in a batch at most once.
+ * < 0: the whole batch failed (full disk, index error): no item was acknowledged (each is FAILED, and `consumed` if it was
+ * staged: an intent may name it); what was done on disk is finished or undone by apply_recover, which the caller must run
+ * before going on. An object that came out and could not be moved on (full disk) stays in staging under its intent, until
+ * the next recovery. Under a policy other than keep-both the loser goes to trash, unless it lost because the peer only
+ * sends. */
 int apply_batch(const struct apply_options *options, struct apply_item *items, size_t n);
 
 /* After opening a replica and after a failed batch: finish or undo what intents name, then empty the staging directory (the
