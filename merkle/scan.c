@@ -502,14 +502,17 @@ static int judge_directory(struct walk *w, struct entry *e)
 	const struct row *row = row_of(e);
 	struct stamp now;
 
-	if (row && row->place == ROW_IMPLIED && !row_live(row))
-		return 0;
+	stamp_of(&e->object.st, &now);
+	if (row && row->place == ROW_IMPLIED && !row_live(row)) { /* a user's hand: no event, but apply must know */
+		if (now.ino == row->stamp.ino && !differences(&now, &row->stamp, RECORD_DIRECTORY))
+			return 0;
+		return tell_state(w, e, SCAN_RESTAMP);
+	}
 	row = row_on_disk(e);
 	if (!row)
 		return tell_state(w, e, SCAN_NEW);
 	if (row->record.kind != RECORD_DIRECTORY)
 		return tell_state(w, e, SCAN_CHANGED);
-	stamp_of(&e->object.st, &now);
 	if (differences(&now, &row->stamp, RECORD_DIRECTORY))
 		return tell_state(w, e, SCAN_TOUCHED);
 	return now.ino == row->stamp.ino ? 0 : tell_state(w, e, SCAN_RESTAMP);

@@ -970,6 +970,15 @@ static int delete_event(struct replica_txn *t, const char *path, const struct ro
 	return r;
 }
 
+static int forget_implied(struct replica_txn *t, const char *path, struct row *row)
+{
+	if (!row_has_record(row))
+		return index_drop(t->index, path);
+	row->place = ROW_NOT_HERE;
+	row->stamp = (struct stamp){0};
+	return index_restamp(t->index, path, row);
+}
+
 static int take_gone(struct run *x, struct replica_txn *t, const char *path, const struct gone *g, struct tally *tally)
 {
 	struct row row cleanup(row_deinit) = {0};
@@ -987,19 +996,57 @@ static int take_gone(struct run *x, struct replica_txn *t, const char *path, con
 		tally->raced += r > 0;
 		return r < 0 ? r : 0;
 	}
-	if (row.place == ROW_IMPLIED && row_has_record(&row)) {
-		row.place = ROW_NOT_HERE;
-		row.stamp = (struct stamp){0};
-		return index_restamp(t->index, path, &row);
-	}
 	if (row.place == ROW_IMPLIED)
-		return index_drop(t->index, path);
+		return forget_implied(t, path, &row);
 	if (!x->suspect)
 		return delete_event(t, path, &row, tally);
 	r = forget(t, path, &row.record);
 	if (r == -ENOSPC)
 		return paths_add(&x->full, path);
 	return r ? r : index_drop(t->index, path);
+}
+
+/* The directory that is there only for what was below it. 0: gone, 1: it stays. */
+static int remove_implied(struct store *store, const char *path, const struct row *row)
+{
+	cleanup_close int dir = -1;
+	struct file_stat st;
+	const char *name;
+	int r = file_open_parent(store_root(store), path, &dir, &name);
+
+	if (r == 0)
+		r = file_stat_at(dir, name, &st);
+	if (r == 0 && (st.kind != FILE_KIND_DIRECTORY || st.ino != row->stamp.ino))
+		return 1;
+	if (r == 0)
+		r = file_rmdir(dir, name);
+	/* Durable before its row goes: else it would come back as a user's. */
+	return r == FILE_VANISHED || (r == 0 && file_fsync(dir) == 0) ? 0 : 1;
+}
+
+/* With the last live child, implied directories above go, if they are empty. */
+static int drop_implied(struct replica_txn *t, struct store *store, const char *path)
+{
+	cleanup_free char *at = strdup(path);
+	int r = at ? 0 : -ENOMEM;
+
+	while (r == 0 && path_parent_length(at)) {
+		struct row row cleanup(row_deinit) = {0};
+
+		at[path_parent_length(at)] = '\0';
+		r = index_get(t->index, at, &row);
+		if (r < 0)
+			return r;
+		if (r == INDEX_ABSENT || row.place != ROW_IMPLIED)
+			return 0;
+		r = index_any_live_below(t->index, at);
+		if (r == 0)
+			r = remove_implied(store, at, &row);
+		if (r != 0)
+			return r < 0 ? r : 0;
+		r = forget_implied(t, at, &row);
+	}
+	return r;
 }
 
 static int write_gone_batch(struct run *x, size_t from, size_t to)
@@ -1012,6 +1059,8 @@ static int write_gone_batch(struct run *x, size_t from, size_t to)
 		return r;
 	for (size_t i = from; i < to && !r; i++)
 		r = take_gone(x, &t, gone_path(&x->gone, i), &x->gone.v[i], &tally);
+	for (size_t i = from; i < to && !r; i++)
+		r = drop_implied(&t, replica_store(x->options->replica), gone_path(&x->gone, i));
 	r = end_batch(x, &t, &tally, r);
 	x->stuck |= x->full.n > 0;
 	for (size_t i = 0; i < x->full.n && !r; i++)

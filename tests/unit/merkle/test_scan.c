@@ -526,12 +526,21 @@ static void test_new_over_rows_that_are_not_on_disk(void **state)
 static void test_implied_directory_is_nothing_new(void **state)
 {
 	struct fixture *f = *state;
+	struct row row = {0};
+	struct stat st;
 
-	add_row(f, "implied", false, 0, ROW_IMPLIED);
 	make_dir(f, "implied");
 	put_file(f, "implied/x", "");
+	add_row(f, "implied", false, 0, ROW_IMPLIED);
+	assert_true(get_row(f, "implied", &row));
+	assert_int_equal(lstat(at(f, "implied"), &st), 0);
+	row.stamp = (struct stamp){.ino = st.st_ino, .mode = st.st_mode & 07777, .uid = st.st_uid, .gid = st.st_gid};
+	set_row(f, "implied", &row);
 	scan(f);
 	assert_seen(f, "new implied/x\n");
+	assert_int_equal(chmod(at(f, "implied"), 0500), 0);
+	scan(f);
+	assert_seen(f, "restamp implied\nnew implied/x\n");
 	take_away(f, "implied");
 	scan(f);
 	assert_seen(f, "gone implied\n");
