@@ -33,6 +33,7 @@
 #define IDENTITY_BYTES_MAX 256
 #define LOCK "lock"
 #define LOCK_TRIES 5 /* store_lock_holder holds the lock for a moment when it looks */
+#define WANTED "wanted"
 #define META_VERSION 1
 #define PATH_TEXT_MAX 4096
 
@@ -674,6 +675,8 @@ static int lock_store(struct store *s, const char *holder)
 	r = open_or_create(s, s->syncd, LOCK, &s->lock_fd, &made);
 	if (!r)
 		r = take_lock(s->lock_fd);
+	if (!r && file_unlink(s->syncd, WANTED) < 0)
+		r = -EIO;
 	return r ? r : write_holder(s->lock_fd, holder);
 }
 
@@ -911,6 +914,25 @@ int store_lock_holder(const char *root, int64_t *ret_pid, char **ret_holder)
 	if (r == FILE_BUSY)
 		return read_holder(fd, ret_pid, ret_holder);
 	return r ? refused(r) : STORE_NO_INDEX;
+}
+
+int store_ask_release(const char *root)
+{
+	cleanup_close int dir = -1, syncd = -1, fd = -1;
+	int r = file_open_directory(root, &dir);
+
+	if (!r)
+		r = file_open_directory_at(dir, PATH_STATE_NAME, &syncd);
+	if (!r)
+		r = file_create(syncd, WANTED, 0600, &fd);
+	return r == FILE_EXISTS ? 0 : r ? refused(r) : 0;
+}
+
+bool store_release_asked(const struct store *s)
+{
+	struct file_stat st;
+
+	return file_stat_at(s->syncd, WANTED, &st) == 0;
 }
 
 int store_owner(const char *root, uint32_t *ret_uid)

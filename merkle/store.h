@@ -62,6 +62,10 @@ void store_close(struct store *s);
 /* Who holds the lock of `root`: pid (0: just taking it) and the holder text (heap, "" if none). STORE_NO_INDEX if nobody
  * does; STORE_NO_ROOT, STORE_DENIED. The text is only as true as whoever may write into .syncd. */
 int store_lock_holder(const char *root, int64_t *ret_pid, char **ret_holder);
+/* A daemon would like to have the replica that another process holds: leaves a note in .syncd, which goes when the lock
+ * changes hands. A one-shot process that serves a connected peer looks for it, and ends in order. */
+int store_ask_release(const char *root);
+bool store_release_asked(const struct store *s);
 /* uid that owns ROOT/.syncd (or ROOT, where there is none yet). */
 int store_owner(const char *root, uint32_t *ret_uid);
 

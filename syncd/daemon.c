@@ -28,6 +28,7 @@
 #include "syncd/ui.h"
 
 #define REOPEN_MS 5000
+#define LOCKED_MS 500 /* well under a peer's wait before it connects again: whoever gives the lock up gives it to us */
 #define REAP_MS 50
 #define REAP_TRIES 100
 
@@ -256,14 +257,18 @@ static void place_open(struct place *p)
 		remember(p);
 		log_info("%s: open: %s", c->name, folder_path(p->folder));
 		for (size_t i = 0; i < p->n_peers; i++)
-			uv_timer_start(&p->peers[i].timer, peer_on_timer, random_below(200), 0); /* in no fixed order */
+			if (!p->peers[i].transport)
+				uv_timer_start(&p->peers[i].timer, peer_on_timer, random_below(200), 0); /* in no fixed order */
+		uv_timer_start(&p->reopen, place_on_reopen, REOPEN_MS, REOPEN_MS);
 		return;
 	}
-	if (r == STORE_NO_INDEX && was_known(p))
+	if ((r == STORE_NO_INDEX || r == STORE_NO_ROOT) && was_known(p))
 		snprintf(why, sizeof(why),
-			"%s has no index, though it had one: not mounted, or emptied? nothing is deleted anywhere; bring it back, or, to begin "
+			"%s %s: not mounted, moved, or emptied? nothing is deleted anywhere; bring it back, or, to begin "
 			"anew with what is there now, remove %s/%s.known",
-			c->path, p->daemon->state_dir, c->name);
+			c->path, r == STORE_NO_ROOT ? "is not there" : "has no index, though it had one", p->daemon->state_dir, c->name);
+	if (r == STORE_LOCKED)
+		store_ask_release(c->path);
 	if (strcmp(p->reason, why) != 0) {
 		snprintf(p->reason, sizeof(p->reason), "%s", why);
 		p->reason_since = (int64_t)time(NULL);
@@ -272,12 +277,26 @@ static void place_open(struct place *p)
 	uv_timer_start(&p->reopen, place_on_reopen, REOPEN_MS, 0);
 }
 
+static void on_halted_closed(void *data)
+{
+	struct place *p = data;
+
+	p->folder = NULL;
+	daemon_flush_abandon(p);
+	place_open(p);
+}
+
+/* What is open and halted is closed, so that what comes back may be another mount of it, with another device number. */
 void place_on_reopen(uv_timer_t *timer)
 {
 	struct place *p = timer->data;
 
-	if (!p->folder && !p->daemon->stopping)
+	if (p->daemon->stopping)
+		return;
+	if (!p->folder)
 		place_open(p);
+	else if (folder_halted(p->folder))
+		folder_close(p->folder, on_halted_closed, p);
 }
 
 static int place_init(struct daemon *d, struct place *p, const struct config_folder *config)

@@ -246,8 +246,7 @@ static bool check_root(struct folder *f)
 		return true;
 	}
 	snprintf(reason, sizeof(reason),
-		"%s is not the directory that it was (unmounted, moved or replaced); nothing is deleted or changed: put it back, or, "
-		"to begin anew with what is there now, restart syncd after removing its state",
+		"%s is not the directory that it was (unmounted, moved or replaced); nothing is deleted or changed; bring it back",
 		f->path);
 	halt(f, reason);
 	return false;
@@ -636,7 +635,17 @@ static void on_settle(uv_timer_t *timer)
 
 static void on_root_timer(uv_timer_t *timer)
 {
-	check_root(timer->data);
+	struct folder *f = timer->data;
+
+	check_root(f);
+	if (f->options.holder || !store_release_asked(replica_store(f->replica)))
+		return;
+	/* A daemon waits for this folder: a peer that stays connected finds it there when it comes again. */
+	for (struct folder_session *s = f->sessions, *next; s; s = next) {
+		next = s->next;
+		if (s->options.live)
+			folder_session_finish(s);
+	}
 }
 
 static void on_rescan(uv_timer_t *timer)
@@ -691,7 +700,10 @@ static void explain_store(int r, const struct folder_options *o, char *why, size
 		snprintf(why, n, "%s changed while it was opened", o->path);
 		return;
 	case STORE_FOREIGN:
-		snprintf(why, n, "the state of %s belongs to another directory", o->path);
+		snprintf(why, n,
+			"the state in %s belongs to another directory than %s: is it mounted? nothing is deleted anywhere; bring it back, "
+			"or, to begin anew with what is there now, remove that state",
+			o->state_dir ? o->state_dir : PATH_STATE_NAME, o->path);
 		return;
 	case STORE_DENIED:
 		snprintf(why, n, "no permission to open %s or its .syncd directory", o->path);
@@ -1070,6 +1082,7 @@ static void on_opened(struct session *core, const struct message_open *open, voi
 		return;
 	}
 	s->folder = f;
+	s->options.live = open->live;
 	s->next = f->sessions;
 	f->sessions = s;
 	session_adopt(core, f->options.grace_ms * CLOCK_NS_PER_MS, f->options.preserve_owner, open->confirmed, &f->options.policy);
