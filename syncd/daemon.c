@@ -274,7 +274,7 @@ static void place_open(struct place *p)
 		p->reason_since = (int64_t)time(NULL);
 		log_error("%s: halted: %s", c->name, why);
 	}
-	uv_timer_start(&p->reopen, place_on_reopen, REOPEN_MS, 0);
+	uv_timer_start(&p->reopen, place_on_reopen, r == STORE_LOCKED ? LOCKED_MS : REOPEN_MS, 0);
 }
 
 static void on_halted_closed(void *data)

@@ -11,6 +11,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,7 @@
 #define ROOT_CHECK_MS 1000
 #define UPKEEP_MS (10 * 60 * 1000)
 #define PROBLEMS_MAX 10000
+#define TRIM_PATHS 1000
 #define RECENT_NS (60 * CLOCK_NS_PER_S) /* deletions of the last minute count together for the budget */
 
 struct dirty {
@@ -84,6 +86,7 @@ struct folder_session {
 	char *peer;
 	bool waits_for_scan;
 	unsigned generation; /* of its problems */
+	uint64_t trimmed_at; /* paths applied when memory was last given back */
 	int64_t since_ns;
 	struct folder_session *next;
 };
@@ -271,7 +274,7 @@ static void arm_settle(struct folder *f)
 	ms = due <= now ? COALESCE_MS : (due - now) / CLOCK_NS_PER_MS + COALESCE_MS;
 	if (HASH_COUNT(f->dirty) > BURST_PATHS && now - f->first_dirty_ns < BURST_MAX_MS * CLOCK_NS_PER_MS)
 		ms = BURST_QUIET_MS;
-	else if (uv_is_active((uv_handle_t *)&f->settle_timer) && due <= now)
+	else if (uv_is_active((uv_handle_t *)&f->settle_timer) && uv_timer_get_due_in(&f->settle_timer) <= (uint64_t)ms)
 		return; /* a scan is coming */
 	uv_timer_start(&f->settle_timer, on_settle, (uint64_t)ms, 0);
 }
@@ -489,6 +492,33 @@ static void count_recent(struct folder *f, uint64_t deleted)
 	f->deleted_recently += deleted;
 }
 
+/* Did the errand look at the path, or at all below a directory above it? */
+static bool was_looked_at(const struct errand *e, const char *path)
+{
+	for (size_t n = strlen(path);;) {
+		struct dirty *d = NULL;
+
+		HASH_FIND(hh, e->dirty, path, n, d);
+		if (d && (d->whole || !path[n]))
+			return true;
+		if (!n)
+			return false;
+		while (n && path[--n] != '/')
+			;
+	}
+}
+
+/* Problems of scans that this scan of a few paths did not find again. */
+static void expire_looked_at(struct folder *f, const struct errand *e)
+{
+	struct problem *p, *next;
+
+	HASH_ITER(hh, f->problems, p, next) {
+		if (!p->origin && p->generation != f->scan_generation && was_looked_at(e, p->path))
+			forget_problem(f, p);
+	}
+}
+
 static void scan_over(struct folder *f, struct errand *e)
 {
 	if (e->error == -ECANCELED)
@@ -503,8 +533,7 @@ static void scan_over(struct folder *f, struct errand *e)
 		uv_timer_start(&f->settle_timer, on_settle, 5000, 0);
 		return;
 	}
-	if (e->whole)
-		f->scan_generation++;
+	f->scan_generation++;
 	for (struct told *t = e->told; t; t = t->next) {
 		note_scan(f, t);
 		if (t->what == SCAN_UNSETTLED)
@@ -513,13 +542,7 @@ static void scan_over(struct folder *f, struct errand *e)
 	if (e->whole)
 		expire_problems(f, NULL, f->scan_generation);
 	else
-		for (struct dirty *d = e->dirty; d; d = d->hh.next) {
-			struct problem *p = NULL;
-
-			HASH_FIND_STR(f->problems, d->path, p);
-			if (p && !p->origin && !e->told)
-				forget_problem(f, p);
-		}
+		expire_looked_at(f, e);
 	note_held(f, e);
 	count_recent(f, e->result.counted);
 	if (e->result.raced) {
@@ -972,8 +995,13 @@ static void on_changed(struct session *core, void *data)
 static void on_round_over(struct session *core, bool in_sync, void *data)
 {
 	struct folder_session *s = data;
+	struct session_status status;
 
-	(void)core;
+	session_status(core, &status);
+	if (status.applied - s->trimmed_at > TRIM_PATHS) { /* a big round leaves many free pieces */
+		s->trimmed_at = status.applied;
+		malloc_trim(0);
+	}
 	expire_problems(s->folder, s, s->generation);
 	s->generation++;
 	if (s->options.round_over)

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,6 +65,10 @@ int main(int argc, char **argv)
 
 	log_set_name("syncd");
 	signal(SIGPIPE, SIG_IGN);
+	/* Many short-lived buffers on several threads: without this what they leave stays with the process. */
+	mallopt(M_ARENA_MAX, 2);
+	mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+	mallopt(M_TRIM_THRESHOLD, 512 * 1024);
 	while ((c = getopt_long(argc, argv, "c:s:S:vVh", options, NULL)) != -1) {
 		if (c == 'c')
 			file = optarg;
