@@ -27,7 +27,7 @@
 #include "syncd/exit_codes.h"
 #include "syncd/ui.h"
 
-#define REOPEN_MS 5000
+#define REOPEN_MS 2000
 #define LOCKED_MS 500 /* well under a peer's wait before it connects again: whoever gives the lock up gives it to us */
 #define REAP_MS 50
 #define REAP_TRIES 100

@@ -200,6 +200,12 @@ void daemon_flush_progress(struct place *p)
 	flush_over(f, done());
 }
 
+void daemon_flush_abandon(struct place *p)
+{
+	if (p->flush)
+		flush_over(p->flush, control_error(EXIT_HALTED, "%s is halted: see syncctl status", p->config->name));
+}
+
 static void on_flush_settled(void *data)
 {
 	struct place *p = data;
@@ -315,9 +321,11 @@ static struct folder *serving_choose(const struct message_open *open, bool *ret_
 {
 	struct serving *s = data;
 
-	(void)ret_code;
-	(void)why;
-	(void)n;
+	if (!s->place->folder) { /* it was halted and closed since the stream came */
+		*ret_code = MESSAGE_FAIL_HALTED;
+		snprintf(why, n, "%s", s->place->reason);
+		return NULL;
+	}
 	*ret_sends = s->mode_fixed ? s->sends : open->sends;
 	*ret_takes = s->mode_fixed ? s->takes : open->takes;
 	if (open->confirmed)

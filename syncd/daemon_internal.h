@@ -70,5 +70,6 @@ void daemon_check_stopped(struct daemon *d);
 /* daemon_control.c */
 void daemon_handle(struct control_connection *c, struct control_request *request, void *data);
 void daemon_flush_progress(struct place *p);
+void daemon_flush_abandon(struct place *p); /* its folder was closed */
 
 #endif
