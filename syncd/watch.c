@@ -275,8 +275,14 @@ static void on_event(struct watch *w, const struct inotify_event *e)
 		directory_moved_from(w, n, e);
 	else if (e->mask & IN_ISDIR && e->mask & IN_DELETE)
 		directory_gone(w, n, e->name);
-	if (e->mask & IN_ISDIR && e->mask & IN_ATTRIB)
-		return; /* the directory tells it itself */
+	if (e->mask & IN_ISDIR && e->mask & IN_ATTRIB) {
+		struct node *child = NULL;
+
+		HASH_FIND(hh_name, n->children, e->name, strlen(e->name), child);
+		if (!child) /* it could not be opened, and may be readable now */
+			collect_child(w, WATCH_SUBTREE, n, e->name);
+		return; /* a watched directory tells it itself */
+	}
 	/* A new file is being written as a rule: IN_CLOSE_WRITE settles it; a new symlink or hard link waits a little. */
 	collect_child(w, e->mask & (IN_MODIFY | IN_CREATE) ? WATCH_WRITING : WATCH_SETTLED, n, e->name);
 }
