@@ -2,7 +2,8 @@
 #
 #   make            the programs, in $(BUILD)
 #   make unit       unit tests            make e2e       end-to-end tests (root, sshd)
-#   make check      everything: installs what is missing, builds, runs every test
+#   make check      everything: installs what is missing, builds, runs every test, each for a bounded time
+#   make check-full the same for hours: a kernel's sources, hundreds of kills, long campaigns
 #   make demo       two daemons on two folders, live, in a temporary place
 #   make install uninstall   PREFIX=/usr/local DESTDIR=
 #   make check-man check-docs   the manual pages; what documents list is what there is
@@ -102,8 +103,8 @@ unit: $(test_bins)
 		$(TEST_WRAPPER) $$t >$$t.out 2>&1 && grep -h '^\[  PASSED  \]' $$t.out | tail -n 1 | sed "s|^|$${t#$(BUILD)/unit/}: |" \
 			|| { cat $$t.out; echo "FAILED: $$t"; failed=1; }; done; test -z "$$failed"
 
-asan:
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' all unit
+asan asan-bins:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' all $(@:asan%=unit%)
 
 clang:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/clang CC=clang all unit
@@ -177,6 +178,21 @@ $(BUILD)/sim-sessions: $(BUILD)/tests/sim/histories.o $(archives)
 sim-sessions: $(BUILD)/sim-sessions
 	@$< $(RUNS) $(SEED)
 
+# All tests; tests/check.sh says how each step went and counts. The packages come first, as the rest asks pkg-config.
+check check-full: install-test-deps
+	@MAKE='$(MAKE)' BUILD='$(BUILD)' tests/check.sh $(@:check-%=%)
+
+e2e:
+	@MAKE='$(MAKE)' BUILD='$(BUILD)' tests/check.sh e2e
+
+install-test-deps:
+	@packaging/install-deps.sh --test
+
+demo:
+	@packaging/install-deps.sh
+	@$(MAKE) --no-print-directory all
+	@packaging/demo.sh '$(BUILD)/bin'
+
 # Manual pages: all that mandoc finds is an error, but for pages that are not installed here.
 check-man:
 	@faults=$$(for f in packaging/man/*; do mandoc -T lint $$f 2>&1; done | \
@@ -213,5 +229,6 @@ clean:
 
 -include $(objects:.o=.d)
 
+.PHONY: check check-full e2e install-test-deps demo asan-bins
 .PHONY: all unit differential sim-rules sim-sessions unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
 .SECONDARY:

@@ -1,0 +1,123 @@
+#!/bin/sh
+# All tests, one step after the other, each with its time: check.sh [full|e2e]. Called by `make check`, `make check-full` and
+# `make e2e`. A step that fails is shown and the next one runs; the last line counts, and the exit status is 1 if one failed.
+#
+# Counted is each unit test program, each end-to-end script, and each other step. MAKE and BUILD come from the Makefile.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+MAKE=${MAKE:-make}
+BUILD=${BUILD:-build}
+what=${1:-check}
+passed=0 failed=0 skipped=0
+export PYTHONUNBUFFERED=1
+
+mkdir -p "$BUILD/check" || exit 1
+BUILD=$(cd "$BUILD" && pwd)
+logs=$BUILD/check
+scratch=
+trap '[ -z "$scratch" ] || rm -rf "$scratch"' EXIT
+trap 'exit 130' INT TERM
+
+# As many jobs as processors, but where the caller has said how many.
+case " ${MAKEFLAGS:-}" in
+*-j* | *jobserver*) jobs= ;;
+*) jobs=-j$(nproc) ;;
+esac
+build() { $MAKE --no-print-directory $jobs BUILD="$BUILD" "$@"; }
+run() { $MAKE --no-print-directory BUILD="$BUILD" "$@"; }
+
+# step NAME COMMAND…: run it, its output in a file; say how long it took, and what it said if it failed. STATUS: its exit status.
+step() {
+	name=$1
+	log=$logs/$(printf %s "$1" | tr -c 'A-Za-z0-9_\n' -).log
+	shift
+	printf '%-44s' "$name"
+	began=$(date +%s)
+	"$@" >"$log" 2>&1 </dev/null
+	STATUS=$?
+	took=$(($(date +%s) - began))
+	if [ "$STATUS" -eq 0 ]; then
+		printf '%5d s  ok\n' "$took"
+	else
+		printf '%5d s  FAILED (%s)\n' "$took" "$log"
+		tail -n 60 "$log" | sed 's/^/    | /'
+	fi
+}
+
+# A step that counts as one.
+one() {
+	step "$@"
+	if [ "$STATUS" -eq 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+}
+
+# A step of `make unit`: each program counts.
+units() {
+	step "$@"
+	good=$(grep -c '^[a-z0-9_]*/test_[a-z0-9_]*: \[  PASSED  \]' "$log")
+	bad=$(grep -c '^FAILED: ' "$log")
+	# nothing was run, or it was not the programs that failed
+	[ "$((good + bad))" -gt 0 ] && { [ "$STATUS" -eq 0 ] || [ "$bad" -gt 0 ]; } || bad=$((bad + 1))
+	passed=$((passed + good)) failed=$((failed + bad))
+	printf '    %d programs passed, %d failed\n' "$good" "$bad"
+}
+
+e2e() {
+	one "build" build all
+	for script in tests/e2e/[0-9]*.sh; do
+		if [ "$(id -u)" -ne 0 ]; then
+			skipped=$((skipped + 1))
+		else
+			one "$(basename "$script" .sh)" env BIN="$BUILD/bin" bash "$script"
+		fi
+	done
+	[ "$skipped" -eq 0 ] || echo "the end-to-end tests start an SSH server: they need root"
+}
+
+# A kernel's sources for the first end-to-end test: the package is unpacked, not installed.
+kernel_tree() {
+	scratch=$(mktemp -d "${TMPDIR:-/tmp}/syncd-check.XXXXXX") || return 1
+	(
+		cd "$scratch" || exit 1
+		apt-get -q update
+		apt-get -q -o APT::Sandbox::User=root download linux-source-6.1 &&
+			dpkg-deb -x linux-source-6.1_*.deb . && mkdir tree &&
+			tar -C tree -xf usr/src/linux-source-6.1.tar.xz && rm -rf usr ./*.deb
+	)
+}
+
+case $what in
+e2e) e2e ;;
+check | full)
+	cases=20000 rules=20000 sessions=${SESSION_RUNS:-100}
+	if [ "$what" = full ]; then
+		cases=1000000 rules=400000 sessions=3000
+		export KILLS="${KILLS:-200}"
+		if [ -z "${TREE:-}" ]; then
+			one "unpack the kernel's sources" kernel_tree
+			[ "$STATUS" -ne 0 ] || export TREE="$scratch/tree"
+		fi
+	fi
+	one "layers" sh tests/layers.sh
+	one "build" build all unit-bins
+	one "build with clang" build BUILD="$BUILD/clang" CC=clang all unit-bins
+	units "unit tests" run unit
+	one "build with ASan and UBSan" build asan-bins
+	units "unit tests under ASan and UBSan" run asan
+	one "fuzz corpora" build fuzz-replay
+	one "decisions against the model" run differential CASES=$cases
+	one "histories under the rules" run sim-rules RUNS=$rules
+	one "histories of real sessions" run sim-sessions RUNS=$sessions
+	one "manual pages" run check-man
+	one "documents" run check-docs
+	e2e
+	;;
+*)
+	echo "usage: check.sh [full|e2e]" >&2
+	exit 2
+	;;
+esac
+
+also=
+[ "$skipped" -eq 0 ] || also=", $skipped skipped"
+echo "$passed passed, $failed failed$also"
+[ "$failed" -eq 0 ]
