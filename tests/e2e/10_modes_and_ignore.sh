@@ -1,0 +1,88 @@
+#!/bin/bash
+# push and pull, .syncignore, conflict policies, the folder's hash, attributes.
+. "$(dirname "$0")/lib.sh"
+
+A=$W/a B=$W/b
+rec() { timeout 60 "$BIN/syncctl" reconcile -q "$@"; }
+fresh() { rm -rf "$A" "$B"; mkdir -p "$A" "$B"; }
+
+# --- push: B never changes A ---
+fresh
+echo 1 >"$A/one"
+echo local >"$B/local"
+want "push" rec --mode push "$A" "$B"
+[ "$(cat "$B/one")" = 1 ] || fail "push did not send"
+[ ! -e "$A/local" ] || fail "push took something"
+echo 2 >"$A/one"
+echo changed-at-taker >"$B/one"
+want "push over a changed file" rec --mode push "$A" "$B"
+[ "$(cat "$B/one")" = 2 ] || fail "the taker did not lose the conflict: $(cat "$B/one")"
+grep -rqx changed-at-taker "$B" --exclude-dir=.syncd || fail "the taker's version is gone"
+[ "$(cat "$A/one")" = 2 ] || fail "the sender took something"
+rm "$A/one"
+want "push of a deletion" rec --mode push "$A" "$B"
+[ ! -e "$B/one" ] || fail "a deletion was not pushed"
+rm "$B/local"
+want "push with a file missing at the taker" rec --mode push "$A" "$B"
+
+# --- pull ---
+fresh
+echo far >"$B/far"
+echo near >"$A/near"
+want "pull" rec --mode pull "$A" "$B"
+[ "$(cat "$A/far")" = far ] || fail "pull did not take"
+[ ! -e "$B/near" ] || fail "pull sent something"
+
+# --- ignore ---
+fresh
+printf '*.o\n/build/\n!keep.o\n' >"$A/.syncignore"
+mkdir "$A/build" "$A/src"
+echo obj >"$A/src/x.o"; echo keep >"$A/src/keep.o"; echo c >"$A/src/x.c"; echo b >"$A/build/out"
+want "reconcile with rules" rec "$A" "$B"
+[ -e "$B/src/x.c" ] && [ -e "$B/src/keep.o" ] || fail "something that is not ignored did not travel"
+[ ! -e "$B/src/x.o" ] && [ ! -e "$B/build" ] || fail "something ignored travelled"
+printf '*.o\n*.c\n' >"$A/.syncignore" # what was synced is ignored now: untracked, not deleted
+want "reconcile with a newly ignored path" rec "$A" "$B"
+[ -e "$A/src/x.c" ] && [ -e "$B/src/x.c" ] || fail "a newly ignored path was deleted"
+rm -f "$A/src/x.c"
+want "reconcile after deleting an ignored file" rec "$A" "$B"
+[ -e "$B/src/x.c" ] || fail "deleting an ignored file deleted it at the peer"
+echo mine >"$A/src/x.c"
+: >"$A/.syncignore" # not ignored any more: both contents stay
+rec "$A" "$B" >/dev/null 2>&1
+rec "$A" "$B" >/dev/null 2>&1
+want "reconcile after taking the rules back" rec "$A" "$B"
+want_equal "$A" "$B" "after the rules were taken back"
+grep -rqx mine "$A" --exclude-dir=.syncd || fail "what stood at an ignored path is gone"
+grep -rqx c "$A" --exclude-dir=.syncd || fail "the version of an ignored path is gone"
+
+# --- hash ---
+for hash in blake2b xxh3; do
+    fresh
+    cp -a /usr/share/doc/b* "$A/"
+    want "reconcile with $hash" rec --hash "$hash" "$A" "$B"
+    want_equal "$A" "$B" "$hash"
+    "$BIN/syncctl" status --json "$B" | grep -q "\"hash\": \"$hash\"" || fail "the joiner did not adopt $hash"
+done
+
+# --- attributes ---
+fresh
+echo x >"$A/f"; echo y >"$A/g"; mkdir "$A/d"; ln -s t "$A/l"
+want "first" rec "$A" "$B"
+chmod 0600 "$A/f"; chmod 0711 "$A/d"; chown 1234:2345 "$B/g"; chown -h 7:8 "$B/l"
+touch -d '2001-02-03 04:05:06.987654321' "$A/f"
+want "attributes from both sides" rec "$A" "$B"
+want_equal "$A" "$B" "attributes"
+[ "$(stat -c '%a %y' "$B/f" | cut -c1-33)" = "600 2001-02-03 04:05:06.987654321" ] || fail "attributes are $(stat -c '%a %y' "$B/f")"
+[ "$(stat -c '%u %g' "$A/g" "$A/l" | tr '\n' ' ')" = "1234 2345 7 8 " ] || fail "owners are $(stat -c '%u %g' "$A/g" "$A/l")"
+echo more >>"$A/f"; chmod 0640 "$B/f" # an edit here, a chmod there: no conflict
+want "an edit and a chmod" rec "$A" "$B"
+want_equal "$A" "$B" "an edit and a chmod"
+[ -z "$(conflict_copies "$A" "$B")" ] || fail "a chmod and an edit made a conflict copy"
+[ "$(stat -c %a "$A/f")" = 640 ] && grep -q more "$B/f" || fail "one of an edit and a chmod is lost"
+
+# --- what is left out is told ---
+mkfifo "$A/fifo"
+timeout 60 "$BIN/syncctl" reconcile "$A" "$B" >"$W/out" 2>"$W/err"
+[ $? -eq 9 ] || fail "a fifo is left out silently"
+grep -q fifo "$W/err" || fail "the fifo is not named: $(cat "$W/err")"
