@@ -277,6 +277,36 @@ static inline void history_meddle(struct world *w, void *data)
 		site_scan(s);
 }
 
+static inline void history_let_meddle(struct history *h, unsigned one_in, unsigned times)
+{
+	struct world *w = h->world;
+
+	w->meddle = history_meddle;
+	w->meddle_data = h;
+	w->meddle_one_in = 1 + (unsigned)world_below(w, one_in);
+	h->meddled = 1 + (unsigned)world_below(w, times);
+}
+
+static inline bool history_equal(struct history *h);
+
+static inline void history_live(struct history *h)
+{
+	struct world *w = h->world;
+	bool cut_one = world_one_in(w, 3);
+
+	for (size_t i = 0; i < w->n_sites; i++) /* they may not all meet for the first time at once */
+		if (!store_joined(replica_store(w->sites[i].replica)))
+			world_sync(w, &w->sites[i], &w->sites[i ? 0 : 1], NULL);
+	history_let_meddle(h, 200, 8);
+	world_live(w, cut_one);
+	w->meddle = NULL;
+	if (!cut_one && !history_equal(h)) {
+		for (size_t i = 1; i < w->n_sites; i++)
+			sites_expect_equal(&w->sites[0], &w->sites[i]);
+		world_fail(w, "exceptions are left after a live session");
+	}
+}
+
 static inline void history_session(struct history *h)
 {
 	struct world *w = h->world;
@@ -285,12 +315,8 @@ static inline void history_session(struct history *h)
 
 	if (world_one_in(w, 3))
 		cut_after = 1 + world_below(w, world_one_in(w, 2) ? 2000 : 30000);
-	if (world_one_in(w, 3)) {
-		w->meddle = history_meddle;
-		w->meddle_data = h;
-		w->meddle_one_in = 1 + (unsigned)world_below(w, 300);
-		h->meddled = 1 + (unsigned)world_below(w, 3);
-	}
+	if (world_one_in(w, 3))
+		history_let_meddle(h, 300, 3);
 	world_sync_with(w, &w->sites[i], &w->sites[j], NULL, cut_after, NULL);
 	w->meddle = NULL;
 }
@@ -307,15 +333,17 @@ static inline void history_purge(struct history *h, struct site *s)
 static inline void history_step(struct history *h)
 {
 	struct site *s = history_site(h);
-	size_t what = world_below(h->world, 20);
+	size_t what = world_below(h->world, 41);
 
-	if (what < 11) {
+	if (what < 22) {
 		history_user(h, s);
-	} else if (what < 17) {
+	} else if (what < 34) {
 		history_session(h);
-	} else if (what == 17) {
+	} else if (what < 36) {
 		site_scan(s);
-	} else if (what == 18) {
+	} else if (what == 36) {
+		history_live(h);
+	} else if (what < 39) {
 		world_trace(h->world, "%c is restarted", s->name);
 		site_close(s);
 		site_open(s);

@@ -28,6 +28,7 @@
 #include "base/random.h"
 #include "tombstones/observe.h"
 #include "tombstones/purge.h"
+#include "transfer/frame.h"
 #include "transfer/session.h"
 
 #ifndef WORLD_STOP
@@ -126,7 +127,11 @@ struct wire {
 	uint64_t cut_after; /* 0: never */
 	uint64_t spoil_at;  /* 0: never; else the byte with that number is changed */
 	size_t piece;	    /* pieces are up to this long, in the first 30,000 bytes */
-	bool cut, over;
+	bool cut;
+	/* A hostile peer: what end i says is taken apart into messages, and given to this, which writes what it likes. NULL: not. */
+	void (*tamper)(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n);
+	struct frame_reader *reader[2];
+	struct frame_writer *writer[2];
 };
 
 struct world {
@@ -628,7 +633,16 @@ static inline struct session_options end_options(struct end *e, bool client)
 		.grace_ns = e->site->world->grace_ns,
 		.name = e->site->name == 'a' ? "a" : "other",
 		.open = {.place = (char *)"/x", .sends = 1, .takes = 1},
-		.host = {on_opened, on_greeted, on_tell, on_dirty, on_changed, on_round_over, on_broken, e},
+		.host = {
+			.opened = on_opened,
+			.greeted = on_greeted,
+			.tell = on_tell,
+			.dirty = on_dirty,
+			.changed = on_changed,
+			.round_over = on_round_over,
+			.broken = on_broken,
+			.data = e,
+		},
 	};
 }
 
@@ -698,18 +712,43 @@ static inline size_t piece_of(struct wire *wire, size_t n)
 	return 1 + world_below(wire->world, n < most ? n : most);
 }
 
+static inline void wire_tamper(struct wire *wire,
+	void (*tamper)(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n))
+{
+	wire->tamper = tamper;
+	for (int i = 0; i < 2; i++) {
+		frame_put_preface(&wire->pipe[i]);
+		world_ok(wire->world, frame_reader_new(&wire->reader[i], message_max_bytes));
+		world_ok(wire->world, frame_writer_new(&wire->writer[i], 3));
+	}
+}
+
+static inline void tamper_with(struct wire *wire, int i, const uint8_t *p, size_t n)
+{
+	const uint8_t *payload;
+	size_t length;
+	uint8_t type;
+
+	world_ok(wire->world, frame_reader_feed(wire->reader[i], p, n));
+	while (frame_read(wire->reader[i], &type, &payload, &length) == 0)
+		wire->tamper(wire, i, type, payload, length);
+}
+
 static inline bool move_to_pipe(struct wire *wire, int i)
 {
 	struct session *s = wire->end[i].session;
-	size_t n, room = WORLD_PIPE_BYTES - wire->pipe[i].len;
+	size_t n, used = wire->pipe[i].len;
 	const uint8_t *p = session_output(s, &n);
 
-	if (!n || !room || wire->cut)
+	if (!n || used >= WORLD_PIPE_BYTES || wire->cut)
 		return false;
-	if (n > room)
-		n = room;
+	if (n > WORLD_PIPE_BYTES - used)
+		n = WORLD_PIPE_BYTES - used;
 	n = piece_of(wire, n);
-	put_bytes(&wire->pipe[i], p, n);
+	if (wire->tamper)
+		tamper_with(wire, i, p, n);
+	else
+		put_bytes(&wire->pipe[i], p, n);
 	session_output_consumed(s, n);
 	return true;
 }
@@ -922,6 +961,8 @@ static inline void wire_free(struct wire *wire)
 		session_free(e->session);
 		site_recover(e->site);
 		buf_deinit(&wire->pipe[i]);
+		frame_reader_free(wire->reader[i]);
+		frame_writer_free(wire->writer[i]);
 	}
 	free(wire);
 }
@@ -964,6 +1005,55 @@ static inline void world_sync_with(struct world *w, struct site *client, struct 
 	wire_free(wire);
 	site_expect_tidy(client);
 	site_expect_tidy(server);
+}
+
+/* Live sessions between all sites, until nothing happens any more; then they are ended in order. cut_one: one of them is cut
+ * somewhere on the way. */
+static inline void world_live(struct world *w, bool cut_one)
+{
+	const struct wire_options live = {.live = true};
+	struct wire *wires[WORLD_WIRES_MAX];
+	size_t n = 0;
+
+	world_trace(w, "live");
+	for (size_t i = 0; i < w->n_sites; i++)
+		for (size_t j = 0; j < i; j++)
+			wires[n++] = world_one_in(w, 2) ? wire_new(w, &w->sites[i], &w->sites[j], &live)
+							: wire_new(w, &w->sites[j], &w->sites[i], &live);
+	if (cut_one)
+		wires[world_below(w, n)]->cut_after = 1 + world_below(w, 10000);
+	world_run(w);
+	w->meddle = NULL;
+	for (size_t i = 0; i < w->n_sites; i++)
+		site_scan(&w->sites[i]);
+	world_run(w);
+	for (size_t i = 0; i < n; i++) /* the periodic check, which lifts exceptions, too */
+		session_check(wires[i]->end[world_below(w, 2)].session);
+	world_run(w);
+	for (size_t i = 0; i < n; i++) {
+		wire_note(wires[i]);
+		for (int j = 0; j < 2; j++)
+			if (!wires[i]->cut && wires[i]->end[j].status.state != SESSION_LIVE)
+				world_fail(w, "the live session of %c is in state %d: %s", wires[i]->end[j].site->name,
+					(int)wires[i]->end[j].status.state, wires[i]->end[j].text);
+	}
+	for (size_t i = 0; i < n; i++)
+		session_finish(wires[i]->end[world_below(w, 2)].session);
+	world_run(w);
+	for (size_t i = 0; i < n; i++) {
+		wire_note(wires[i]);
+		for (int j = 0; j < 2; j++) {
+			const struct session_status *st = &wires[i]->end[j].status;
+
+			if (st->state != SESSION_ENDED || (st->failed && !wires[i]->cut))
+				world_fail(w, "the live session of %c did not end in order: %s", wires[i]->end[j].site->name,
+					wires[i]->end[j].text);
+		}
+	}
+	while (n)
+		wire_free(wires[--n]);
+	for (size_t i = 0; i < w->n_sites; i++)
+		site_expect_tidy(&w->sites[i]);
 }
 
 static inline void world_sync(struct world *w, struct site *client, struct site *server, struct wire *ret)

@@ -7,7 +7,8 @@
 #include <cmocka.h>
 
 #define WORLD_STOP() fail()
-#include "tests/sim/world.h"
+#include "tests/sim/history.h"
+#include "tests/unit/transfer/message_samples.h"
 
 /* Each scenario is run under several seeds. */
 static void with_seeds(unsigned n, size_t sites, void (*run)(struct world *w))
@@ -603,6 +604,340 @@ static void test_fail(void **state)
 	with_seeds(4, 2, stopped);
 }
 
+/* --- hostile peers --- */
+
+/* Whatever the two end in; after two minutes of silence at the latest. What was going on is given up. */
+static void run_to_end(struct world *w, struct wire *wire)
+{
+	world_run(w);
+	for (int i = 0; i < 2; i++)
+		session_tick(wire->end[i].session, clock_monotonic_ns() + SESSION_IDLE_NS + CLOCK_NS_PER_S);
+	world_run(w);
+	wire_note(wire);
+	for (int i = 0; i < 2; i++) {
+		if (wire->end[i].status.state != SESSION_ENDED)
+			world_fail(w, "%c goes on in state %d", wire->end[i].site->name, (int)wire->end[i].status.state);
+		if (wire->end[i].status.failed && !wire->end[i].text[0])
+			world_fail(w, "%c does not say why it ended", wire->end[i].site->name);
+	}
+}
+
+static void feed_frame(struct session *s, struct frame_writer *writer, struct buf *out, uint8_t type, const union message *m)
+{
+	struct buf payload = BUF_INIT;
+
+	assert_int_equal(message_encode(type, m, &payload), 0);
+	assert_int_equal(frame_write(writer, out, type, payload.data, payload.len, false), 0);
+	buf_deinit(&payload);
+	session_input(s, out->data, out->len);
+	buf_clear(out);
+}
+
+/* Which messages may come in which state of a server; anything else ends the session. */
+static void out_of_place(struct world *w)
+{
+	struct sample sample = {w->seed};
+
+	for (int opened = 0; opened < 2; opened++)
+		for (uint8_t type = 1; type < MESSAGE_TYPES; type++) {
+			struct wire *wire = wire_new(w, &w->sites[0], &w->sites[1], NULL);
+			struct end *server = &wire->end[1];
+			struct frame_writer *writer;
+			struct buf out = BUF_INIT;
+			bool fits = type == MESSAGE_OPEN ? !opened
+						 : type == MESSAGE_GREET ? opened
+									 : type == MESSAGE_KEEPALIVE || type == MESSAGE_BYE;
+			union message m;
+
+			assert_int_equal(frame_writer_new(&writer, 1), 0);
+			frame_put_preface(&out);
+			sample_message(&sample, MESSAGE_OPEN, &m);
+			if (opened)
+				feed_frame(server->session, writer, &out, MESSAGE_OPEN, &m);
+			message_deinit(MESSAGE_OPEN, &m);
+			sample_message(&sample, type, &m);
+			feed_frame(server->session, writer, &out, type, &m);
+			message_deinit(type, &m);
+			session_status(server->session, &server->status);
+			if (fits == server->status.failed)
+				world_fail(w, "%s %s OPEN: %s", message_info(type)->name, opened ? "after" : "before",
+					fits ? server->status.text : "it was taken");
+			if (type != MESSAGE_FAIL && server->status.failed)
+				assert_int_equal(server->status.error, -EBADMSG);
+			wire_cut(wire);
+			world_run(w);
+			frame_writer_free(writer);
+			buf_deinit(&out);
+			wire_free(wire);
+		}
+}
+
+static void test_out_of_place(void **state)
+{
+	(void)state;
+	with_seeds(2, 2, out_of_place);
+}
+
+static void garbage(struct world *w)
+{
+	static const char *const words[] = {"SSH-2.0-OpenSSH_9.2p1", "bash: syncctl: command not found\n", "syncd", "syncd\0\7\11", ""};
+	struct wire *wire = wire_new(w, &w->sites[0], &w->sites[1], NULL);
+	struct end *server = &wire->end[1];
+	char bytes[200];
+	size_t n = sizeof(bytes), word = w->seed % 5;
+
+	sample_bytes(&(struct sample){w->seed}, bytes, sizeof(bytes));
+	memcpy(bytes, words[word], word == 3 ? 8 : strlen(words[word]));
+	session_input(server->session, bytes, n);
+	session_status(server->session, &server->status);
+	assert_true(server->status.failed);
+	assert_true(server->status.error == (word == 3 ? -EPROTONOSUPPORT : -EPROTO));
+	assert_true(strlen(server->status.text) > 20);
+	wire_cut(wire);
+	world_run(w);
+	wire_free(wire);
+}
+
+static void test_garbage(void **state)
+{
+	(void)state;
+	with_seeds(10, 2, garbage);
+}
+
+#define REMEMBERED 64
+
+static struct remembered {
+	uint8_t type;
+	struct buf payload;
+} remembered[REMEMBERED];
+static unsigned tamper_one_in;
+
+static void forget_remembered(void)
+{
+	for (size_t i = 0; i < REMEMBERED; i++)
+		buf_deinit(&remembered[i].payload);
+}
+
+static void say(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	if (n <= message_max_bytes(type))
+		(void)frame_write(wire->writer[i], &wire->pipe[i], type, p, n, world_one_in(wire->world, 2));
+}
+
+static void say_sample(struct wire *wire, int i, uint8_t type)
+{
+	struct sample sample = {world_mix(&wire->world->random)};
+	struct buf b = BUF_INIT;
+	union message m;
+
+	sample_message(&sample, type, &m);
+	if (message_encode(type, &m, &b) == 0)
+		say(wire, i, type, b.data, b.len);
+	message_deinit(type, &m);
+	buf_deinit(&b);
+}
+
+static void say_damaged(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	struct buf b = BUF_INIT;
+
+	put_bytes(&b, p, n);
+	for (size_t k = 1 + world_below(wire->world, 3); k-- && n;)
+		b.data[world_below(wire->world, n)] = (uint8_t)world_below(wire->world, 256);
+	say(wire, i, type, b.data, b.len);
+	buf_deinit(&b);
+}
+
+static void tamper(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	struct world *w = wire->world;
+	struct remembered *r = &remembered[world_below(w, REMEMBERED)];
+
+	if (!world_one_in(w, tamper_one_in)) {
+		say(wire, i, type, p, n);
+	} else {
+		switch (world_below(w, 6)) {
+		case 0: /* never said */
+			break;
+		case 1: /* said twice */
+			say(wire, i, type, p, n);
+			say(wire, i, type, p, n);
+			break;
+		case 2:
+			say_sample(wire, i, world_one_in(w, 2) ? type : (uint8_t)(1 + world_below(w, MESSAGE_TYPES - 1)));
+			break;
+		case 3: /* something said before, by whomever */
+			if (r->type)
+				say(wire, i, r->type, r->payload.data, r->payload.len);
+			say(wire, i, type, p, n);
+			break;
+		default:
+			say_damaged(wire, i, type, p, n);
+			break;
+		}
+	}
+	r->type = type;
+	buf_clear(&r->payload);
+	put_bytes(&r->payload, p, n);
+}
+
+/* Sums of all files' contents of a tree, to see that nothing is put in place that nobody had. */
+static size_t sums_of(struct site *s, uint64_t *ret, size_t max)
+{
+	char *argv[] = {s->root, NULL};
+	FTS *fts = fts_open(argv, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+	size_t n = 0;
+	FTSENT *e;
+
+	while ((e = fts_read(fts))) {
+		if (e->fts_level == 1 && strcmp(e->fts_name, ".syncd") == 0)
+			fts_set(fts, e, FTS_SKIP);
+		else if (e->fts_info == FTS_F && n < max)
+			ret[n++] = world_sum_of(e->fts_path);
+	}
+	fts_close(fts);
+	return n;
+}
+
+static void hostile(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	uint64_t before[200], after[200];
+	struct wire *wire;
+	size_t n, m;
+
+	make_some(a, "first");
+	world_sync(w, a, b, NULL);
+	make_some(a, "of-a");
+	make_some(b, "of-b");
+	site_write(a, "first/1", "edit of a");
+	site_write(b, "first/1", "edit of b");
+	site_remove(a, "first/2");
+	n = sums_of(a, before, 100);
+	n += sums_of(b, before + n, 100);
+	tamper_one_in = (unsigned[]){3, 8, 25}[world_below(w, 3)];
+	for (int i = 0; i < 3; i++) {
+		wire = wire_new(w, a, b, NULL);
+		wire_tamper(wire, tamper);
+		run_to_end(w, wire);
+		wire_free(wire);
+		site_expect_tidy(a);
+		site_expect_tidy(b);
+	}
+	forget_remembered();
+	for (int i = 0; i < 2; i++) {
+		m = sums_of(i ? b : a, after, 200);
+		while (m--) {
+			size_t k = 0;
+
+			while (k < n && before[k] != after[m])
+				k++;
+			if (k == n)
+				world_fail(w, "%c has content that nobody had", i ? 'b' : 'a');
+		}
+	}
+}
+
+static void test_hostile_peer(void **state)
+{
+	(void)state;
+	with_seeds(60, 2, hostile);
+}
+
+/* --- three replicas --- */
+
+static void implied(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+
+	site_mkdir(a, "d");
+	site_write(a, "d/old", "old");
+	world_sync(w, a, b, NULL);
+	site_remove(a, "d");
+	site_write(b, "d/new", "new");
+	world_sync(w, a, b, NULL);
+	world_sync(w, b, a, NULL);
+	sites_expect_equal(a, b);
+	assert_string_equal(site_read(a, "d/new"), "new");
+	/* the directory is there for its child only, on both, and goes with it */
+	site_remove(w->seed & 1 ? a : b, "d/new");
+	world_sync(w, a, b, NULL);
+	sites_expect_equal(a, b);
+	assert_int_equal(site_kind(a, "d"), 0);
+	assert_int_equal(site_kind(b, "d"), 0);
+}
+
+static void test_implied_directory(void **state)
+{
+	(void)state;
+	with_seeds(6, 2, implied);
+}
+
+/* What was skipped here is not taken for deleted there. */
+static void skipped_is_not_deleted(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire *wire;
+
+	site_write(a, "z", "z");
+	world_sync(w, a, b, NULL);
+	site_mkdir(a, "p");
+	site_write(a, "p/q", "below");
+	site_scan(a);
+	wire = wire_new(w, a, b, NULL);
+	for (unsigned steps = 0; site_kind(b, "p") == 0 && steps < 100000; steps++) { /* in the way, once b has been scanned */
+		wire_step(wire, world_below(w, WIRE_STEPS));
+		if (end_state(&wire->end[1]) == SESSION_ROUND)
+			site_write(b, "p", "a file of b");
+	}
+	world_run(w);
+	wire_free(wire);
+	for (int i = 0; i < 2; i++)
+		world_sync(w, b, a, NULL);
+	sites_expect_equal(a, b);
+	assert_int_equal(found(a, "below", NULL), 1);
+	assert_int_equal(found(a, "a file of b", NULL), 1);
+}
+
+static void test_skipped_is_not_deleted(void **state)
+{
+	(void)state;
+	with_seeds(40, 2, skipped_is_not_deleted);
+}
+
+static void live_triangle(struct world *w)
+{
+	for (size_t i = 1; i < 3; i++)
+		world_sync(w, &w->sites[0], &w->sites[i], NULL);
+	for (size_t i = 0; i < 3; i++) {
+		make_some(&w->sites[i], (const char *[]){"of-a", "of-b", "of-c"}[i]);
+		site_write(&w->sites[i], "all", (const char *[]){"a", "b", "c"}[i]);
+	}
+	world_live(w, false);
+	sites_expect_equal(&w->sites[0], &w->sites[1]);
+	sites_expect_equal(&w->sites[0], &w->sites[2]);
+	assert_int_equal(found(&w->sites[0], "a", NULL), 1);
+	assert_int_equal(found(&w->sites[0], "b", NULL), 1);
+	assert_int_equal(found(&w->sites[0], "c", NULL), 1);
+}
+
+static void test_live_triangle(void **state)
+{
+	(void)state;
+	with_seeds(6, 3, live_triangle);
+}
+
+/* A slice of tests/sim/histories.c. */
+static void test_histories(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 50; seed++) {
+		struct world w;
+
+		history_run(&w, seed, false);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -620,6 +955,13 @@ int main(void)
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_spoilt_bytes),
 		cmocka_unit_test(test_fail),
+		cmocka_unit_test(test_out_of_place),
+		cmocka_unit_test(test_garbage),
+		cmocka_unit_test(test_hostile_peer),
+		cmocka_unit_test(test_implied_directory),
+		cmocka_unit_test(test_skipped_is_not_deleted),
+		cmocka_unit_test(test_live_triangle),
+		cmocka_unit_test(test_histories),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
