@@ -1042,7 +1042,7 @@ int fetch_flush_deferred(struct session *s)
 	if (!s->n_deferred)
 		return 0;
 	qsort(s->deferred, s->n_deferred, sizeof(struct offer *), compare_descending);
-	if (!s->options.confirmed)
+	if (!s->options.confirmed && s->confirmed_round < s->round)
 		r = over_budget(s, &held);
 	b = filling(s);
 	if (!b)

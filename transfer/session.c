@@ -297,6 +297,8 @@ static int send_hello(struct session *s)
 	h->lineage_digest = lineage_digest(replica_lineage(s->replica), s->lineage_shown);
 	h->ignore_digest = s->ignore ? ignore_digest(s->ignore) : 0;
 	h->own = replica_own(s->replica);
+	if (s->options.host.held)
+		h->held = s->options.host.held(s, s->options.host.data);
 	s->lineage_digest = h->lineage_digest;
 	s->root = h->root;
 	s->live = counts.live;
@@ -341,6 +343,7 @@ static int handle_hello(struct session *s, union message *m)
 		return session_protocol_error(s, "HELLO out of place");
 	s->hello_received = true;
 	s->peer_root = h->root;
+	s->peer_disk_held = h->held;
 	s->peer_lineage_digest = h->lineage_digest;
 	s->ignore_differs = s->ignore ? h->ignore_digest != ignore_digest(s->ignore) : h->ignore_digest != 0;
 	knowledge_deinit(&s->peer_knowledge);
@@ -480,6 +483,10 @@ static int end_round(struct session *s)
 	s->last_root = s->done_root;
 	s->last_peer_root = s->peer_done_root;
 	s->hello_received = false;
+	if (s->confirmed_until && s->round >= s->confirmed_until) {
+		s->options.confirmed = false;
+		s->confirmed_until = 0;
+	}
 	if (s->options.host.round_over)
 		s->options.host.round_over(s, s->in_sync, s->options.host.data);
 	if (s->state != SESSION_LIVE)
@@ -1105,6 +1112,7 @@ int session_changed(struct session *s)
 int session_confirm(struct session *s)
 {
 	s->options.confirmed = true;
+	s->confirmed_until = s->round + 1;
 	s->in_sync = false;
 	return session_changed(s);
 }
@@ -1250,7 +1258,7 @@ void session_status(const struct session *s, struct session_status *ret)
 		.skipped = s->skipped_count,
 		.held = s->held_count,
 		.peer_skipped = s->peer_skipped,
-		.peer_held = s->peer_held,
+		.peer_held = s->peer_held + s->peer_disk_held,
 		.pending = s->pending,
 		.policy_differs = s->policy_differs,
 		.ignore_differs = s->ignore_differs,

@@ -184,6 +184,7 @@ struct session {
 	bool hello_sent, hello_received, compared, equal, walked, walk_sent, walk_received;
 	bool deferred_flushed, learning, learned, done_sent, done_received;
 	bool local_changed, progress;
+	uint32_t confirmed_round; /* deletions are confirmed up to this round's end; 0: none */
 	struct hash root, peer_root;	   /* of HELLO */
 	struct hash done_root, peer_done_root;
 	struct hash last_root, last_peer_root; /* at the end of the round before */
@@ -193,6 +194,8 @@ struct session {
 	bool peer_has_knowledge;
 	bool in_sync, stuck;
 	uint64_t peer_skipped, peer_held;
+	uint64_t peer_disk_held; /* of its HELLO */
+	uint32_t confirmed_until; /* round up to which session_confirm counts; 0: it was not called */
 
 	/* walking */
 	struct diff *diff;
