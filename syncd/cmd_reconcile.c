@@ -228,6 +228,8 @@ static void print_summary(struct reconcile *r, const struct session_status *st)
 		size_t i;
 
 		json_array_foreach(json_object_get(status, "not_in_sync"), i, item) {
+			if (ui_is_held(item))
+				continue;
 			log_warning("%s: %s; %s", quoted(json_string_value(json_object_get(item, "path"))),
 				json_string_value(json_object_get(item, "why")), json_string_value(json_object_get(item, "todo")));
 		}

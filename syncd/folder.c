@@ -141,7 +141,7 @@ static const char *todo_of_result(enum apply_result result)
 	case APPLY_BLOCKED:
 		return "something that is ignored or not synced is inside: move or remove it";
 	case APPLY_HELD:
-		return "confirm the deletions with: syncctl confirm FOLDER";
+		return "confirm the deletions with: syncctl confirm FOLDER, or reconcile --confirm-deletions";
 	case APPLY_NOT_HELD:
 		return "this disk can't hold it, or it is ignored here; other replicas have it";
 	default:
@@ -173,7 +173,8 @@ static void note_problem(struct folder *f, const char *path, const char *why, co
 		free(p->why);
 		p->why = strdup(why);
 		p->since_ns = clock_wall_ns();
-		log_warning("%s: %s: %s", f->name, quoted(path), why);
+		if (f->options.holder) /* one-shot commands say it at their end */
+			log_warning("%s: %s: %s", f->name, quoted(path), why);
 	}
 	p->todo = todo;
 	p->origin = origin;
@@ -457,6 +458,8 @@ static void whole_scan_over(struct folder *f, const struct errand *e)
 	f->overflowed = false;
 	f->counts = e->result.scan;
 	f->last_scan_ns = clock_wall_ns();
+	if (f->scan_confirmed)
+		return; /* deletions were confirmed since this scan began: the next one records them */
 	for (struct folder_session *s = f->sessions; s; s = s->next) {
 		if (!s->waits_for_scan)
 			continue;
@@ -469,7 +472,7 @@ static void whole_scan_over(struct folder *f, const struct errand *e)
 static void note_held(struct folder *f, const struct errand *e)
 {
 	if (e->result.held) {
-		if (f->held != e->result.held)
+		if (f->held != e->result.held && f->options.holder)
 			log_warning("%s: %" PRIu64 " deletions %s%s are held: more than %d %% of the entries are gone; if that is meant, "
 				    "confirm with: syncctl confirm %s",
 				f->name, e->result.held, e->result.held_at[0] ? "below " : "",
@@ -1008,6 +1011,14 @@ static void on_round_over(struct session *core, bool in_sync, void *data)
 		s->options.round_over(s, in_sync, s->options.data);
 }
 
+static uint64_t on_held(struct session *core, void *data)
+{
+	struct folder_session *s = data;
+
+	(void)core;
+	return s->folder ? s->folder->held : 0;
+}
+
 static void on_broken(struct session *core, int error, void *data)
 {
 	struct folder_session *s = data;
@@ -1028,6 +1039,7 @@ static struct session_options core_options(struct folder_session *s, const struc
 			.dirty = on_dirty,
 			.changed = on_changed,
 			.round_over = on_round_over,
+			.held = on_held,
 			.broken = on_broken,
 			.data = s},
 	};
@@ -1261,12 +1273,12 @@ static json_t *session_json(const struct folder_session *s)
 
 	session_status(link_session(s->link), &st);
 	snprintf(id, sizeof(id), "%016" PRIx64, st.peer_replica);
-	return json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "peer",
+	return json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "peer",
 		s->peer, "state", state_word(st.state), "replica", id, "name", st.peer_name, "in_sync", st.in_sync, "stuck", st.stuck,
 		"round", (int)st.round, "peer_root", hash_hex(&st.peer_root, HASH_BYTES, root), "bytes_in", (json_int_t)st.bytes_in,
 		"bytes_out", (json_int_t)st.bytes_out, "content_in", (json_int_t)st.content_in, "content_out",
 		(json_int_t)st.content_out, "applied", (json_int_t)st.applied, "conflicts", (json_int_t)st.conflicts, "skipped",
-		(json_int_t)st.skipped, "held", (json_int_t)st.held, "pending", (json_int_t)st.pending, "since",
+		(json_int_t)st.skipped, "held", (json_int_t)st.held, "peer_held", (json_int_t)st.peer_held, "pending", (json_int_t)st.pending, "since",
 		(json_int_t)(s->since_ns / CLOCK_NS_PER_S), "policy_differs", st.policy_differs, "ignore_differs", st.ignore_differs);
 }
 
@@ -1296,6 +1308,20 @@ static void add_index_json(struct folder *f, json_t *o)
 	index_abort(t);
 }
 
+/* Deletions of peers' that are held here. */
+static uint64_t held_of_peers(const struct folder *f)
+{
+	uint64_t held = 0;
+
+	for (const struct folder_session *s = f->sessions; s; s = s->next) {
+		struct session_status st;
+
+		session_status(link_session(s->link), &st);
+		held += st.held;
+	}
+	return held;
+}
+
 json_t *folder_status_json(struct folder *f)
 {
 	struct store *store = replica_store(f->replica);
@@ -1320,7 +1346,7 @@ json_t *folder_status_json(struct folder *f)
 		json_object_set_new(o, "watched", json_integer((json_int_t)watch_count(f->watch)));
 		json_object_set_new(o, "unwatched", json_integer((json_int_t)watch_unwatched(f->watch)));
 	}
-	json_object_set_new(o, "held", json_integer((json_int_t)f->held));
+	json_object_set_new(o, "held", json_integer((json_int_t)(f->held + held_of_peers(f))));
 	json_object_set_new(o, "problems", json_integer((json_int_t)HASH_COUNT(f->problems)));
 	json_object_set_new(o, "not_in_sync", folder_problems_json(f, 100));
 	for (const struct folder_session *s = f->sessions; s; s = s->next)

@@ -27,6 +27,8 @@ char *ui_bytes(uint64_t bytes, char *ret)
 
 char *ui_age(int64_t seconds, char *ret)
 {
+	if (seconds < 0) /* a clock was set back */
+		seconds = 0;
 	if (seconds < 120)
 		snprintf(ret, 24, "%lld s", (long long)seconds);
 	else if (seconds < 7200)
@@ -133,6 +135,11 @@ static uint64_t number_of(const json_t *o, const char *key)
 	return (uint64_t)json_integer_value(json_object_get(o, key));
 }
 
+bool ui_is_held(const json_t *problem)
+{
+	return strcmp(text_of(problem, "why"), apply_result_name(APPLY_HELD)) == 0;
+}
+
 static void print_session(const json_t *s)
 {
 	char in[16], out[16];
@@ -146,6 +153,8 @@ static void print_session(const json_t *s)
 	printf("; received %s, sent %s", ui_bytes(number_of(s, "bytes_in"), in), ui_bytes(number_of(s, "bytes_out"), out));
 	if (number_of(s, "conflicts"))
 		printf("; %llu conflicts kept beside", (unsigned long long)number_of(s, "conflicts"));
+	if (number_of(s, "peer_held"))
+		printf("; it holds %llu deletions: if they are meant, confirm them there", (unsigned long long)number_of(s, "peer_held"));
 	if (json_is_true(json_object_get(s, "ignore_differs")))
 		printf("; its ignore rules differ from ours");
 	if (json_is_true(json_object_get(s, "policy_differs")))
@@ -195,6 +204,8 @@ static void print_folder(const json_t *f)
 	json_array_foreach(json_object_get(f, "not_in_sync"), i, item) {
 		int64_t since = (int64_t)time(NULL) - json_integer_value(json_object_get(item, "since"));
 
+		if (ui_is_held(item))
+			continue; /* told as a number */
 		printf("  not in sync: %s: %s (for %s); %s\n", quoted(text_of(item, "path")), text_of(item, "why"), ui_age(since, age),
 			text_of(item, "todo"));
 	}

@@ -3,6 +3,7 @@
 #define SYNCD_UI_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "transfer/session.h"
@@ -16,6 +17,8 @@ char *ui_age(int64_t seconds, char *ret);
 int ui_exit_of_session(const struct session_status *s);
 int ui_exit_of_transport(int transport_exit);
 int ui_exit_of_store(int store_outcome_or_errno);
+/* Is this item of "not_in_sync" a deletion that is held? */
+bool ui_is_held(const json_t *problem);
 /* The status of all folders, for people, to stdout. */
 void ui_print_status(const json_t *status);
 

@@ -200,6 +200,7 @@ static void put_hello(struct buf *b, const union message *m)
 	put_varint(b, h->live);
 	put_u64(b, h->lineage_digest);
 	put_u64(b, h->ignore_digest);
+	put_varint(b, h->held);
 	put_u64(b, h->own.inc);
 	put_varint(b, h->own.counter);
 	put_u8(b, h->has_knowledge);
@@ -216,6 +217,7 @@ static void get_hello(struct cursor *c, union message *m)
 	h->live = get_varint(c);
 	h->lineage_digest = get_u64(c);
 	h->ignore_digest = get_u64(c);
+	h->held = get_varint(c);
 	h->own.inc = get_u64(c);
 	h->own.counter = get_varint_max(c, VERSION_COUNTER_MAX);
 	h->has_knowledge = get_flag(c);

@@ -104,6 +104,7 @@ struct message_hello {
 	uint64_t live;		  /* how many */
 	uint64_t lineage_digest;
 	uint64_t ignore_digest;
+	uint64_t held;		  /* deletions seen on disk that wait to be confirmed: no records yet, so that roots may be equal */
 	struct version_dot own;	  /* open incarnation, counter */
 	uint8_t has_knowledge;	  /* a side that does not send shows no K */
 	struct knowledge knowledge;
