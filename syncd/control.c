@@ -16,7 +16,8 @@
 #include "syncd/exit_codes.h"
 
 #define BACKLOG 32
-#define CONNECTIONS_MAX 64
+#define CONNECTIONS_MAX 256
+#define SILENT_MAX 8 /* connections of one user that have not asked anything yet */
 
 struct control_connection {
 	struct control_server *server;
@@ -101,6 +102,18 @@ static void connection_close(struct control_connection *c)
 {
 	if (!uv_is_closing((uv_handle_t *)&c->poll))
 		uv_close((uv_handle_t *)&c->poll, on_connection_closed);
+}
+
+/* Who was to answer is told, and forgets the connection. */
+static void connection_drop(struct control_connection *c)
+{
+	void (*gone)(void *data) = c->gone;
+
+	c->gone = NULL;
+	c->over = true;
+	if (gone)
+		gone(c->gone_data);
+	connection_close(c);
 }
 
 static void on_connection(uv_poll_t *handle, int status, int events);
@@ -210,10 +223,8 @@ static void connection_read(struct control_connection *c)
 	if (n <= 0) {
 		c->over = true;
 		uv_poll_stop(&c->poll);
-		if (c->gone)
-			c->gone(c->gone_data);
-		if (!c->asked || c->answered)
-			connection_close(c);
+		if (c->gone || !c->asked || c->answered)
+			connection_drop(c);
 		return; /* else control_answer closes it */
 	}
 	take_fds(c, &m);
@@ -237,6 +248,16 @@ static void on_connection(uv_poll_t *handle, int status, int events)
 		connection_write(c);
 }
 
+/* Anybody may connect: no user may take all connections by asking nothing. */
+static bool too_many(const struct control_server *s, uid_t uid)
+{
+	size_t silent = 0;
+
+	for (const struct control_connection *c = s->connections; c; c = c->next)
+		silent += !c->asked && c->request.uid == uid;
+	return silent >= SILENT_MAX && uid != 0 && uid != geteuid();
+}
+
 static void on_listen(uv_poll_t *handle, int status, int events)
 {
 	struct control_server *s = handle->data;
@@ -251,7 +272,8 @@ static void on_listen(uv_poll_t *handle, int status, int events)
 	if (fd < 0)
 		return;
 	c = s->n < CONNECTIONS_MAX ? calloc(1, sizeof(*c)) : NULL;
-	if (!c || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) < 0 || uv_poll_init(handle->loop, &c->poll, fd) < 0) {
+	if (!c || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) < 0 || too_many(s, cred.uid) ||
+			uv_poll_init(handle->loop, &c->poll, fd) < 0) {
 		free(c);
 		close(fd);
 		return;
@@ -329,7 +351,7 @@ void control_server_close(struct control_server *s)
 	s->closing = true;
 	unlink(s->path);
 	for (struct control_connection *c = s->connections; c; c = c->next)
-		connection_close(c);
+		connection_drop(c);
 	uv_close((uv_handle_t *)&s->poll, on_server_closed);
 }
 

@@ -39,7 +39,8 @@ void control_server_close(struct control_server *s);
 void control_answer(struct control_connection *c, json_t *answer);
 /* {"error": text, "code": exit code} */
 json_t *control_error(int exit_code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Told when the client goes away before the answer: gone(data). */
+/* Told when the client goes away, or the server closes, before the answer: gone(data). The connection is then freed and must
+ * not be answered any more. */
 void control_on_gone(struct control_connection *c, void (*gone)(void *data), void *data);
 
 /* --- client: blocks until the answer --- */
