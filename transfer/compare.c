@@ -438,8 +438,12 @@ static int deal_with_rows(struct session *s, struct pending_rows *rows)
 		r = answer_pair(s, p, k);
 	if (r == 0)
 		r = offer_items(s, p, k);
-	if (r == 0 && rows->type == MESSAGE_ROWS && p->last)
-		s->pairs_out--;
+	if (r == 0 && rows->type == MESSAGE_ROWS && p->last) {
+		if (!s->pairs_out)
+			r = session_protocol_error(s, "ROWS that nobody asked for");
+		else
+			s->pairs_out--;
+	}
 	shared_vector_unref(k);
 	return r;
 }
@@ -449,7 +453,7 @@ int compare_rows(struct session *s, uint8_t type, union message *m)
 	struct pending_rows *rows;
 	bool walking = we_walk(s);
 
-	if (!s->hello_received || walking != (type == MESSAGE_ROWS) || (walking && !s->pairs_out) || s->walk_received)
+	if (!s->hello_received || walking != (type == MESSAGE_ROWS) || (walking && !s->pairs_out) || s->walk_received || s->equal)
 		return session_protocol_error(s, "rows out of place");
 	rows = calloc(1, sizeof(*rows));
 	if (!rows)
