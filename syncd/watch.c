@@ -5,6 +5,7 @@
  *
  * inotify follows inodes: when a directory is moved inside the tree its watch stays; its node gets another parent or name,
  * and everything below it has moved with it. A directory that is moved out, or replaced, loses its nodes (and watches).
+ * A node has a parent, or is the root, or is under way (in moves): one of the three, and only one.
  *
  * One mutex: the scan adds from a worker thread while the owner dispatches. Told paths are computed under it, and told
  * without it.
@@ -109,9 +110,28 @@ static int attach(struct node *n, struct node *parent, const char *name)
 	return 0;
 }
 
+static void forget_move(struct watch *w, const struct node *n)
+{
+	for (size_t i = 0; i < w->n_moves; i++) {
+		if (w->moves[i].node != n)
+			continue;
+		memmove(w->moves + i, w->moves + i + 1, (--w->n_moves - i) * sizeof(*w->moves));
+		return;
+	}
+}
+
+/* Is `n` `above`, or below it? */
+static bool is_at_or_below(const struct node *n, const struct node *above)
+{
+	while (n && n != above)
+		n = n->parent;
+	return n;
+}
+
 /* Forget a node and all below; `remove`: also their watches. Iterative, since trees are deep. */
 static void drop(struct watch *w, struct node *n, bool remove)
 {
+	forget_move(w, n);
 	detach(n);
 	while (n) {
 		struct node *child = n->children, *parent = n->parent;
@@ -131,6 +151,16 @@ static void drop(struct watch *w, struct node *n, bool remove)
 		free(n);
 		n = parent;
 	}
+}
+
+/* attach() or forget: a node without a place is not kept. */
+static int reattach(struct watch *w, struct node *n, struct node *parent, const char *name)
+{
+	int r = attach(n, parent, name);
+
+	if (r < 0)
+		drop(w, n, true);
+	return r;
 }
 
 static struct node *find_path(struct watch *w, const char *path)
@@ -187,10 +217,8 @@ static void directory_moved_from(struct watch *w, struct node *n, const struct i
 	if (!child)
 		return;
 	detach(child);
-	if (w->n_moves == MOVES_MAX) {
+	if (w->n_moves == MOVES_MAX)
 		drop(w, w->moves[0].node, true);
-		memmove(w->moves, w->moves + 1, --w->n_moves * sizeof(*w->moves));
-	}
 	w->moves[w->n_moves++] = (struct move){.cookie = e->cookie, .node = child};
 }
 
@@ -202,7 +230,7 @@ static struct node *take_move(struct watch *w, uint32_t cookie)
 
 		if (w->moves[i].cookie != cookie)
 			continue;
-		memmove(w->moves + i, w->moves + i + 1, (--w->n_moves - i) * sizeof(*w->moves));
+		forget_move(w, n);
 		return n;
 	}
 	return NULL;
@@ -215,8 +243,8 @@ static void directory_appeared(struct watch *w, struct node *n, const struct ino
 	HASH_FIND(hh_name, n->children, e->name, strlen(e->name), there);
 	if (there)
 		drop(w, there, true);
-	if (moved && attach(moved, n, e->name) < 0)
-		drop(w, moved, true);
+	if (moved)
+		reattach(w, moved, n, e->name);
 	/* Its content is looked at whole in any case: what happened while it was on its way was told under no name. */
 	collect_child(w, WATCH_SUBTREE, n, e->name);
 }
@@ -235,10 +263,12 @@ static void self_event(struct watch *w, struct node *n, uint32_t mask)
 	if (n == w->root && mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT))
 		collect(w, WATCH_ROOT_GONE, "");
 	if (mask & (IN_DELETE_SELF | IN_UNMOUNT | IN_IGNORED)) {
-		for (size_t i = 0; i < w->n_moves; i++)
-			if (w->moves[i].node == n)
-				memmove(w->moves + i, w->moves + i + 1, (--w->n_moves - i) * sizeof(*w->moves));
 		drop(w, n, false);
+		return;
+	}
+	/* The kernel tells both halves of a move first: it went where nothing is watched, and is not ours any more. */
+	if (mask & IN_MOVE_SELF && n != w->root && !n->parent) {
+		drop(w, n, true);
 		return;
 	}
 	if (mask & IN_ATTRIB) {
@@ -354,12 +384,18 @@ static int add_node(struct watch *w, int wd, const char *path)
 	if (*path && !(parent = find_path(w, up)))
 		return -ENOENT; /* its parent went away meanwhile: an event says so */
 	HASH_FIND(hh_wd, w->by_wd, &wd, sizeof(wd), n);
+	if (n && is_at_or_below(parent, n))
+		return 0; /* moved below what was below it: the events of that are still to come */
+	if (n) { /* the same directory under another name: it was moved; perhaps out of the one that was `there` */
+		forget_move(w, n);
+		detach(n);
+	}
 	if (there)
 		drop(w, there, true);
-	if (n) { /* the same directory under another name: it was moved */
-		detach(n);
-		return parent ? attach(n, parent, path_name(path)) : 0;
-	}
+	if (n && !parent)
+		w->root = n;
+	if (n)
+		return parent ? reattach(w, n, parent, path_name(path)) : 0;
 	n = calloc(1, sizeof(*n));
 	if (!n || (!parent && !(n->name = strdup("")))) {
 		free(n);
@@ -381,19 +417,23 @@ static int add_node(struct watch *w, int wd, const char *path)
 
 int watch_directory(struct watch *w, int dirfd, const char *path)
 {
+	struct node *known = NULL;
 	char proc[40];
 	int wd, r = 0;
 
+	if (strcasecmp(path, PATH_STATE_NAME) == 0)
+		return 0;
 	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", dirfd);
 	pthread_mutex_lock(&w->lock);
 	/* The last component of the name is a magic link: it must be followed, to the directory that is held. */
 	wd = inotify_add_watch(w->fd, proc, EVENTS & ~IN_DONT_FOLLOW);
 	if (wd >= 0) {
 		r = add_node(w, wd, path);
-		if (r == -ENOENT) {
+		HASH_FIND(hh_wd, w->by_wd, &wd, sizeof(wd), known);
+		if (!known)
 			inotify_rm_watch(w->fd, wd);
+		if (r == -ENOENT)
 			r = 0;
-		}
 	} else if (errno == ENOSPC || errno == ENOMEM) {
 		if (!w->unwatched++) {
 			w->limit_to_tell = true;
@@ -408,14 +448,24 @@ int watch_directory(struct watch *w, int dirfd, const char *path)
 	return r;
 }
 
-size_t watch_count(const struct watch *w)
+size_t watch_count(struct watch *w)
 {
-	return HASH_CNT(hh_wd, w->by_wd);
+	size_t n;
+
+	pthread_mutex_lock(&w->lock);
+	n = HASH_CNT(hh_wd, w->by_wd);
+	pthread_mutex_unlock(&w->lock);
+	return n;
 }
 
-size_t watch_unwatched(const struct watch *w)
+size_t watch_unwatched(struct watch *w)
 {
-	return w->unwatched;
+	size_t n;
+
+	pthread_mutex_lock(&w->lock);
+	n = w->unwatched;
+	pthread_mutex_unlock(&w->lock);
+	return n;
 }
 
 int watch_new(struct watch **ret, watch_tell *tell, void *data)
@@ -442,8 +492,8 @@ void watch_free(struct watch *w)
 {
 	if (!w)
 		return;
-	for (size_t i = 0; i < w->n_moves; i++)
-		drop(w, w->moves[i].node, false);
+	while (w->n_moves)
+		drop(w, w->moves[0].node, false);
 	if (w->root)
 		drop(w, w->root, false);
 	for (size_t i = 0; i < w->n_out; i++)

@@ -32,7 +32,7 @@ int watch_dispatch(struct watch *w); /* reads all that is there; calls tell */
  * `.syncd` is never watched. 0, or WATCH_FULL when the limit is reached (tell is called by the next dispatch). */
 enum watch_outcome { WATCH_FULL = 1 };
 int watch_directory(struct watch *w, int dirfd, const char *path);
-size_t watch_count(const struct watch *w);
-size_t watch_unwatched(const struct watch *w); /* directories that could not be watched */
+size_t watch_count(struct watch *w);
+size_t watch_unwatched(struct watch *w); /* directories that could not be watched */
 
 #endif
