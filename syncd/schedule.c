@@ -1,6 +1,8 @@
 /* syncd/schedule.c — see syncd/schedule.h. */
 #include "syncd/schedule.h"
 
+#include <limits.h>
+
 #define JITTER_PERCENT 20
 
 static int64_t jitter(int64_t ms, uint64_t random)
@@ -16,7 +18,8 @@ int64_t schedule_failed(struct schedule *s, uint64_t random)
 
 	for (unsigned i = 0; i < s->failures && ms < SCHEDULE_RETRY_MAX_MS; i++)
 		ms *= 2;
-	s->failures++;
+	if (s->failures < UINT_MAX)
+		s->failures++;
 	return jitter(ms < SCHEDULE_RETRY_MAX_MS ? ms : SCHEDULE_RETRY_MAX_MS, random);
 }
 

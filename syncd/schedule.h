@@ -1,7 +1,7 @@
 /*
  * syncd/schedule.h — when to connect to a peer next, and when to check roots. Pure: times in, times out.
  *
- * After a failure the wait doubles from SCHEDULE_RETRY_MIN_MS to the interval; every wait gets ± 20 % of jitter, so
+ * After a failure the wait doubles from SCHEDULE_RETRY_MIN_MS to SCHEDULE_RETRY_MAX_MS; every wait gets ± 20 % of jitter, so
  * that machines that were switched on together do not meet in step.
  */
 #ifndef SYNCD_SCHEDULE_H
