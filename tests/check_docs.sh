@@ -56,7 +56,8 @@ layout() {
 		[ -e "$path" ] || echo "$path is in README.md, but is not there"
 	done <"$lists/readme"
 	for directory in */; do
-		# what is built, or not of the project, is no part of it
+		# what is built, or not of the project, is no part of it, also where git is missing or refuses to answer
+		grep -qx "/$directory" .gitignore 2>/dev/null && continue
 		[ "$directory" != '*/' ] && ! git check-ignore -q "$directory" 2>/dev/null || continue
 		[ -z "$(git ls-files "$directory" 2>/dev/null)" ] && git rev-parse -q --git-dir >/dev/null 2>&1 && continue
 		grep -qx "$directory\|${directory%/}" "$lists/readme" || echo "$directory is not in README.md"
