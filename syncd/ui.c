@@ -77,6 +77,8 @@ int ui_exit_of_session(const struct session_status *s)
 			return exit_of_fail(s->peer_code);
 		return s->error == -EPIPE || s->error == -ETIMEDOUT ? EXIT_CONNECT : EXIT_FAILED;
 	}
+	if (s->full || s->peer_full)
+		return EXIT_SPACE;
 	if (s->held || s->peer_held)
 		return EXIT_HELD;
 	return s->skipped || s->peer_skipped ? EXIT_PARTIAL : EXIT_IN_SYNC;
