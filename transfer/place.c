@@ -271,8 +271,9 @@ static int attributes_fd(
 		e = file_stat_fd(fd, &st);
 	if (e != 0)
 		return e;
-	/* A program that runs as its owner must not run as another owner than was meant. */
-	if (!directory && (st.uid != r->uid || st.gid != r->gid))
+	/* A program that runs as its owner must not run as another owner than was meant; and where owners are not taken over
+	 * a peer's word does not make one that runs as root. */
+	if (!directory && (st.uid != r->uid || st.gid != r->gid || (!preserve_owner && (!st.uid || !st.gid))))
 		mode &= (uint16_t)~SPECIAL_BITS;
 	if (st.mode != mode)
 		e = file_chmod_fd(fd, mode);
