@@ -21,6 +21,7 @@
 #include "transfer/session_internal.h"
 
 #define DEFERRED_MAX 262144	       /* more are left to the next round */
+#define REAPPEARS_MAX 64	       /* paths of equal content that are looked at: all of many may be going */
 #define REQUEST_BYTES (1024 * 1024)    /* asked for in one request, if chunks are shorter */
 #define REQUESTS_OUT_MAX 2048	       /* content requests without an answer */
 #define CHUNK_BYTES_LEAST (1 << (CHUNK_BITS_MIN - 2)) /* no chunk but the last is shorter */
@@ -342,6 +343,7 @@ static int defer(struct session *s, struct offer *o)
 
 	if (s->n_deferred >= DEFERRED_MAX) {
 		s->deferred_overflow = true;
+		s->deferred_deletes += o->deletes;
 		s->progress = true;
 		offer_free(o);
 		s->pending--;
@@ -941,6 +943,7 @@ static int compare_descending(const void *a, const void *b)
 
 struct reappears {
 	const struct session *s;
+	unsigned looked;
 	bool found;
 };
 
@@ -950,7 +953,7 @@ static int not_deferred(const char *path, void *data)
 	struct offer key = {.path = (char *)path}, *key_p = &key;
 
 	state->found = !bsearch(&key_p, state->s->deferred, state->s->n_deferred, sizeof(key_p), compare_descending);
-	return state->found;
+	return state->found || ++state->looked >= REAPPEARS_MAX;
 }
 
 /* Does a deletion count for the budget? Not if its content stands elsewhere, too: that is a rename. */
@@ -965,7 +968,7 @@ static int counts(struct session *s, struct index_txn *t, const struct offer *o,
 		return 0;
 	r = index_get(t, o->path, &row);
 	if (r == 0 && row_live(&row)) {
-		if (row.record.kind == RECORD_FILE)
+		if (row.record.kind == RECORD_FILE && row.record.content.size)
 			r = index_by_content(t, &row.record.content, not_deferred, &state);
 		*ret = !state.found;
 	}
@@ -1029,7 +1032,7 @@ static int over_budget(struct session *s, bool *ret)
 			group = 0;
 	}
 	index_abort(t);
-	*ret = *ret || observe_over_budget(total, all.live);
+	*ret = *ret || observe_over_budget(total + s->deferred_deletes, all.live);
 	return r;
 }
 
@@ -1054,10 +1057,13 @@ int fetch_flush_deferred(struct session *s)
 		if (!held) {
 			r = batch_add(b, o);
 			s->backlog++;
+			if (r == 0)
+				s->deferred[i] = NULL; /* the batch's */
 			continue;
 		}
 		o->result = APPLY_HELD;
 		r = settle_offer(s, o);
+		s->deferred[i] = NULL;
 		offer_free(o);
 		s->pending--;
 	}

@@ -327,7 +327,8 @@ static int start_round(struct session *s)
 	s->round++;
 	s->hello_sent = s->compared = s->equal = s->walked = s->walk_sent = s->walk_received = false;
 	s->deferred_flushed = s->learning = s->learned = s->done_sent = s->done_received = false;
-	s->lineage_wanted = false;
+	s->lineage_wanted = s->deferred_overflow = false;
+	s->deferred_deletes = 0;
 	s->local_changed = s->progress = s->stuck = false;
 	forget_skipped(s);
 	compare_reset(s);
