@@ -7,16 +7,16 @@
 #include <cmocka.h>
 
 #define WORLD_STOP() fail()
-#include "tests/sim/history.h"
+#include "tests/sim/world.h"
 #include "tests/unit/transfer/message_samples.h"
 
-/* Each scenario is run under several seeds. */
+/* Each scenario is run under several seeds: SEEDS=20 runs twenty times as many, SEED=n that one alone, and traces it. */
 static void with_seeds(unsigned n, size_t sites, void (*run)(struct world *w))
 {
-	const char *only = getenv("SEED");
+	const char *only = getenv("SEED"), *times = getenv("SEEDS");
 	uint64_t from = only ? strtoull(only, NULL, 10) : 1;
 
-	for (uint64_t seed = from; seed < from + (only ? 1 : n); seed++) {
+	for (uint64_t seed = from; seed < from + (only ? 1 : times ? n * strtoul(times, NULL, 10) : n); seed++) {
 		struct world w;
 
 		world_begin(&w, seed, sites);
@@ -94,7 +94,7 @@ static void initial_copy(struct world *w)
 static void test_initial_copy(void **state)
 {
 	(void)state;
-	with_seeds(4, 2, initial_copy);
+	with_seeds(2, 2, initial_copy);
 }
 
 static void nothing_at_all(struct world *w)
@@ -146,7 +146,7 @@ static void big_edits(struct world *w)
 static void test_big_edits(void **state)
 {
 	(void)state;
-	with_seeds(4, 2, big_edits);
+	with_seeds(2, 2, big_edits);
 }
 
 /* --- both sides --- */
@@ -188,7 +188,7 @@ static void edits_on_both_sides(struct world *w)
 static void test_edits_on_both_sides(void **state)
 {
 	(void)state;
-	with_seeds(20, 2, edits_on_both_sides);
+	with_seeds(10, 2, edits_on_both_sides);
 }
 
 /* How many files of that text are there, and how many of them bear a conflict name? */
@@ -248,7 +248,7 @@ static void conflict(struct world *w)
 static void test_conflict(void **state)
 {
 	(void)state;
-	with_seeds(20, 2, conflict);
+	with_seeds(10, 2, conflict);
 }
 
 static void kinds(struct world *w)
@@ -295,7 +295,7 @@ static void kinds(struct world *w)
 static void test_kinds(void **state)
 {
 	(void)state;
-	with_seeds(20, 2, kinds);
+	with_seeds(10, 2, kinds);
 }
 
 /* A file here where a directory with content came to be there. */
@@ -325,7 +325,7 @@ static void kinds_in_conflict(struct world *w)
 static void test_kinds_in_conflict(void **state)
 {
 	(void)state;
-	with_seeds(20, 2, kinds_in_conflict);
+	with_seeds(10, 2, kinds_in_conflict);
 }
 
 static void renamed_directory(struct world *w)
@@ -362,7 +362,7 @@ static void renamed_directory(struct world *w)
 static void test_renamed_directory(void **state)
 {
 	(void)state;
-	with_seeds(6, 2, renamed_directory);
+	with_seeds(2, 2, renamed_directory);
 }
 
 static void identical_copies(struct world *w)
@@ -541,9 +541,9 @@ static void test_cut(void **state)
 {
 	(void)state;
 	cut_length = 350000;
-	with_seeds(40, 2, cut);
+	with_seeds(10, 2, cut);
 	cut_length = 12000; /* the handshake, the walk */
-	with_seeds(20, 2, cut);
+	with_seeds(6, 2, cut);
 }
 
 static void spoilt(struct world *w)
@@ -575,7 +575,7 @@ static void spoilt(struct world *w)
 static void test_spoilt_bytes(void **state)
 {
 	(void)state;
-	with_seeds(40, 2, spoilt);
+	with_seeds(12, 2, spoilt);
 }
 
 static void stopped(struct world *w)
@@ -841,7 +841,7 @@ static void hostile(struct world *w)
 static void test_hostile_peer(void **state)
 {
 	(void)state;
-	with_seeds(60, 2, hostile);
+	with_seeds(20, 2, hostile);
 }
 
 /* --- three replicas --- */
@@ -902,7 +902,7 @@ static void skipped_is_not_deleted(struct world *w)
 static void test_skipped_is_not_deleted(void **state)
 {
 	(void)state;
-	with_seeds(40, 2, skipped_is_not_deleted);
+	with_seeds(20, 2, skipped_is_not_deleted);
 }
 
 static void live_triangle(struct world *w)
@@ -924,18 +924,7 @@ static void live_triangle(struct world *w)
 static void test_live_triangle(void **state)
 {
 	(void)state;
-	with_seeds(6, 3, live_triangle);
-}
-
-/* A slice of tests/sim/histories.c. */
-static void test_histories(void **state)
-{
-	(void)state;
-	for (uint64_t seed = 1; seed <= 50; seed++) {
-		struct world w;
-
-		history_run(&w, seed, false);
-	}
+	with_seeds(4, 3, live_triangle);
 }
 
 int main(void)
@@ -961,7 +950,6 @@ int main(void)
 		cmocka_unit_test(test_implied_directory),
 		cmocka_unit_test(test_skipped_is_not_deleted),
 		cmocka_unit_test(test_live_triangle),
-		cmocka_unit_test(test_histories),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
