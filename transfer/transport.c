@@ -24,6 +24,8 @@
 
 #define NOTE_BYTES 2048
 #define ARGUMENTS_MAX 48
+#define TERM_MS 1000 /* between SIGTERM and SIGKILL */
+#define TERM_STEP_MS 2
 
 struct transport {
 	enum transport_kind kind;
@@ -191,6 +193,7 @@ __attribute__((noreturn)) static void run_child(const struct arguments *a, int s
 static int start_child(struct transport *t, const struct arguments *a)
 {
 	int stream[2] = {-1, -1}, err[2] = {-1, -1}, report[2] = {-1, -1}, failure = 0;
+	ssize_t n;
 	int r = 0;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, stream) < 0 || pipe2(err, O_CLOEXEC) < 0 ||
@@ -211,7 +214,10 @@ static int start_child(struct transport *t, const struct arguments *a)
 		t->err = steal_fd(err[0]);
 		fcntl(t->fd, F_SETFL, O_NONBLOCK);
 		fcntl(t->err, F_SETFL, O_NONBLOCK);
-		if (read(report[0], &failure, sizeof(failure)) == sizeof(failure))
+		do
+			n = read(report[0], &failure, sizeof(failure));
+		while (n < 0 && errno == EINTR);
+		if (n == sizeof(failure))
 			r = -failure;
 	}
 	close_keep(stream[0]);
@@ -275,8 +281,8 @@ void transport_note(struct transport *t, const char *bytes, size_t n)
 		memmove(t->note, t->note + drop, t->note_n - drop);
 		t->note_n -= drop;
 	}
-	memcpy(t->note + t->note_n, bytes, n);
-	t->note_n += n;
+	for (size_t i = 0; i < n; i++) /* a zero byte would end the text */
+		t->note[t->note_n++] = bytes[i] ? bytes[i] : '?';
 	t->note[t->note_n] = 0;
 }
 
@@ -360,16 +366,31 @@ int transport_reap(struct transport *t, int *ret_status)
 	return pid < 0 ? -errno : 0;
 }
 
+/* It may end in order; one that does not listen must not hold us up. */
+static void end_child(pid_t pid)
+{
+	pid_t ended = 0;
+
+	kill(pid, SIGTERM);
+	for (int waited_ms = 0; ended == 0 && waited_ms < TERM_MS; waited_ms += TERM_STEP_MS) {
+		ended = waitpid(pid, NULL, WNOHANG);
+		if (ended == 0)
+			usleep(TERM_STEP_MS * 1000);
+	}
+	if (ended != 0)
+		return;
+	kill(pid, SIGKILL);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
 void transport_free(struct transport *t)
 {
 	if (!t)
 		return;
 	close_keep(t->fd);
 	close_keep(t->err);
-	if (t->pid > 0 && !t->reaped) {
-		kill(t->pid, SIGTERM);
-		while (waitpid(t->pid, NULL, 0) < 0 && errno == EINTR)
-			;
-	}
+	if (t->pid > 0 && !t->reaped)
+		end_child(t->pid);
 	free(t);
 }
