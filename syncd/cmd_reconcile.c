@@ -273,6 +273,11 @@ static void on_ended(struct folder_session *s, const struct session_status *st, 
 			why = child_text;
 		}
 		log_error("%s", *why ? why : file_error_text(st->error));
+	} else if (r->exit_code == EXIT_SPACE) {
+		log_error("no space left on the disk%s%s: %" PRIu64
+			  " paths are not in sync; nothing is lost: make room and run again",
+			st->full ? " here" : "", st->peer_full ? st->full ? " and on the other side" : " on the other side" : "",
+			st->full + st->peer_full);
 	} else if (r->exit_code == EXIT_HELD) {
 		log_error("%" PRIu64 " deletions here and %" PRIu64
 			  " there are held: they are more than may pass unseen; if they are meant, run again with --confirm-deletions",

@@ -32,6 +32,7 @@
 #define BURST_MAX_MS 2000
 #define WRITING_MAX_NS (10 * CLOCK_NS_PER_S) /* a file that is written without end is looked at this often */
 #define ROOT_CHECK_MS 1000
+#define RETRY_NS (5 * CLOCK_NS_PER_S)
 #define UPKEEP_MS (10 * 60 * 1000)
 #define PROBLEMS_MAX 10000
 #define TRIM_PATHS 1000
@@ -105,6 +106,7 @@ struct folder {
 	int64_t first_dirty_ns;
 	bool scan_wanted, scan_confirmed, recover_wanted, upkeep_wanted;
 	bool scanned; /* a whole scan is over */
+	int64_t retry_ns; /* an errand failed: none begins before */
 	struct errand *errand;
 	atomic_bool cancel;
 	struct folder_session *sessions;
@@ -413,9 +415,12 @@ static void run_upkeep(struct errand *e)
 	};
 
 	e->error = purge_run(f->replica, &policy, &e->purged);
-	if (e->error == 0)
-		e->error = trash_expire(replica_store(f->replica), policy.now_ns, o->trash_keep_ms * CLOCK_NS_PER_MS,
-			o->trash_max_bytes, &e->freed);
+	if (e->error < 0)
+		return;
+	replica_lock(f->replica);
+	e->error = trash_expire(replica_store(f->replica), policy.now_ns, o->trash_keep_ms * CLOCK_NS_PER_MS,
+		o->trash_max_bytes, &e->freed);
+	replica_unlock(f->replica);
 }
 
 static void run_errand(uv_work_t *request)
@@ -526,14 +531,13 @@ static void scan_over(struct folder *f, struct errand *e)
 {
 	if (e->error == -ECANCELED)
 		return;
-	if (e->error == STORE_ROOT_CHANGED) {
-		check_root(f);
+	if (e->error == STORE_ROOT_CHANGED && !check_root(f))
 		return;
-	}
 	if (e->error != 0) {
 		log_error("%s: scan failed: %s; it is tried again", f->name, file_error_text(e->error));
 		f->scan_wanted = true;
-		uv_timer_start(&f->settle_timer, on_settle, 5000, 0);
+		f->scan_confirmed = f->scan_confirmed || e->confirmed;
+		f->retry_ns = clock_monotonic_ns() + RETRY_NS;
 		return;
 	}
 	f->scan_generation++;
@@ -576,6 +580,8 @@ static void errand_over(uv_work_t *request, int status)
 		if (e->error < 0)
 			log_error("%s: recovery failed: %s; it is tried again", f->name, file_error_text(e->error));
 		f->recover_wanted = e->error < 0;
+		if (e->error < 0)
+			f->retry_ns = clock_monotonic_ns() + RETRY_NS;
 		f->scan_wanted = true;
 	} else if (e->error < 0) {
 		log_warning("%s: upkeep failed: %s", f->name, file_error_text(e->error));
@@ -636,6 +642,10 @@ static void start_errand(struct folder *f)
 		return; /* their jobs end first */
 	if (!f->scanned && !f->scan_wanted && !f->recover_wanted)
 		return; /* the first scan is a whole one */
+	if (f->retry_ns > clock_monotonic_ns()) {
+		uv_timer_start(&f->settle_timer, on_settle, (uint64_t)((f->retry_ns - clock_monotonic_ns()) / CLOCK_NS_PER_MS + 1), 0);
+		return;
+	}
 	f->errand = next_errand(f);
 	if (f->errand) {
 		if (uv_queue_work(f->options.loop, &f->errand->request, run_errand, errand_over) < 0) {
@@ -963,7 +973,10 @@ static void on_tell(struct session *core, const char *path, enum decide_action a
 		snprintf(why, sizeof(why), "could not be put in place: %s", file_error_text(error));
 	else
 		snprintf(why, sizeof(why), "%s", apply_result_name(result));
-	note_problem(s->folder, path, why, todo_of_result(result), s, s->generation);
+	note_problem(s->folder, path, why,
+		error == -ENOSPC || error == -EDQUOT ? "make room on this disk; it is tried again at the next round"
+						     : todo_of_result(result),
+		s, s->generation);
 }
 
 static void on_dirty(struct session *core, const char *path, void *data)
@@ -1026,9 +1039,12 @@ static void on_broken(struct session *core, int error, void *data)
 
 	log_error("%s: a batch could not be put in place: %s", f->name, file_error_text(error));
 	f->recover_wanted = true;
-	for (struct folder_session *other = f->sessions; other; other = other->next)
-		if (link_session(other->link) != core)
-			session_finish(link_session(other->link));
+	for (struct folder_session *other = f->sessions; other; other = other->next) {
+		if (link_session(other->link) == core)
+			continue;
+		session_fail(link_session(other->link), MESSAGE_FAIL_BUSY, -EBUSY, "the folder is being recovered on that side: try again");
+		link_kick(other->link);
+	}
 }
 
 static struct session_options core_options(struct folder_session *s, const struct folder *f)
@@ -1072,6 +1088,10 @@ int folder_connect(struct folder *f, struct folder_session **ret, const struct f
 
 	if (!s)
 		return -ENOMEM;
+	if (f->closing || f->recover_wanted) { /* recovery waits until no session is left */
+		free(s);
+		return -EBUSY;
+	}
 	s->folder = f;
 	s->options = *options;
 	s->peer = strdup(options->peer);
@@ -1115,6 +1135,11 @@ static void on_opened(struct session *core, const struct message_open *open, voi
 	if (f && f->halted) {
 		code = MESSAGE_FAIL_HALTED;
 		snprintf(why, sizeof(why), "%s", f->halt_reason);
+		f = NULL;
+	}
+	if (f && (f->closing || f->recover_wanted)) {
+		code = MESSAGE_FAIL_BUSY;
+		snprintf(why, sizeof(why), "the folder is being closed or recovered there: try again");
 		f = NULL;
 	}
 	if (!f) {

@@ -808,3 +808,22 @@ int trash_expire(struct store *s, int64_t now_ns, int64_t keep_ns, uint64_t max_
 		*ret_removed_bytes = x.removed;
 	return r ? r : x.error;
 }
+
+int trash_make_room(struct store *s, uint64_t bytes, uint64_t *ret_removed_bytes)
+{
+	cleanup_free struct bucket *buckets = NULL;
+	struct expire x = {0};
+	size_t n = 0;
+	int r = buckets_read(s, &buckets, &n);
+
+	while (!r && n && x.removed < bytes) {
+		size_t from = n - 1;
+
+		while (from > 0 && buckets[from - 1].day == buckets[n - 1].day)
+			from--;
+		r = evict_day(s, buckets + from, n - from, bytes - x.removed, &x);
+		n = from;
+	}
+	*ret_removed_bytes = x.removed;
+	return r ? r : x.error;
+}

@@ -35,5 +35,7 @@ int trash_restore(struct store *s, const char *path, const char *bucket, char **
 /* Remove buckets older than keep_ns, then the oldest entries until the rest is within max_bytes of disk space (0: no limit).
  * keep_ns < 0: no limit. What cannot be removed is left, and the first reason is returned at the end. */
 int trash_expire(struct store *s, int64_t now_ns, int64_t keep_ns, uint64_t max_bytes, uint64_t *ret_removed_bytes);
+/* Remove the oldest entries until `bytes` of disk space are free that were not, or none is left. *ret_removed_bytes: how many. */
+int trash_make_room(struct store *s, uint64_t bytes, uint64_t *ret_removed_bytes);
 
 #endif

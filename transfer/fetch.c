@@ -18,12 +18,14 @@
 
 #include "base/error.h"
 #include "tombstones/observe.h"
+#include "tombstones/trash.h"
 #include "transfer/session_internal.h"
 
 #define DEFERRED_MAX 262144	       /* more are left to the next round */
 #define REAPPEARS_MAX 64	       /* paths of equal content that are looked at: all of many may be going */
 #define REQUEST_BYTES (1024 * 1024)    /* asked for in one request, if chunks are shorter */
 #define REQUESTS_OUT_MAX 2048	       /* content requests without an answer */
+#define MAKE_ROOM_BYTES (16 * 1024 * 1024) /* of trash that go at a time when the disk is full */
 #define CHUNK_BYTES_LEAST (1 << (CHUNK_BITS_MIN - 2)) /* no chunk but the last is shorter */
 
 /* --- small things --- */
@@ -142,6 +144,22 @@ static void tell(struct session *s, const struct offer *o)
 		s->options.host.tell(s, o->path, o->action, o->result, o->error, s->options.host.data);
 }
 
+static bool is_full(int error)
+{
+	return error == -ENOSPC || error == -EDQUOT;
+}
+
+/* The disk is full: what is in trash goes first, oldest first. Was there any? */
+static bool make_room(struct replica *replica)
+{
+	uint64_t removed = 0;
+
+	replica_lock(replica);
+	trash_make_room(replica_store(replica), MAKE_ROOM_BYTES, &removed);
+	replica_unlock(replica);
+	return removed > 0;
+}
+
 /* The offer's outcome: counted, told, and an exception where it is not dealt with. The offer stays the caller's. */
 static int settle_offer(struct session *s, struct offer *o)
 {
@@ -169,8 +187,11 @@ static int settle_offer(struct session *s, struct offer *o)
 		s->held_count++;
 		skip = true;
 		break;
-	case APPLY_WAIT:
 	case APPLY_FAILED:
+		s->full_count += is_full(o->error);
+		skip = true;
+		break;
+	case APPLY_WAIT:
 		skip = true;
 		break;
 	}
@@ -330,8 +351,14 @@ void fetch_run_plan(struct session_job *job)
 	for (size_t i = 0; i < b->n && job->error == 0; i++) {
 		struct offer *o = b->v[i];
 
-		if (content[i] && (!o->defer || o->deferred_once))
+		if (!content[i] || (o->defer && !o->deferred_once))
+			continue;
+		o->error = stage_offer(s->replica, o);
+		while (is_full(o->error) && make_room(s->replica)) {
+			stage_free(o->stage);
+			o->stage = NULL;
 			o->error = stage_offer(s->replica, o);
+		}
 	}
 	knowledge_deinit(&k);
 	free(content);
@@ -805,8 +832,10 @@ void fetch_run_stage(struct session_job *job)
 	for (struct stage_op *op = job->ops; op; op = op->next) {
 		struct offer *o = op->offer;
 
-		op->result = op->entries ? stage_chunks(o->stage, op->entries, op->n_entries)
-					 : stage_write(o->stage, op->chunk, op->bytes, op->n);
+		do
+			op->result = op->entries ? stage_chunks(o->stage, op->entries, op->n_entries)
+						 : stage_write(o->stage, op->chunk, op->bytes, op->n);
+		while (!op->entries && is_full(op->result) && make_room(job->session->replica));
 		if (op->result == STAGE_COMPLETE) {
 			int r = stage_finish(o->stage);
 

@@ -580,6 +580,7 @@ static void put_done(struct buf *b, const union message *m)
 	put_hash(b, &d->root);
 	put_varint(b, d->skipped);
 	put_varint(b, d->held);
+	put_varint(b, d->full);
 	put_u8(b, d->excepted);
 	version_vector_put(b, &d->k);
 }
@@ -592,6 +593,7 @@ static void get_done(struct cursor *c, union message *m)
 	get_hash(c, &d->root);
 	d->skipped = get_varint(c);
 	d->held = get_varint(c);
+	d->full = get_varint(c);
 	d->excepted = get_flag(c);
 	version_vector_get_from(c, &d->k);
 }

@@ -211,6 +211,7 @@ struct message_done {
 	struct hash root;	 /* of the live records now */
 	uint64_t skipped;	 /* paths of this round that stay different, for now */
 	uint64_t held;		 /* of them: deletions that wait for a person */
+	uint64_t full;		 /* of them: for which the disk has no room */
 	uint8_t excepted;	 /* K has exceptions */
 	struct version_vector k; /* acknowledgement: K after joining */
 };

@@ -318,7 +318,7 @@ static void forget_skipped(struct session *s)
 		free(s->skipped[i]);
 	s->n_skipped = 0;
 	s->skipped_overflow = false;
-	s->skipped_count = s->held_count = 0;
+	s->skipped_count = s->held_count = s->full_count = 0;
 }
 
 static int start_round(struct session *s)
@@ -427,7 +427,7 @@ static int send_done(struct session *s)
 {
 	struct index_txn *t = NULL;
 	struct knowledge k = {0};
-	union message m = {.done = {.round = s->round, .skipped = s->skipped_count, .held = s->held_count}};
+	union message m = {.done = {.round = s->round, .skipped = s->skipped_count, .held = s->held_count, .full = s->full_count}};
 	int r;
 
 	r = index_begin_read(replica_index(s->replica), &t);
@@ -459,6 +459,7 @@ static int handle_done(struct session *s, union message *m)
 	s->peer_done_root = m->done.root;
 	s->peer_skipped = m->done.skipped;
 	s->peer_held = m->done.held;
+	s->peer_full = m->done.full;
 	return 0;
 }
 
@@ -1172,6 +1173,8 @@ int session_input(struct session *s, const void *p, size_t n)
 			uint8_t type;
 
 			r = frame_read(s->reader, &type, &payload, &length);
+			if (r == -EBADMSG)
+				session_protocol_error(s, "a damaged frame");
 			if (r == 0)
 				r = dispatch(s, type, payload, length);
 			if (r == 0 && s->state != SESSION_ENDED)
@@ -1260,6 +1263,8 @@ void session_status(const struct session *s, struct session_status *ret)
 		.held = s->held_count,
 		.peer_skipped = s->peer_skipped,
 		.peer_held = s->peer_held + s->peer_disk_held,
+		.full = s->full_count,
+		.peer_full = s->peer_full,
 		.pending = s->pending,
 		.policy_differs = s->policy_differs,
 		.ignore_differs = s->ignore_differs,

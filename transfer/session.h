@@ -133,6 +133,7 @@ struct session_status {
 	uint64_t content_in, content_out; /* bytes of files' content received and sent */
 	uint64_t applied, conflicts, skipped, held; /* skipped, held: of the last round */
 	uint64_t peer_skipped, peer_held;
+	uint64_t full, peer_full; /* of the skipped: the disk has no room for them */
 	uint64_t pending;	  /* paths being dealt with now */
 	bool policy_differs, ignore_differs;
 };

@@ -194,6 +194,7 @@ struct session {
 	bool peer_has_knowledge;
 	bool in_sync, stuck;
 	uint64_t peer_skipped, peer_held;
+	uint64_t full_count, peer_full; /* paths of this round for which a disk had no room */
 	uint64_t peer_disk_held; /* of its HELLO */
 	uint32_t confirmed_until; /* round up to which session_confirm counts; 0: it was not called */
 

@@ -327,6 +327,29 @@ static void test_expire_by_size(void **state)
 	assert_true(place_has(p, ".syncd/trash/2025-11-21.1/a"));
 }
 
+static void test_make_room(void **state)
+{
+	struct place *p = *state;
+	uint64_t removed = 1, each = 4 * 65536;
+
+	assert_int_equal(trash_make_room(store_of(p), each, &removed), 0); /* there is none */
+	assert_int_equal(removed, 0);
+	fill(p, "a", NOW);
+	fill(p, "b", NOW);
+	fill(p, "c", NOW - 2 * DAY); /* an older day goes first */
+	assert_int_equal(trash_make_room(store_of(p), 1, &removed), 0);
+	assert_true(removed >= each && removed < 2 * each);
+	assert_false(place_has(p, ".syncd/trash/2025-11-19"));
+	assert_true(place_has(p, ".syncd/trash/2025-11-21/a"));
+	fill(p, "d", NOW - 2 * DAY);
+	assert_int_equal(trash_make_room(store_of(p), each + 65536, &removed), 0); /* of the next day too */
+	assert_true(removed >= 2 * each && removed < 3 * each);
+	assert_false(place_has(p, ".syncd/trash/2025-11-21/a"));
+	assert_true(place_has(p, ".syncd/trash/2025-11-21/b"));
+	assert_int_equal(trash_make_room(store_of(p), 1000 * each, &removed), 0);
+	assert_true(removed >= each && removed < 2 * each);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -339,6 +362,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_restore, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_expire_by_age, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_expire_by_size, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_make_room, setup, teardown),
 	};
 
 	return cmocka_run_group_tests_name("trash", tests, NULL, NULL);
