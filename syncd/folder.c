@@ -415,12 +415,9 @@ static void run_upkeep(struct errand *e)
 	};
 
 	e->error = purge_run(f->replica, &policy, &e->purged);
-	if (e->error < 0)
-		return;
-	replica_lock(f->replica);
-	e->error = trash_expire(replica_store(f->replica), policy.now_ns, o->trash_keep_ms * CLOCK_NS_PER_MS,
-		o->trash_max_bytes, &e->freed);
-	replica_unlock(f->replica);
+	if (e->error == 0)
+		e->error = trash_expire(replica_store(f->replica), policy.now_ns, o->trash_keep_ms * CLOCK_NS_PER_MS,
+			o->trash_max_bytes, &e->freed);
 }
 
 static void run_errand(uv_work_t *request)
@@ -973,10 +970,7 @@ static void on_tell(struct session *core, const char *path, enum decide_action a
 		snprintf(why, sizeof(why), "could not be put in place: %s", file_error_text(error));
 	else
 		snprintf(why, sizeof(why), "%s", apply_result_name(result));
-	note_problem(s->folder, path, why,
-		error == -ENOSPC || error == -EDQUOT ? "make room on this disk; it is tried again at the next round"
-						     : todo_of_result(result),
-		s, s->generation);
+	note_problem(s->folder, path, why, todo_of_result(result), s, s->generation);
 }
 
 static void on_dirty(struct session *core, const char *path, void *data)
