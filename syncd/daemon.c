@@ -130,6 +130,7 @@ static void on_peer_ended(struct folder_session *s, const struct session_status 
 	p->reaping = true;
 	p->reap_tries = 0;
 	uv_timer_start(&p->timer, peer_on_timer, 0, 0);
+	daemon_flush_progress(p->place); /* its round will not end any more */
 }
 
 static void on_peer_round_over(struct folder_session *s, bool in_sync, void *data)
@@ -205,6 +206,7 @@ static void peer_connect(struct peer *p)
 	session.fd_in = session.fd_out = transport_take_fd(p->transport);
 	r = folder_connect(p->place->folder, &p->session, &session);
 	if (r < 0) {
+		close_keep(session.fd_in);
 		p->connection_lost = false;
 		snprintf(p->ended_text, sizeof(p->ended_text), "cannot begin a session: %s", file_error_text(r));
 		p->reaping = true;

@@ -232,8 +232,8 @@ static void on_flush_gone(void *data)
 {
 	struct place *p = data;
 
-	if (p->flush)
-		p->flush->connection = NULL;
+	free(p->flush); /* nobody waits for it any more */
+	p->flush = NULL;
 }
 
 static void answer_flush(struct daemon *d, struct control_connection *c, struct control_request *request)
