@@ -278,6 +278,7 @@ static inline void sample_message(struct sample *s, uint8_t type, union message 
 			.live = sample_number(s),
 			.lineage_digest = sample_u64(s),
 			.ignore_digest = sample_u64(s),
+			.held = sample_number(s),
 			.own = sample_dot(s),
 			.has_knowledge = sample_flag(s),
 		};
@@ -352,6 +353,7 @@ static inline void sample_message(struct sample *s, uint8_t type, union message 
 		sample_bytes(s, &ret->done.root, HASH_BYTES);
 		ret->done.skipped = sample_number(s);
 		ret->done.held = sample_number(s);
+		ret->done.full = sample_number(s);
 		ret->done.excepted = sample_flag(s);
 		sample_vector(s, &ret->done.k, sample_below(s, 4));
 		break;

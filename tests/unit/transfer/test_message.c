@@ -119,8 +119,8 @@ static bool same_nodes(const struct message_nodes *a, const struct message_nodes
 
 static bool same_done(const struct message_done *a, const struct message_done *b)
 {
-	return a->round == b->round && hash_equal(&a->root, &b->root) && a->skipped == b->skipped && a->held == b->held && a->full == b->full &&
-	       a->excepted == b->excepted && version_vector_equal(&a->k, &b->k);
+	return a->round == b->round && hash_equal(&a->root, &b->root) && a->skipped == b->skipped &&
+	       a->held == b->held && a->full == b->full && a->excepted == b->excepted && version_vector_equal(&a->k, &b->k);
 }
 
 static bool same_lists(uint8_t type, const union message *a, const union message *b)
