@@ -73,15 +73,18 @@ e2e() {
 	[ "$skipped" -eq 0 ] || echo "the end-to-end tests start an SSH server: they need root"
 }
 
-# A kernel's sources for the first end-to-end test: the package is unpacked, not installed.
+# A kernel's sources for the first end-to-end test: of the package, if it is installed; else it is unpacked, not installed.
 kernel_tree() {
 	scratch=$(mktemp -d "${TMPDIR:-/tmp}/syncd-check.XXXXXX") || return 1
 	(
-		cd "$scratch" || exit 1
-		apt-get -q update
-		apt-get -q -o APT::Sandbox::User=root download linux-source-6.1 &&
-			dpkg-deb -x linux-source-6.1_*.deb . && mkdir tree &&
-			tar -C tree -xf usr/src/linux-source-6.1.tar.xz && rm -rf usr ./*.deb
+		cd "$scratch" && mkdir tree || exit 1
+		archive=/usr/src/linux-source-6.1.tar.xz
+		if [ ! -e "$archive" ]; then
+			apt-get -q update && apt-get -q -o APT::Sandbox::User=root download linux-source-6.1 &&
+				dpkg-deb -x linux-source-6.1_*.deb . || exit 1
+			archive=.$archive
+		fi
+		tar -C tree -xf "$archive" && rm -rf usr ./*.deb
 	)
 }
 
