@@ -22,7 +22,8 @@
 #include "transfer/session_internal.h"
 
 #define DEFERRED_MAX 262144	       /* more are left to the next round */
-#define REAPPEARS_MAX 64	       /* paths of equal content that are looked at: all of many may be going */
+#define REAPPEARS_KEPT 16	       /* contents of many paths whose answer is remembered */
+#define REAPPEARS_MANY 64
 #define REQUEST_BYTES (1024 * 1024)    /* asked for in one request, if chunks are shorter */
 #define REQUESTS_OUT_MAX 2048	       /* content requests without an answer */
 #define MAKE_ROOM_BYTES (16 * 1024 * 1024) /* of trash that go at a time when the disk is full */
@@ -974,6 +975,12 @@ struct reappears {
 	const struct session *s;
 	unsigned looked;
 	bool found;
+	/* Thousands of equal files must not be looked through for each of them. */
+	struct {
+		struct content content;
+		bool found;
+	} kept[REAPPEARS_KEPT];
+	size_t n_kept;
 };
 
 static int not_deferred(const char *path, void *data)
@@ -982,13 +989,32 @@ static int not_deferred(const char *path, void *data)
 	struct offer key = {.path = (char *)path}, *key_p = &key;
 
 	state->found = !bsearch(&key_p, state->s->deferred, state->s->n_deferred, sizeof(key_p), compare_descending);
-	return state->found || ++state->looked >= REAPPEARS_MAX;
+	state->looked++;
+	return state->found;
+}
+
+static int reappears(struct index_txn *t, const struct content *content, struct reappears *state)
+{
+	int r;
+
+	for (size_t i = 0; i < state->n_kept && i < REAPPEARS_KEPT; i++)
+		if (content_equal(&state->kept[i].content, content)) {
+			state->found = state->kept[i].found;
+			return 0;
+		}
+	state->looked = 0;
+	state->found = false;
+	r = index_by_content(t, content, not_deferred, state);
+	if (r >= 0 && state->looked >= REAPPEARS_MANY) {
+		state->kept[state->n_kept % REAPPEARS_KEPT].content = *content;
+		state->kept[state->n_kept++ % REAPPEARS_KEPT].found = state->found;
+	}
+	return r;
 }
 
 /* Does a deletion count for the budget? Not if its content stands elsewhere, too: that is a rename. */
-static int counts(struct session *s, struct index_txn *t, const struct offer *o, bool *ret)
+static int counts(struct reappears *state, struct index_txn *t, const struct offer *o, bool *ret)
 {
-	struct reappears state = {.s = s};
 	struct row row = {0};
 	int r;
 
@@ -997,9 +1023,10 @@ static int counts(struct session *s, struct index_txn *t, const struct offer *o,
 		return 0;
 	r = index_get(t, o->path, &row);
 	if (r == 0 && row_live(&row)) {
-		if (row.record.kind == RECORD_FILE && row.record.content.size)
-			r = index_by_content(t, &row.record.content, not_deferred, &state);
-		*ret = !state.found;
+		state->found = false;
+		if (row.record.kind == RECORD_FILE)
+			r = reappears(t, &row.record.content, state);
+		*ret = !state->found;
 	}
 	row_deinit(&row);
 	return r < 0 ? r : 0;
@@ -1037,6 +1064,7 @@ static int over_budget(struct session *s, bool *ret)
 {
 	struct index_txn *t = NULL;
 	struct index_counts all = {0};
+	struct reappears state = {.s = s};
 	uint64_t total = 0, group = 0;
 	int r = index_begin_read(replica_index(s->replica), &t);
 
@@ -1050,7 +1078,7 @@ static int over_budget(struct session *s, bool *ret)
 				    (s->deferred[i + 1]->path[top] && s->deferred[i + 1]->path[top] != '/');
 		uint64_t live = 0;
 
-		r = counts(s, t, s->deferred[i], &counted);
+		r = counts(&state, t, s->deferred[i], &counted);
 		total += counted;
 		group += counted;
 		if (r == 0 && last && group > OBSERVE_BUDGET_MIN) {
