@@ -292,18 +292,21 @@ static int listen_at(const char *path, int *ret)
 {
 	struct sockaddr_un address;
 	cleanup_close int fd = -1, probe = -1;
+	struct stat st;
 	mode_t mask;
 	int r = socket_address(path, &address);
 
 	if (r < 0)
 		return r;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* Not blocking: a daemon that hangs with a full queue is there all the same. */
+	probe = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0 || probe < 0)
 		return -errno;
 	if (connect(probe, (struct sockaddr *)&address, sizeof(address)) == 0)
 		return -EADDRINUSE; /* another daemon answers there */
-	if (errno == ECONNREFUSED)
+	/* A file that is no socket refuses too, and is somebody's. */
+	if (errno == ECONNREFUSED && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
 		unlink(path); /* left by one that was killed */
 	/* Anybody may connect: each request is judged by who asks. */
 	mask = umask(0111);
