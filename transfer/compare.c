@@ -12,6 +12,10 @@
 #include "base/error.h"
 #include "transfer/session_internal.h"
 
+/* Messages of rows that wait. SESSION_PAIRS_MAX ranges of DIFF_ENTRIES_MAX paths on each side, each row of at most some KB, in
+ * messages of MESSAGE_SPLIT_BYTES, are fewer by far. */
+#define ROWS_MAX 1024
+
 /* --- composing rows --- */
 
 struct compose {
@@ -158,6 +162,7 @@ void compare_reset(struct session *s)
 		free(rows);
 	}
 	s->rows_tail = &s->rows_head;
+	s->rows_n = 0;
 }
 
 bool compare_idle(const struct session *s)
@@ -455,9 +460,12 @@ int compare_rows(struct session *s, uint8_t type, union message *m)
 
 	if (!s->hello_received || walking != (type == MESSAGE_ROWS) || (walking && !s->pairs_out) || s->walk_received || s->equal)
 		return session_protocol_error(s, "rows out of place");
+	if (s->rows_n >= ROWS_MAX)
+		return session_protocol_error(s, "rows without end");
 	rows = calloc(1, sizeof(*rows));
 	if (!rows)
 		return -ENOMEM;
+	s->rows_n++;
 	rows->type = type;
 	rows->m = *m;
 	memset(m, 0, sizeof(*m));
@@ -476,6 +484,7 @@ int compare_pump(struct session *s)
 		s->rows_head = rows->next;
 		if (!s->rows_head)
 			s->rows_tail = &s->rows_head;
+		s->rows_n--;
 		r = deal_with_rows(s, rows);
 		message_deinit(rows->type, &rows->m);
 		free(rows);

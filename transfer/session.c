@@ -24,6 +24,8 @@
 #include "transfer/session_internal.h"
 
 #define ZSTD_LEVEL 3
+#define LINEAGE_JOBS_MAX 1024 /* LINEAGE messages not yet stored */
+#define OUTPUT_MAX ((size_t)512 * 1024 * 1024) /* answers that the peer asks for and does not read */
 #define MEMBER_SEEN_NS (INT64_C(3600) * CLOCK_NS_PER_S) /* a peer's last-seen time is kept to this precision */
 
 /* --- small things --- */
@@ -51,6 +53,8 @@ int session_send(struct session *s, uint8_t type, const union message *m)
 	struct buf payload = BUF_INIT;
 	int r;
 
+	if (s->out.len - s->out_at > OUTPUT_MAX)
+		return session_protocol_error(s, "it asks and does not read the answers");
 	r = message_encode(type, m, &payload);
 	if (r == 0 && payload.len > info->max_bytes)
 		r = -EMSGSIZE;
@@ -181,10 +185,11 @@ static int settle(struct session *s)
 	if (s->peer_replica == store_replica_id(store)) { /* a clone: the smaller nonce takes a new id */
 		if (s->nonce == s->peer_nonce)
 			return session_protocol_error(s, "it is this very replica");
-		s->renewing = true;
-		s->greeted = false; /* a second GREET settles it */
-		if (s->nonce > s->peer_nonce)
+		if (s->nonce > s->peer_nonce) {
+			s->greeted = false; /* a second GREET settles it */
 			return 0;
+		}
+		s->renewing = true;
 		job = session_job_new(s, JOB_RENEW, SESSION_LANE_APPLY);
 		if (!job)
 			return -ENOMEM;
@@ -340,7 +345,8 @@ static int handle_hello(struct session *s, union message *m)
 	struct message_hello *h = &m->hello;
 	bool next = s->round == 0 || s->state == SESSION_LIVE; /* our own of this round is still to be said */
 
-	if (s->hello_received || h->round != s->round + next || !s->greeted)
+	/* The HELLO that a client says early may come between the two GREETs of a clone. */
+	if (s->hello_received || h->round != s->round + next || (!s->greeted && !s->peer_name))
 		return session_protocol_error(s, "HELLO out of place");
 	s->hello_received = true;
 	s->peer_root = h->root;
@@ -644,6 +650,8 @@ static int handle_lineage(struct session *s, union message *m)
 		s->lineage_last = true;
 	if (!m->lineage.n)
 		return 0;
+	if (s->lineage_jobs >= LINEAGE_JOBS_MAX)
+		return session_protocol_error(s, "lineage without end");
 	job = session_job_new(s, JOB_LINEAGE, SESSION_LANE_APPLY);
 	if (!job)
 		return -ENOMEM;

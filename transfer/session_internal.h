@@ -204,6 +204,7 @@ struct session {
 	uint32_t next_id;
 	size_t asks_out, pairs_out;
 	struct pending_rows *rows_head, **rows_tail;
+	size_t rows_n;
 
 	/* taking */
 	struct batch *batches; /* in order; the last may be filling */
