@@ -97,11 +97,12 @@ $(BUILD)/unit/transfer/test_place: private LDFLAGS += $(foreach f,$(crash_points
 
 unit-bins: $(test_bins)
 
-# Runs every unit test program, also after a failure; fails if one failed.
+# Runs every unit test program, also after a failure, TEST_JOBS at a time; fails if one failed.
+TEST_JOBS ?= $(shell nproc)
 unit: $(test_bins)
-	@failed=; for t in $(test_bins); do \
-		$(TEST_WRAPPER) $$t >$$t.out 2>&1 && grep -h '^\[  PASSED  \]' $$t.out | tail -n 1 | sed "s|^|$${t#$(BUILD)/unit/}: |" \
-			|| { cat $$t.out; echo "FAILED: $$t"; failed=1; }; done; test -z "$$failed"
+	@printf '%s\n' $(test_bins:$(BUILD)/unit/%=%) | xargs -P $(TEST_JOBS) -I @ sh -c 't=$(BUILD)/unit/@; \
+		$(TEST_WRAPPER) $$t >$$t.out 2>&1 && said=$$(grep "^\[  PASSED  \]" $$t.out | tail -n 1) && echo "@: $$said" \
+			|| { cat $$t.out; echo "FAILED: $$t"; exit 1; }'
 
 asan asan-bins:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' all $(@:asan%=unit%)
