@@ -313,7 +313,9 @@ static inline void history_session(struct history *h)
 	size_t i = world_below(w, w->n_sites), j = (i + 1 + world_below(w, w->n_sites - 1)) % w->n_sites;
 	uint64_t cut_after = 0;
 
-	if (world_one_in(w, 3))
+	/* A first meeting that is cut may leave one of two joined to a folder that nobody else is in. */
+	if (world_one_in(w, 3) && (w->n_sites == 2 || (store_joined(replica_store(w->sites[i].replica)) &&
+							      store_joined(replica_store(w->sites[j].replica)))))
 		cut_after = 1 + world_below(w, world_one_in(w, 2) ? 2000 : 30000);
 	if (world_one_in(w, 3))
 		history_let_meddle(h, 300, 3);
