@@ -317,6 +317,7 @@ static int run_here(struct reconcile *r)
 	struct folder_session_options session = {
 		.peer = r->there.host ? r->there.host : r->there.path,
 		.client = true,
+		.owners = true,
 		.sends = r->sends,
 		.takes = r->takes,
 		.confirmed = r->confirmed,

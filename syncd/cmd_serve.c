@@ -191,6 +191,7 @@ static int run_here(struct serve *s)
 		.initial = s->initial.data,
 		.n_initial = s->initial.len,
 		.peer = "the client",
+		.owners = true, /* this process can do no more than its user */
 		.choose = choose,
 		.ended = on_ended,
 		.data = s,

@@ -177,6 +177,7 @@ static void peer_connect(struct peer *p)
 	struct folder_session_options session = {
 		.peer = c->name,
 		.client = true,
+		.owners = true,
 		.live = true,
 		.sends = sends,
 		.takes = takes,

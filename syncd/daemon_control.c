@@ -46,6 +46,12 @@ static bool may(const struct place *p, uid_t uid)
 	return store_owner(p->config->path, &owner) == 0 && owner == uid;
 }
 
+/* A stream that a mere owner of a folder brought must not make root's daemon write files of other users. */
+static bool may_set_owners(uid_t uid)
+{
+	return uid == 0 || uid == geteuid();
+}
+
 static const char *text_of(const json_t *o, const char *key)
 {
 	return json_string_value(json_object_get(o, key));
@@ -420,6 +426,7 @@ static void answer_serve(struct daemon *d, struct control_connection *c, struct 
 	accept.fd_out = request->fds[1];
 	accept.initial = initial;
 	accept.peer = peer;
+	accept.owners = may_set_owners(request->uid);
 	accept.data = s;
 	r = folder_accept(&s->session, &accept);
 	if (r < 0) {
@@ -461,6 +468,7 @@ static void answer_attach(struct daemon *d, struct control_connection *c, struct
 		return;
 	}
 	o.open.confirmed = o.confirmed;
+	o.owners = may_set_owners(request->uid);
 	s = serving_new(c, p);
 	if (!s)
 		return;

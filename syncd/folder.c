@@ -415,9 +415,12 @@ static void run_upkeep(struct errand *e)
 	};
 
 	e->error = purge_run(f->replica, &policy, &e->purged);
-	if (e->error == 0)
-		e->error = trash_expire(replica_store(f->replica), policy.now_ns, o->trash_keep_ms * CLOCK_NS_PER_MS,
-			o->trash_max_bytes, &e->freed);
+	if (e->error < 0)
+		return;
+	replica_lock(f->replica);
+	e->error = trash_expire(replica_store(f->replica), policy.now_ns, o->trash_keep_ms * CLOCK_NS_PER_MS,
+		o->trash_max_bytes, &e->freed);
+	replica_unlock(f->replica);
 }
 
 static void run_errand(uv_work_t *request)
@@ -970,7 +973,10 @@ static void on_tell(struct session *core, const char *path, enum decide_action a
 		snprintf(why, sizeof(why), "could not be put in place: %s", file_error_text(error));
 	else
 		snprintf(why, sizeof(why), "%s", apply_result_name(result));
-	note_problem(s->folder, path, why, todo_of_result(result), s, s->generation);
+	note_problem(s->folder, path, why,
+		error == -ENOSPC || error == -EDQUOT ? "make room on this disk; it is tried again at the next round"
+						     : todo_of_result(result),
+		s, s->generation);
 }
 
 static void on_dirty(struct session *core, const char *path, void *data)
@@ -1096,6 +1102,7 @@ int folder_connect(struct folder *f, struct folder_session **ret, const struct f
 	link.session.takes = options->takes;
 	link.session.live = options->live;
 	link.session.confirmed = options->confirmed;
+	link.session.preserve_owner = link.session.preserve_owner && options->owners;
 	link.session.open = options->open;
 	link.session.name = machine_name(name, sizeof(name));
 	link.ended = on_link_ended;
@@ -1144,7 +1151,7 @@ static void on_opened(struct session *core, const struct message_open *open, voi
 	s->options.live = open->live;
 	s->next = f->sessions;
 	f->sessions = s;
-	session_adopt(core, f->options.grace_ms * CLOCK_NS_PER_MS, f->options.preserve_owner, open->confirmed, &f->options.policy);
+	session_adopt(core, f->options.grace_ms * CLOCK_NS_PER_MS, f->options.preserve_owner && s->accept.owners, open->confirmed, &f->options.policy);
 	if (session_attach(core, f->replica, f->ignore, sends, takes) == 0 && f->scanned && !f->scan_wanted &&
 			!(f->errand && f->errand->whole))
 		session_ready(core);
@@ -1292,8 +1299,8 @@ static json_t *session_json(const struct folder_session *s)
 
 	session_status(link_session(s->link), &st);
 	snprintf(id, sizeof(id), "%016" PRIx64, st.peer_replica);
-	return json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "peer",
-		s->peer, "state", state_word(st.state), "replica", id, "name", st.peer_name, "in_sync", st.in_sync, "stuck", st.stuck,
+	return json_pack("{s:o, s:s, s:s, s:o, s:b, s:b, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "peer",
+		report_name(s->peer), "state", state_word(st.state), "replica", id, "name", report_name(st.peer_name), "in_sync", st.in_sync, "stuck", st.stuck,
 		"round", (int)st.round, "peer_root", hash_hex(&st.peer_root, HASH_BYTES, root), "bytes_in", (json_int_t)st.bytes_in,
 		"bytes_out", (json_int_t)st.bytes_out, "content_in", (json_int_t)st.content_in, "content_out",
 		(json_int_t)st.content_out, "applied", (json_int_t)st.applied, "conflicts", (json_int_t)st.conflicts, "skipped",

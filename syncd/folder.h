@@ -63,6 +63,7 @@ struct folder_session_options {
 	bool sends, takes;	/* our side */
 	bool live;		/* client: stay connected */
 	bool confirmed;
+	bool owners;		/* who brought the stream may have owners and setuid bits set, where the folder does so */
 	struct message_open open; /* client */
 	int fd_in, fd_out;	/* owned from success on */
 	/* The session ended; `status` is valid during the call. The session is freed afterwards. */
@@ -88,6 +89,7 @@ struct folder_accept_options {
 	const void *initial; /* what was read from fd_in before; copied */
 	size_t n_initial;
 	const char *peer;
+	bool owners;	     /* as in folder_session_options */
 	struct folder *(*choose)(const struct message_open *open, bool *ret_sends, bool *ret_takes, uint16_t *ret_code, char *why, size_t n,
 		void *data);
 	void (*ended)(struct folder_session *s, const struct session_status *status, void *data);

@@ -10,7 +10,10 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -26,6 +29,7 @@ struct link {
 	uv_poll_t in, out; /* `out` is used when fd_out is another descriptor */
 	uv_timer_t timer;
 	bool two;	   /* two descriptors */
+	bool socket_in, socket_out;
 	int events_in, events_out;
 	unsigned jobs;	   /* running */
 	unsigned handles;  /* open */
@@ -124,7 +128,7 @@ static void write_output(struct link *l)
 
 		if (!n)
 			return;
-		written = write(l->options.fd_out, p, n);
+		written = l->socket_out ? send(l->options.fd_out, p, n, MSG_DONTWAIT | MSG_NOSIGNAL) : write(l->options.fd_out, p, n);
 		if (written < 0 && errno == EINTR)
 			continue;
 		if (written < 0 && errno == EAGAIN)
@@ -193,7 +197,8 @@ static void read_input(struct link *l)
 	static _Thread_local uint8_t bytes[READ_BYTES];
 
 	for (int i = 0; i < READS_PER_TURN && !l->input_over; i++) {
-		ssize_t n = read(l->options.fd_in, bytes, sizeof(bytes));
+		ssize_t n = l->socket_in ? recv(l->options.fd_in, bytes, sizeof(bytes), MSG_DONTWAIT)
+					 : read(l->options.fd_in, bytes, sizeof(bytes));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -238,11 +243,34 @@ static void on_timer(uv_timer_t *timer)
 	link_kick(l);
 }
 
-static int set_nonblocking(int fd)
+/*
+ * O_NONBLOCK belongs to the open file description, which others may share: who brought the descriptor could clear it again and
+ * stall the loop. Sockets are used with MSG_DONTWAIT instead; pipes are opened anew, so that the description is ours alone.
+ */
+static int make_nonblocking(int *fd, int mode, bool *ret_socket)
 {
-	int flags = fcntl(fd, F_GETFL);
+	struct stat st;
+	char path[40];
+	int own;
 
-	return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
+	if (fstat(*fd, &st) < 0)
+		return -errno;
+	*ret_socket = S_ISSOCK(st.st_mode);
+	if (*ret_socket)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", *fd);
+	own = open(path, mode | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	if (own < 0)
+		return -errno;
+	*fd = own;
+	return 0;
+}
+
+/* Close what was opened anew, or, once all went well, what it was opened from. */
+static void close_other(int fd, int other)
+{
+	if (fd != other)
+		close_keep(fd);
 }
 
 int link_new(struct link **ret, const struct link_options *options)
@@ -254,30 +282,30 @@ int link_new(struct link **ret, const struct link_options *options)
 		return -ENOMEM;
 	l->options = *options;
 	l->two = options->fd_in != options->fd_out;
-	r = set_nonblocking(options->fd_in);
+	r = make_nonblocking(&l->options.fd_in, l->two ? O_RDONLY : O_RDWR, &l->socket_in);
 	if (r == 0 && l->two)
-		r = set_nonblocking(options->fd_out);
+		r = make_nonblocking(&l->options.fd_out, O_WRONLY, &l->socket_out);
+	else
+		l->socket_out = l->socket_in;
 	if (r == 0)
 		r = session_new(&l->session, &options->session);
-	if (r < 0) {
-		free(l);
-		return r;
-	}
 	l->in.data = l->out.data = l->timer.data = l;
-	r = uv_poll_init(options->loop, &l->in, options->fd_in);
-	if (r == 0 && l->two) {
-		r = uv_poll_init(options->loop, &l->out, options->fd_out);
-		if (r < 0) { /* the first handle is closed with the loop */
-			uv_close((uv_handle_t *)&l->in, NULL);
-			session_free(l->session);
-			return r;
-		}
-	}
+	if (r == 0)
+		r = uv_poll_init(options->loop, &l->in, l->options.fd_in);
+	if (r == 0 && l->two)
+		r = uv_poll_init(options->loop, &l->out, l->options.fd_out);
 	if (r < 0) {
+		/* A poll handle that was begun stays with the loop: it is small, and this hardly ever happens. */
+		close_other(l->options.fd_in, options->fd_in);
+		close_other(l->options.fd_out, options->fd_out);
 		session_free(l->session);
-		free(l);
+		if (!l->in.loop)
+			free(l);
 		return r;
 	}
+	close_other(options->fd_in, l->options.fd_in);
+	if (l->two)
+		close_other(options->fd_out, l->options.fd_out);
 	uv_timer_init(options->loop, &l->timer);
 	uv_timer_start(&l->timer, on_timer, 1000, 1000);
 	l->handles = l->two ? 3 : 2;
