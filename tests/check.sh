@@ -12,8 +12,9 @@ passed=0 failed=0 skipped=0
 export PYTHONUNBUFFERED=1
 
 mkdir -p "$BUILD/check" || exit 1
-BUILD=$(cd "$BUILD" && pwd)
+# make is given BUILD as it is: dependencies of objects are found by that name.
 logs=$BUILD/check
+bin=$(cd "$BUILD" && pwd)/bin
 scratch=
 trap '[ -z "$scratch" ] || rm -rf "$scratch"' EXIT
 trap 'exit 130' INT TERM
@@ -67,7 +68,7 @@ e2e() {
 		if [ "$(id -u)" -ne 0 ]; then
 			skipped=$((skipped + 1))
 		else
-			one "$(basename "$script" .sh)" env BIN="$BUILD/bin" bash "$script"
+			one "$(basename "$script" .sh)" env BIN="$bin" bash "$script"
 		fi
 	done
 	[ "$skipped" -eq 0 ] || echo "the end-to-end tests start an SSH server: they need root"
