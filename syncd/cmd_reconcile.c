@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "syncd/commands.h"
+#include "syncd/config.h"
 #include "syncd/control.h"
 #include "syncd/endpoint.h"
 #include "syncd/exit_codes.h"
@@ -30,7 +32,7 @@ struct reconcile {
 	char path[PATH_MAX];
 	bool sends, takes, confirmed, quiet, json;
 	enum hash_algorithm algorithm;
-	const char *socket;
+	const char *socket, *config_file;
 	struct transport_options transport;
 	uv_loop_t loop;
 	uv_poll_t err_poll;
@@ -53,6 +55,7 @@ static const struct option options[] = {
 	{"confirm-deletions", no_argument, NULL, 'D'},
 	{"hash", required_argument, NULL, 'H'},
 	{"socket", required_argument, NULL, 's'},
+	{"config", required_argument, NULL, 'C'},
 	{"quiet", no_argument, NULL, 'q'},
 	{"json", no_argument, NULL, 'j'},
 	{"help", no_argument, NULL, 'h'},
@@ -61,7 +64,7 @@ static const struct option options[] = {
 
 static const char usage[] =
 	"usage: syncctl reconcile [--mode two-way|push|pull] [-i KEY] [--known-hosts FILE] [--syncctl-path CMD]\n"
-	"                         [--transport ssh|syncd-ssh] [--confirm-deletions] [--hash sha256|blake2b|xxh3] [-q] [--json] A B\n"
+	"                         [--transport ssh|syncd-ssh] [--confirm-deletions] [--hash sha256|blake2b|xxh3] [--config FILE] [-q] [--json] A B\n"
 	"A or B is on this machine; push: A to B only, pull: B to A only\n";
 
 static int parse_option(struct reconcile *r, int c)
@@ -91,6 +94,9 @@ static int parse_option(struct reconcile *r, int c)
 		return hash_algorithm_parse(optarg, &r->algorithm);
 	case 's':
 		r->socket = optarg;
+		return 0;
+	case 'C':
+		r->config_file = optarg;
 		return 0;
 	case 'q':
 		r->quiet = true;
@@ -134,6 +140,25 @@ static int parse_endpoints(struct reconcile *r, const char *a, const char *b)
 	r->sends = r->takes;
 	r->takes = sends;
 	return 0;
+}
+
+/* A word that is no directory may be a configured folder's name. */
+static void resolve_folder(struct reconcile *r)
+{
+	struct config *config = NULL;
+	const struct config_folder *folder;
+	struct stat st;
+
+	if (strchr(r->here.path, '/') || stat(r->here.path, &st) == 0)
+		return;
+	if (config_load(&config, r->config_file ? r->config_file : COMMAND_CONFIG, NULL, NULL) < 0)
+		return; /* then it is a path that is not there, and told as such */
+	folder = config_find_folder(config, r->here.path);
+	if (folder) {
+		free(r->here.path);
+		r->here.path = strdup(folder->path);
+	}
+	config_free(config);
 }
 
 /* --- the child --- */
@@ -427,6 +452,7 @@ int cmd_reconcile(int argc, char **argv)
 {
 	struct reconcile r = {.sends = true, .takes = true, .transport = {.kind = TRANSPORT_SSH2}};
 	int c, code = EXIT_USAGE;
+	bool good;
 
 	while ((c = getopt_long(argc, argv, "m:i:k:c:t:p:s:qjh", options, NULL)) != -1) {
 		if (c == 'h') {
@@ -444,7 +470,10 @@ int cmd_reconcile(int argc, char **argv)
 		fputs(usage, stderr);
 		return EXIT_USAGE;
 	}
-	if (parse_endpoints(&r, argv[optind], argv[optind + 1]) == 0 && command_absolute(r.here.path, r.path, sizeof(r.path)) == 0) {
+	good = parse_endpoints(&r, argv[optind], argv[optind + 1]) == 0;
+	if (good)
+		resolve_folder(&r);
+	if (good && r.here.path && command_absolute(r.here.path, r.path, sizeof(r.path)) == 0) {
 		if (overlapping(&r)) {
 			log_error("%s and %s are, or contain, the same directory", quoted(r.here.path), quoted(r.there.path));
 		} else {

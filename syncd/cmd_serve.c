@@ -26,7 +26,6 @@
 #include "transfer/frame.h"
 
 #define OPEN_TIMEOUT_NS (60 * CLOCK_NS_PER_S)
-#define DEFAULT_CONFIG "/etc/syncd/syncd.conf"
 
 struct serve {
 	const char *root, *folder_name, *config_file, *socket;
@@ -136,7 +135,7 @@ static int find_path(struct serve *s)
 			snprintf(s->why, sizeof(s->why), "%s: %s", place, file_error_text(r));
 		return r;
 	}
-	r = config_load(&config, s->config_file ? s->config_file : DEFAULT_CONFIG, NULL, NULL);
+	r = config_load(&config, s->config_file ? s->config_file : COMMAND_CONFIG, NULL, NULL);
 	folder = r == 0 ? config_find_folder(config, name) : NULL;
 	if (!folder) {
 		snprintf(s->why, sizeof(s->why), "no folder of the name %s is configured there", name);

@@ -19,7 +19,6 @@
 #include "syncd/report.h"
 #include "syncd/ui.h"
 
-#define DEFAULT_CONFIG "/etc/syncd/syncd.conf"
 
 struct ask {
 	const char *command;
@@ -359,7 +358,7 @@ static void print_line(const char *line, void *data)
 int cmd_check_config(int argc, char **argv)
 {
 	struct config *config = NULL;
-	const char *file = argc > 1 ? argv[1] : DEFAULT_CONFIG;
+	const char *file = argc > 1 ? argv[1] : COMMAND_CONFIG;
 	int r = config_load(&config, file, print_line, NULL);
 
 	if (r < 0) {

@@ -33,6 +33,7 @@
 #define WRITING_MAX_NS (10 * CLOCK_NS_PER_S) /* a file that is written without end is looked at this often */
 #define ROOT_CHECK_MS 1000
 #define RETRY_NS (5 * CLOCK_NS_PER_S)
+#define UPKEEP_FIRST_MS (30 * 1000) /* the peers have told by then what they know */
 #define UPKEEP_MS (10 * 60 * 1000)
 #define PROBLEMS_MAX 10000
 #define TRIM_PATHS 1000
@@ -785,7 +786,7 @@ static void start_timers(struct folder *f)
 	if (f->options.rescan_interval_ms)
 		uv_timer_start(&f->rescan_timer, on_rescan, (uint64_t)f->options.rescan_interval_ms,
 			(uint64_t)f->options.rescan_interval_ms);
-	uv_timer_start(&f->upkeep_timer, on_upkeep, UPKEEP_MS, UPKEEP_MS);
+	uv_timer_start(&f->upkeep_timer, on_upkeep, UPKEEP_FIRST_MS, UPKEEP_MS);
 }
 
 int folder_open(struct folder **ret, const struct folder_options *options, char *why, size_t n)
@@ -835,6 +836,7 @@ int folder_open(struct folder **ret, const struct folder_options *options, char 
 		return r;
 	}
 	start_timers(f);
+	f->upkeep_wanted = options->holder != NULL; /* a daemon's: after the first scan, then at intervals */
 	*ret = f;
 	if (store_joined(store))
 		folder_scan(f, false);
