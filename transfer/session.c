@@ -890,7 +890,10 @@ void session_job_run(struct session_job *job)
 		job->error = replica_join(replica, job->folder_id, job->algorithm);
 		break;
 	case JOB_RENEW:
+		/* Writers take the index's lock first and the store's inside: the writer lock keeps the two orders apart. */
+		replica_lock(replica);
 		job->error = store_renew_replica(replica_store(replica));
+		replica_unlock(replica);
 		replica_end_incarnation(replica);
 		break;
 	case JOB_LINEAGE:
