@@ -21,44 +21,34 @@ int settle_nodes(struct settle *s, const struct chunk_tree_node *nodes, size_t n
 /* May a copy at this name be an event of its own, and what does it descend from? A live row that is
  * not this content, or not on this disk, is left to the next scan. */
 static bool copy_descends(
-	const struct row *row, bool have, const struct record *state, const struct record **ret_old)
+	const struct row *row, const struct record *state, const struct record **ret_old)
 {
-	*ret_old = have && row_has_record(row) ? &row->record : NULL;
+	*ret_old = row_has_record(row) ? &row->record : NULL;
 	if (!*ret_old || !row->record.live)
 		return true;
 	return row->place == ROW_ON_DISK && record_same_state(&row->record, state);
 }
 
-/* stamp NULL: the copy stood there before, its row has it. */
+/* stamp NULL: the copy stood there before. Its content is said anew; its mode and times, which nobody set, are its own. */
 static int settle_copy(struct settle *s, const char *path, const struct record *state,
 	const struct stamp *stamp, int64_t looked_ns)
 {
 	cleanup(row_deinit) struct row was = {0}, row = {0};
 	const struct record *old;
 	int r = index_get(s->txn->index, path, &was);
-	bool have = r == 0;
 
 	if (r < 0)
 		return r;
-	if (!copy_descends(&was, have, state, &old) || (!stamp && !have))
+	if (!copy_descends(&was, state, &old) || (!stamp && !row_live(&was)))
 		return 0;
 	if (s->ignore && ignore_match(s->ignore, path, state->kind == RECORD_DIRECTORY))
 		return 0;
 	row.place = ROW_ON_DISK;
 	row.stamp = stamp ? *stamp : was.stamp;
 	row.recorded_ns = stamp ? looked_ns : was.recorded_ns;
-	row.record = (struct record){
-		.live = true,
-		.kind = state->kind,
-		.content = state->content,
-		.mode = state->mode,
-		.uid = state->uid,
-		.gid = state->gid,
-		.mtime_ns = state->mtime_ns,
-	};
-	if (state->target && !(row.record.target = strdup(state->target)))
-		return -ENOMEM;
-	r = replica_event(s->txn, REPLICA_EVENT_STATE, old, &row.record);
+	r = record_copy(&row.record, stamp ? state : &was.record);
+	if (r == 0)
+		r = replica_event(s->txn, REPLICA_EVENT_STATE, old, &row.record);
 	return r == 0 ? index_put(s->txn->index, path, &row) : r;
 }
 

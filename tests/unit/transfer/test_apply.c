@@ -183,10 +183,11 @@ static void test_conflict_won(void **state)
 	fx_free(f);
 }
 
-/* The name is there with that content: a new event there, nothing moved. Another content there: the
- * next number. */
+/* The name is there with that content: a new event there, nothing moved, and what was touched there stays.
+ * Another content there: the next number. */
 static void test_conflict_name_taken(void **state)
 {
+	const struct timespec touched[2] = {{.tv_sec = 1077314237}, {.tv_sec = 1077314237}};
 	struct fixture *f = fx_new();
 	struct row before, after;
 	char name[600], second[620];
@@ -196,6 +197,8 @@ static void test_conflict_name_taken(void **state)
 	fx_write(f, "b.txt", "ours too");
 	snprintf(name, sizeof(name), "%s", aside_name(f, "a.txt", "ours"));
 	fx_write(f, name, "ours");
+	OK(chmod(fx_path(f, name), 0751));
+	OK(utimensat(AT_FDCWD, fx_path(f, name), touched, 0));
 	fx_write(f, aside_name(f, "b.txt", "ours too"), "something else");
 	fx_scan(f);
 	assert_true(fx_row(f, name, &before));
@@ -208,6 +211,10 @@ static void test_conflict_name_taken(void **state)
 		    after.record.vv.n > 0);
 	assert_false(version_dots_equal(&before.record.dots, &after.record.dots));
 	assert_int_equal(after.stamp.ino, before.stamp.ino);
+	assert_true(record_same_attributes(&before.record, &after.record));
+	assert_true(after.record.mtime_ns == touched[1].tv_sec * CLOCK_NS_PER_S);
+	assert_true(version_dots_equal(&before.record.adots, &after.record.adots));
+	assert_true(version_dots_equal(&before.record.mdots, &after.record.mdots));
 	assert_int_equal(fx_find(f, "ours").in_trash, 1);
 	assert_int_equal(fx_find(f, "ours").asides, 1);
 	row_deinit(&before);
