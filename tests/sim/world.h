@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -89,6 +90,16 @@ int syncfs(int fd)
 	return 0;
 }
 
+/* A directory's mtime is the kernel's, and is sent along as a hint: the lengths of messages would be others in each run. */
+int statx(int dirfd, const char *restrict path, int flags, unsigned mask, struct statx *restrict ret)
+{
+	int r = (int)syscall(SYS_statx, dirfd, path, flags, mask, ret);
+
+	if (r == 0 && S_ISDIR(ret->stx_mode))
+		ret->stx_mtime = (struct statx_timestamp){.tv_sec = 1500000000};
+	return r;
+}
+
 /* --- the world --- */
 
 struct wire;
@@ -143,6 +154,7 @@ struct world {
 	struct wire *wires[WORLD_WIRES_MAX];
 	size_t n_wires;
 	int64_t grace_ns;
+	int64_t user_ns; /* what users' files are dated: hashes, and so the lengths of messages, depend on it */
 	/* Called now and then while sessions run, as a user who does not wait for them. NULL: nobody. */
 	void (*meddle)(struct world *w, void *data);
 	void *meddle_data;
@@ -233,7 +245,7 @@ static inline void world_begin(struct world *w, uint64_t seed, size_t sites)
 {
 	const char *tmp = getenv("TMPDIR");
 
-	*w = (struct world){.seed = seed, .random = seed * 2 + 1};
+	*w = (struct world){.seed = seed, .random = seed * 2 + 1, .user_ns = INT64_C(1600000000) * CLOCK_NS_PER_S};
 	world_program_random = seed * 2;
 	if (!tmp)
 		tmp = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
@@ -386,6 +398,18 @@ static inline const char *site_at(const struct site *s, const char *path)
 	return at;
 }
 
+/* The kernel's own time would be another in each run. Two changes may bear one time. */
+static inline void site_date(struct site *s, const char *path)
+{
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}};
+
+	s->world->user_ns += (int64_t)world_below(s->world, 4) * 1234567891;
+	times[1].tv_sec = (time_t)(s->world->user_ns / CLOCK_NS_PER_S);
+	times[1].tv_nsec = (long)(s->world->user_ns % CLOCK_NS_PER_S);
+	if (utimensat(AT_FDCWD, site_at(s, path), times, AT_SYMLINK_NOFOLLOW) < 0)
+		world_fail(s->world, "utimensat %s: %s", path, strerror(errno));
+}
+
 static inline void site_write_bytes(struct site *s, const char *path, const void *p, size_t n)
 {
 	int fd = open(site_at(s, path), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -393,6 +417,7 @@ static inline void site_write_bytes(struct site *s, const char *path, const void
 	if (fd < 0 || write(fd, p, n) != (ssize_t)n)
 		world_fail(s->world, "write %s: %s", path, strerror(errno));
 	close(fd);
+	site_date(s, path);
 }
 
 static inline void site_write(struct site *s, const char *path, const char *text)
@@ -410,6 +435,7 @@ static inline void site_symlink(struct site *s, const char *path, const char *ta
 {
 	if (symlink(target, site_at(s, path)) < 0)
 		world_fail(s->world, "symlink %s: %s", path, strerror(errno));
+	site_date(s, path);
 }
 
 static inline void site_remove(struct site *s, const char *path)
