@@ -315,7 +315,7 @@ static int ours_stays(const struct decide_input *in, struct decide_result *res)
 
 	if (r < 0)
 		return r;
-	return finish(res, record_equal(&res->record, in->ours) ? DECIDE_NONE : DECIDE_MERGE);
+	return finish(res, DECIDE_MERGE);
 }
 
 static int ours_absent(const struct decide_input *in, struct decide_result *res)
@@ -471,6 +471,9 @@ int decide(const struct decide_input *in, struct decide_result *ret)
 		r = theirs_absent(in, &res);
 	else
 		r = decide_both(in, &res);
+	/* Else a side that only takes, whose record stays ahead of the peer's, would write the same again in each round. */
+	if (r >= 0 && res.action == DECIDE_MERGE && record_equal(&res.record, in->ours))
+		r = finish(&res, DECIDE_NONE);
 	if (r < 0) {
 		decide_result_deinit(&res);
 		return r;

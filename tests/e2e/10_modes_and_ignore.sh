@@ -32,6 +32,11 @@ echo near >"$A/near"
 want "pull" rec --mode pull "$A" "$B"
 [ "$(cat "$A/far")" = far ] || fail "pull did not take"
 [ ! -e "$B/near" ] || fail "pull sent something"
+echo same >"$A/same"; echo same >"$B/same"; echo mine >"$A/both"; echo theirs >"$B/both"
+want "pull of what is here already, and of another version" rec --mode pull "$A" "$B"
+timeout 60 "$BIN/syncctl" reconcile -q --json --mode pull "$A" "$B" >"$W/json"
+python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); sys.exit(d["applied"] != 0 or d["rounds"] > 2)' "$W/json" ||
+    fail "a pull with nothing to take writes: $(grep -E 'applied|rounds' "$W/json" | tr -d '\n')"
 
 # --- ignore ---
 fresh

@@ -176,6 +176,8 @@ static void test_same_state(void **state)
 	assert_result(ask(FILE_(1, "1:1", "1:1", .lost = "3:1"), "1:1",
 			      FILE_(1, "1:1 2:2", "2:2", .lost = "4:1"), ""),
 		DECIDE_MERGE, FILE_(1, "1:1 2:2", "2:2", .lost = "3:1 4:1"));
+	/* who only takes is ahead of the peer from then on: nothing to write again */
+	ASSERT_ACTION(DECIDE_NONE, FILE_(1, "1:1 2:1", "1:1 2:1"), "1:1 2:1", FILE_(1, "2:1", "2:1"), "2:1");
 	assert_result(ask(TOMBSTONE_("1:1", "1:1"), "1:1", TOMBSTONE_("2:1", "2:1"), "2:1"),
 		DECIDE_MERGE, TOMBSTONE_("1:1 2:1", "1:1 2:1"));
 	/* directories conflict in attributes only */

@@ -152,8 +152,7 @@ class Case:
     # each row of the table returns (action, record or None)
 
     def ours_stays(self):
-        record = self.make(self.ours)
-        return ("none", None) if record.hashed() == self.ours.hashed() else ("merge", record)
+        return "merge", self.make(self.ours)
 
     def both_saw(self):
         o, t = self.ours, self.theirs
@@ -210,6 +209,8 @@ class Case:
 
 def decide(case):
     action, record = case.rows()
+    if action == "merge" and record.hashed() == case.ours.hashed():
+        action, record = "none", None
     both_live = case.ours is not None and case.theirs is not None and case.ours.live and case.theirs.live
     return Decision(action, record, case.ours if both_live else None, case.cleared, case.same_dot)
 
