@@ -7,6 +7,8 @@
  *  - A result's vv is the join of both, so whoever holds it is past both versions.
  *  - Nothing live is deleted, or replaced without being put aside, unless the peer has seen the
  * events that wrote it.
+ *  - Each dot stands or falls by itself: what a side has seen and does not name any more is gone,
+ * whatever else wrote the same state or lost to it.
  *  - tests/unit/tombstones/model/ holds the same table as a Python program; both are compared on
  * random cases.
  */
@@ -294,6 +296,80 @@ static int make(
 	return 0;
 }
 
+/* --- what is left of each side's dots --- */
+
+/* Siblings in the sense of dotted version vectors: what stands at a path, and what lost to it. */
+struct left {
+	struct version_dots ours, theirs; /* of the dots of each state */
+	struct version_dots lost;	  /* of what either side lost, less those */
+};
+
+static void left_deinit(struct left *l)
+{
+	version_dots_deinit(&l->ours);
+	version_dots_deinit(&l->theirs);
+	version_dots_deinit(&l->lost);
+}
+
+/* Adds to *ret which of `dots` are known neither to vv (may be NULL) nor to k, or named by `other`
+ * (may be NULL). */
+static int add_left(struct version_dots *ret, const struct version_dots *dots,
+	const struct record *other, const struct version_vector *k, const struct version_lineage *l)
+{
+	bool by_k[VERSION_ENTRIES_MAX], by_vv[VERSION_ENTRIES_MAX] = {0};
+
+	assert(dots->n <= VERSION_ENTRIES_MAX);
+	version_vector_has_each(k, dots, l, by_k);
+	if (other)
+		version_vector_has_each(&other->vv, dots, l, by_vv);
+	for (size_t i = 0; i < dots->n; i++) {
+		bool named = other && (version_dots_contain(&other->dots, dots->v[i]) ||
+					      version_dots_contain(&other->lost, dots->v[i]));
+		int r;
+
+		if ((by_k[i] || by_vv[i]) && !named)
+			continue;
+		r = version_dots_add(ret, dots->v[i]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int left_find(const struct decide_input *in, struct left *ret)
+{
+	const struct record *o = in->ours, *t = in->theirs;
+	int r;
+
+	r = add_left(&ret->ours, &o->dots, t, in->their_k, in->lineage);
+	if (r >= 0)
+		r = add_left(&ret->theirs, &t->dots, o, in->our_k, in->lineage);
+	if (r >= 0)
+		r = add_left(&ret->lost, &o->lost, t, in->their_k, in->lineage);
+	if (r >= 0)
+		r = add_left(&ret->lost, &t->lost, o, in->our_k, in->lineage);
+	return r;
+}
+
+/* The record has the state that these dots wrote, and lost those. */
+static int set_dots(
+	struct record *r, const struct version_dots *dots, const struct version_dots *lost)
+{
+	struct version_dots without = {0};
+	int e = version_dots_copy(&r->dots, dots);
+
+	for (size_t i = 0; e >= 0 && i < lost->n; i++)
+		if (!version_dots_contain(dots, lost->v[i]))
+			e = version_dots_add(&without, lost->v[i]);
+	if (e < 0) {
+		version_dots_deinit(&without);
+		return e;
+	}
+	version_dots_deinit(&r->lost);
+	r->lost = without;
+	return 0;
+}
+
 /* --- the rows of the table --- */
 
 static int finish(struct decide_result *res, enum decide_action action)
@@ -308,23 +384,22 @@ static int finish(struct decide_result *res, enum decide_action action)
 	return 0;
 }
 
-/* Our state stays; is there anything to write down? */
-static int ours_stays(const struct decide_input *in, struct decide_result *res)
-{
-	int r = make(in, in->ours, res);
-
-	if (r < 0)
-		return r;
-	return finish(res, DECIDE_MERGE);
-}
-
 static int ours_absent(const struct decide_input *in, struct decide_result *res)
 {
+	const struct record *t = in->theirs;
+	struct left left = {0};
 	int r;
 
-	if (seen(&in->theirs->dots, NULL, in->our_k, in->lineage))
+	if (seen(&t->dots, NULL, in->our_k, in->lineage))
 		return finish(res, DECIDE_NONE);
-	r = record_copy(&res->record, in->theirs);
+	r = record_copy(&res->record, t);
+	if (r >= 0 && t->live)
+		r = add_left(&left.theirs, &t->dots, NULL, in->our_k, in->lineage);
+	if (r >= 0 && t->live)
+		r = add_left(&left.lost, &t->lost, NULL, in->our_k, in->lineage);
+	if (r >= 0 && t->live)
+		r = set_dots(&res->record, &left.theirs, &left.lost);
+	left_deinit(&left);
 	if (r < 0)
 		return r;
 	return finish(res, DECIDE_TAKE);
@@ -340,122 +415,133 @@ static int theirs_absent(const struct decide_input *in, struct decide_result *re
 										     : DECIDE_NONE);
 }
 
-/* One state, reached twice. */
-static int same_state(const struct decide_input *in, struct decide_result *res)
+/* One state, reached twice. Each side may have deleted what the other still has: then none is left.
+ */
+static int same_state(
+	const struct decide_input *in, const struct left *left, struct decide_result *res)
 {
-	int r = make(in, in->ours, res);
+	const struct record *o = in->ours, *t = in->theirs;
+	bool any = left->ours.n || left->theirs.n;
+	struct version_dots dots = {0};
+	int r;
 
+	if (!any && o->live)
+		return finish(res, DECIDE_DELETE);
+	r = version_dots_copy(&dots, any ? &left->ours : &o->dots);
 	if (r >= 0)
-		r = merge_dots(in, &in->ours->dots, &in->theirs->dots, &res->record.dots);
+		r = version_dots_unite(&dots, any ? &left->theirs : &t->dots);
 	if (r >= 0)
-		r = version_dots_unite(&res->record.lost, &in->theirs->lost);
+		r = make(in, o, res);
+	if (r >= 0)
+		r = set_dots(&res->record, &dots, &left->lost);
+	version_dots_deinit(&dots);
 	if (r < 0)
 		return r;
 	return finish(res, DECIDE_MERGE);
 }
 
-/* Each side's state was seen, and is no longer what stands, at the other. */
-static int both_saw(const struct decide_input *in, struct decide_result *res)
+/* Our state stays, with what is left of its dots. A joined vector alone is nothing to write down
+ * where the peer has yet to take all of it from us. */
+static int keep_ours(
+	const struct decide_input *in, const struct left *left, struct decide_result *res)
 {
-	const struct record *o = in->ours, *t = in->theirs;
-	bool ours_lost = version_dots_subset(&o->dots, &t->lost);
-	bool theirs_lost = version_dots_subset(&t->dots, &o->lost);
-	int r;
+	const struct record *o = in->ours;
+	int r = make(in, o, res);
+	bool news;
 
-	if (ours_lost && theirs_lost) { /* two resolutions of one conflict */
-		bool ours = ours_wins(in);
+	if (r >= 0)
+		r = set_dots(&res->record, &left->ours, &left->lost);
+	if (r < 0)
+		return r;
+	news = res->attributes_moved || !we_saw(in, &in->theirs->dots) || they_saw(in, &o->dots) ||
+	       !version_dots_equal(&res->record.dots, &o->dots) ||
+	       !version_dots_equal(&res->record.lost, &o->lost);
+	return finish(res, news ? DECIDE_MERGE : DECIDE_NONE);
+}
 
-		r = make(in, ours ? o : t, res);
-		if (r >= 0)
-			r = version_dots_unite(&res->record.lost, ours ? &t->lost : &o->lost);
-		if (r < 0)
-			return r;
-		return finish(res, ours ? DECIDE_MERGE : DECIDE_TAKE);
-	}
-	if (ours_lost)
-		return ours_stays(in, res);
-	if (theirs_lost) {
-		r = make(in, t, res);
-		if (r < 0)
-			return r;
-		return finish(res, DECIDE_TAKE);
-	}
-	return finish(res, o->live ? DECIDE_DELETE : DECIDE_NONE);
+static int take_theirs(
+	const struct decide_input *in, const struct left *left, struct decide_result *res)
+{
+	int r = make(in, in->theirs, res);
+
+	if (r >= 0 && in->theirs->live)
+		r = set_dots(&res->record, &left->theirs, &left->lost);
+	if (r < 0)
+		return r;
+	return finish(res, DECIDE_TAKE);
+}
+
+/* A modification that the deletion had not seen beats it. */
+static int one_deleted(
+	const struct decide_input *in, const struct left *left, struct decide_result *res)
+{
+	if (!in->ours->live)
+		return left->theirs.n ? take_theirs(in, left, res) : finish(res, DECIDE_NONE);
+	if (left->ours.n)
+		return keep_ours(in, left, res);
+	if (we_saw(in, &in->theirs->dots))
+		return finish(res, DECIDE_DELETE); /* that deletion is not the reason any more */
+	return take_theirs(in, left, res);
 }
 
 /* The loser's side puts its own aside, the winner's side waits for that. */
-static int conflict(const struct decide_input *in, struct decide_result *res)
+static int conflict(const struct decide_input *in, struct left *left, struct decide_result *res)
 {
 	int r;
 
 	if (ours_wins(in) && !in->taker_loses)
 		return finish(res, DECIDE_WAIT);
-	r = make(in, in->theirs, res);
-	for (size_t i = 0; r >= 0 && i < in->ours->dots.n; i++)
-		if (!res->same_dot || !version_dots_contain(&in->theirs->dots, in->ours->dots.v[i]))
-			r = version_dots_add(&res->record.lost, in->ours->dots.v[i]);
+	r = version_dots_unite(&left->lost, &left->ours);
 	if (r >= 0)
-		r = version_dots_unite(&res->record.lost, &in->ours->lost);
+		r = make(in, in->theirs, res);
+	if (r >= 0)
+		r = set_dots(&res->record, &left->theirs, &left->lost);
 	if (r < 0)
 		return r;
 	return finish(res, DECIDE_ASIDE);
 }
 
-static int neither_saw(const struct decide_input *in, struct decide_result *res)
+static int both_live(const struct decide_input *in, struct left *left, struct decide_result *res)
 {
-	int r;
+	bool ours_lost, theirs_lost;
 
-	if (in->ours->live && in->theirs->live)
-		return conflict(in, res);
-	r = make(in, in->ours->live ? in->ours : in->theirs,
-		res); /* a modification beats a deletion */
-	if (r < 0)
-		return r;
-	return finish(res, in->ours->live ? DECIDE_MERGE : DECIDE_TAKE);
-}
-
-/* Nothing new in theirs but, perhaps, its attributes. */
-static int only_we_saw(const struct decide_input *in, struct decide_result *res)
-{
-	int r;
-
-	if (!in->ours->live || !in->theirs->live)
-		return finish(res, DECIDE_NONE);
-	r = make(in, in->ours, res);
-	if (r < 0)
-		return r;
-	if (!res->attributes_moved)
-		return finish(res, DECIDE_NONE);
-	return finish(res, DECIDE_MERGE);
+	if (!left->ours.n && !left->theirs.n) /* each was seen, and removed, at the other */
+		return finish(res, DECIDE_DELETE);
+	if (!left->ours.n)
+		return take_theirs(in, left, res);
+	if (!left->theirs.n)
+		return keep_ours(in, left, res);
+	ours_lost = version_dots_subset(&left->ours, &in->theirs->lost);
+	theirs_lost = version_dots_subset(&left->theirs, &in->ours->lost);
+	if (!ours_lost && !theirs_lost)
+		return conflict(in, left, res);
+	/* Resolved already; if each resolved it otherwise, the order decides. */
+	if (ours_lost && (!theirs_lost || !ours_wins(in)))
+		return take_theirs(in, left, res);
+	return keep_ours(in, left, res);
 }
 
 static int decide_both(const struct decide_input *in, struct decide_result *res)
 {
 	const struct record *o = in->ours, *t = in->theirs;
-	bool theirs_knows, ours_knows;
+	struct left left = {0};
 	int r;
 
 	if (record_equal(o, t))
 		return finish(res, DECIDE_NONE);
-	if (record_same_state(o, t))
-		return same_state(in, res);
-	if (intersect(&o->dots,
-		    &t->dots)) { /* "seen" says nothing about a name that two things bear */
-		res->same_dot = true;
-		return neither_saw(in, res);
-	}
-	theirs_knows = they_saw(in, &o->dots);
-	ours_knows = we_saw(in, &t->dots);
-	if (theirs_knows && ours_knows)
-		return both_saw(in, res);
-	if (ours_knows)
-		return only_we_saw(in, res);
-	if (!theirs_knows)
-		return neither_saw(in, res);
-	r = make(in, t, res);
+	r = left_find(in, &left);
 	if (r < 0)
-		return r;
-	return finish(res, DECIDE_TAKE);
+		; /* see below */
+	else if (record_same_state(o, t))
+		r = same_state(in, &left, res);
+	else {
+		/* A fault. Each names it, so that it is left on both sides: nothing is deleted for
+		 * it. */
+		res->same_dot = intersect(&o->dots, &t->dots);
+		r = o->live && t->live ? both_live(in, &left, res) : one_deleted(in, &left, res);
+	}
+	left_deinit(&left);
+	return r;
 }
 
 int decide(const struct decide_input *in, struct decide_result *ret)
@@ -471,7 +557,8 @@ int decide(const struct decide_input *in, struct decide_result *ret)
 		r = theirs_absent(in, &res);
 	else
 		r = decide_both(in, &res);
-	/* Else a side that only takes, whose record stays ahead of the peer's, would write the same again in each round. */
+	/* Else a side that only takes, whose record stays ahead of the peer's, would write the same
+	 * again in each round. */
 	if (r >= 0 && res.action == DECIDE_MERGE && record_equal(&res.record, in->ours))
 		r = finish(&res, DECIDE_NONE);
 	if (r < 0) {

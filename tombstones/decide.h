@@ -4,6 +4,11 @@
  * For one side and one path: our record and our K of that path at the moment of applying; the peer's record and its K of
  * that path, read together in one transaction of the peer's.
  *
+ * What is left of a side's dots (of its state, and of what lost to it) are those that the other side names too, or has not
+ * seen, by its record's vector or its K: the merge of dotted version vectors with siblings (Preguiça and others, 2012). A
+ * state of which no dot is left was overwritten or deleted at the other side. A modification that a deletion had not seen beats it,
+ * with the dots that are left of it.
+ *
  * All policies are total orders that both sides compute alike from the same two records: DECIDE_NEWEST takes what has no
  * mtime of its own (directories, tombstones) for the oldest; DECIDE_PREFER takes members not listed for the last.
  */

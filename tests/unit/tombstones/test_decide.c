@@ -225,15 +225,53 @@ static void test_resolutions(void **state)
 
 	(void)state;
 	assert_result(ask(a, "", b, ""), DECIDE_TAKE,
-		FILE_(2, "1:1 2:2", "2:2", .lost = "1:1 2:2", .adots = "1:1 2:2"));
+		FILE_(2, "1:1 2:2", "2:2", .lost = "1:1", .adots = "1:1 2:2"));
 	assert_result(ask(b, "", a, ""), DECIDE_MERGE,
-		FILE_(2, "1:1 2:2", "2:2", .lost = "1:1 2:2", .adots = "1:1 2:2"));
+		FILE_(2, "1:1 2:2", "2:2", .lost = "1:1", .adots = "1:1 2:2"));
 	/* what had won was seen, and deleted, where the loser stands again: the loser stays */
 	ASSERT_ACTION(DECIDE_MERGE, plain, "", a, "");
 	ASSERT_ACTION(DECIDE_TAKE, a, "", plain, "");
 	/* each was seen, and removed, at the other */
 	ASSERT_ACTION(DECIDE_DELETE, FILE_(1, "1:1", "1:1"), "2:2", FILE_(2, "2:2", "2:2"), "1:1");
 	ASSERT_ACTION(DECIDE_NONE, TOMBSTONE_("1:1", "1:1"), "2:2", FILE_(2, "2:2", "2:2"), "1:1");
+}
+
+/* A dot falls to a deletion that saw it, whatever else wrote the same state, or won against it. */
+static void test_each_dot_falls_by_itself(void **state)
+{
+	const struct spec *two = FILE_(1, "1:1 2:1", "1:1 2:1");
+	const struct spec *first_gone =
+		FILE_(1, "1:1 2:1 3:2", "2:1", .adots = "1:1 2:1", .mdots = "1:1 2:1");
+	const struct spec *won = FILE_(2, "1:1 2:2", "2:2", .lost = "1:1");
+
+	(void)state;
+	/* one content written twice; each was deleted by someone who saw only that one */
+	assert_result(ask(two, "", TOMBSTONE_("1:1 3:2", "3:2"), ""), DECIDE_MERGE, first_gone);
+	assert_result(ask(TOMBSTONE_("1:1 3:2", "3:2"), "", two, ""), DECIDE_TAKE, first_gone);
+	assert_result(ask(first_gone, "", TOMBSTONE_("2:1 4:2", "4:2"), ""), DECIDE_TAKE,
+		TOMBSTONE_("1:1 2:1 3:2 4:2", "4:2"));
+	assert_result(ask(NULL, "1:1", two, ""), DECIDE_TAKE,
+		FILE_(1, "1:1 2:1", "2:1", .adots = "1:1 2:1",
+			.mdots = "1:1 2:1")); /* deleted and purged */
+	assert_result(ask(two, "", first_gone, ""), DECIDE_MERGE, first_gone);
+	/* each deletion met what the other one had seen */
+	ASSERT_ACTION(DECIDE_DELETE, FILE_(1, "1:1 2:1 3:2", "2:1"), "",
+		FILE_(1, "1:1 2:1 4:2", "1:1"), "");
+	ASSERT_ACTION(DECIDE_DELETE, FILE_(1, "2:1", "2:1"), "1:1", FILE_(1, "1:1", "1:1"), "2:1");
+	ASSERT_ACTION(DECIDE_MERGE, FILE_(1, "2:1", "2:1"), "1:1", FILE_(1, "1:1", "1:1"), "");
+	/* what lost was deleted elsewhere: where it stands, and the winner is gone, it does not
+	 * stay */
+	assert_result(ask(won, "", TOMBSTONE_("1:1 3:2", "3:2"), ""), DECIDE_MERGE,
+		FILE_(2, "1:1 2:2 3:2", "2:2"));
+	ASSERT_ACTION(DECIDE_TAKE, won, "", FILE_(1, "1:1 2:2 4:3", "1:1"), "");
+	ASSERT_ACTION(DECIDE_DELETE, FILE_(2, "1:1 2:2 3:2", "2:2"), "",
+		FILE_(1, "1:1 2:2 4:3", "1:1"), "");
+	/* and it is not named again by one who has not heard of that */
+	assert_result(ask(won, "", FILE_(2, "1:1 2:2 3:2", "2:2"), ""), DECIDE_MERGE,
+		FILE_(2, "1:1 2:2 3:2", "2:2"));
+	/* what is still lost goes over to the winner's successor at those who take it */
+	assert_result(ask(won, "", FILE_(3, "2:2 5:3", "5:3"), ""), DECIDE_TAKE,
+		FILE_(3, "1:1 2:2 5:3", "5:3", .lost = "1:1", .adots = "5:3"));
 }
 
 static void test_one_dot_two_states(void **state)
@@ -431,6 +469,7 @@ int main(void)
 		cmocka_unit_test(test_edit_beats_deletion),
 		cmocka_unit_test(test_conflict),
 		cmocka_unit_test(test_resolutions),
+		cmocka_unit_test(test_each_dot_falls_by_itself),
 		cmocka_unit_test(test_one_dot_two_states),
 		cmocka_unit_test(test_chmod_and_edit_both_stand),
 		cmocka_unit_test(test_attributes_and_mtime_by_order),

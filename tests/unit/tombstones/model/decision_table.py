@@ -95,7 +95,7 @@ class Case:
         return all(has(self.ours.vv, d) or has(self.our_k, d) for d in dots)
 
     def merged(self, ours, theirs):
-        """Of a value both have: the dots of both, less those that one side knows and no longer names."""
+        """Of a register's value that both have: the dots of both, less those that one side knows and no longer names."""
         keep = ours & theirs
         keep |= {d for d in ours if not self.lineage.has(self.theirs.vv, d)}
         keep |= {d for d in theirs if not self.lineage.has(self.ours.vv, d)}
@@ -151,36 +151,65 @@ class Case:
 
     # each row of the table returns (action, record or None)
 
-    def ours_stays(self):
-        return "merge", self.make(self.ours)
+    def left(self, dots, other, k):
+        """Of one side's dots: those that the other names too, or has not seen. Dotted version vectors with siblings."""
+        named = other.dots | other.lost if other else frozenset()
+        has = self.lineage.has
+        return {d for d in dots if d in named or not (has(k, d) or other and has(other.vv, d))}
 
-    def both_saw(self):
-        o, t = self.ours, self.theirs
-        ours_lost, theirs_lost = o.dots <= t.lost, t.dots <= o.lost
-        if ours_lost and theirs_lost:            # two resolutions of one conflict
-            winner, action = (o, "merge") if self.ours_wins() else (t, "take")
-            return action, self.make(winner, lost=o.lost | t.lost)
-        if ours_lost:
-            return self.ours_stays()
-        if theirs_lost:
-            return "take", self.make(t)
-        return ("delete" if o.live else "none"), None     # each was seen, and removed, at the other
+    def keep(self, dots, lost):
+        """Our state stays. A peer that has yet to take it all from us is told nothing new by a joined vector."""
+        o = self.ours
+        record = self.make(o, dots, lost - dots)
+        news = not self.we_saw(self.theirs.dots) or self.they_saw(o.dots) or record.dots != o.dots or record.lost != o.lost
+        return ("merge", record) if news or record.attributes != o.attributes else ("none", None)
 
-    def neither_saw(self):
+    def take(self, dots, lost):
+        t = self.theirs
+        return "take", self.make(t, dots, lost - dots) if t.live else self.make(t)
+
+    def same_state(self, ours, theirs, lost):
         o, t = self.ours, self.theirs
-        if o.live != t.live:                     # a modification beats a deletion
-            return ("merge", self.make(o)) if o.live else ("take", self.make(t))
+        dots = ours | theirs
+        if not dots and o.live:                  # each side deleted what the other still has
+            return "delete", None
+        dots = dots or o.dots | t.dots
+        return "merge", self.make(o, dots, lost - dots)
+
+    def one_deleted(self, ours, theirs, lost):
+        if not self.ours.live:
+            return self.take(theirs, lost) if theirs else ("none", None)
+        if ours:                                 # a modification beats a deletion
+            return self.keep(ours, lost)
+        return ("delete", None) if self.we_saw(self.theirs.dots) else self.take(theirs, lost)
+
+    def both_live(self, ours, theirs, lost):
+        if not ours and not theirs:              # each was seen, and removed, at the other
+            return "delete", None
+        if not ours:
+            return self.take(theirs, lost)
+        if not theirs:
+            return self.keep(ours, lost)
+        ours_lost, theirs_lost = ours <= self.theirs.lost, theirs <= self.ours.lost
+        if ours_lost or theirs_lost:             # a resolution, or two of them
+            mine = theirs_lost and not (ours_lost and not self.ours_wins())
+            return self.keep(ours, lost) if mine else self.take(theirs, lost)
         if self.ours_wins() and not self.taker_loses:
             return "wait", None
-        lost = t.lost | o.lost | (o.dots - t.dots if self.same_dot else o.dots)
-        return "aside", self.make(t, lost=lost)
+        return "aside", self.make(self.theirs, theirs, (lost | ours) - theirs)
 
     def rows(self):
         o, t = self.ours, self.theirs
         if o is None and t is None:
             return "none", None
         if o is None:
-            return ("none", None) if all(self.lineage.has(self.our_k, d) for d in t.dots) else ("take", copy.copy(t))
+            if all(self.lineage.has(self.our_k, d) for d in t.dots):
+                return "none", None
+            t = copy.copy(t)
+            if t.live:
+                t.dots = frozenset(self.left(t.dots, None, self.our_k))
+                t.lost = frozenset(self.left(t.lost, None, self.our_k) - t.dots)
+            return "take", t
         if t is None:
             if not all(self.lineage.has(self.their_k, d) for d in o.dots):
                 return "none", None
@@ -189,22 +218,12 @@ class Case:
             return ("drop" if self.lineage.leq(o.vv, self.our_k) else "none"), None
         if o.hashed() == t.hashed():
             return "none", None
+        ours, theirs = self.left(o.dots, t, self.their_k), self.left(t.dots, o, self.our_k)
+        lost = self.left(o.lost, t, self.their_k) | self.left(t.lost, o, self.our_k)
         if o.state() == t.state():               # one state, reached twice; two directories always are
-            return "merge", self.make(o, self.merged(o.dots, t.dots), o.lost | t.lost)
-        if o.dots & t.dots:                      # one name for two things: knowing the name proves nothing
-            self.same_dot = True
-            return self.neither_saw()
-        they_saw, we_saw = self.they_saw(o.dots), self.we_saw(t.dots)
-        if they_saw and we_saw:
-            return self.both_saw()
-        if they_saw:
-            return "take", self.make(t)
-        if we_saw:
-            if not (o.live and t.live):
-                return "none", None
-            record = self.make(o)
-            return ("none", None) if record.attributes == o.attributes else ("merge", record)
-        return self.neither_saw()
+            return self.same_state(ours, theirs, lost)
+        self.same_dot = bool(o.dots & t.dots)    # one name for two things: named by both, so left on both sides
+        return (self.both_live if o.live and t.live else self.one_deleted)(ours, theirs, lost)
 
 
 def decide(case):
