@@ -8,7 +8,10 @@
  *   diverged      are all trees and roots equal, with no exceptions left? (P1)
  *   lost          is every token in the tree that no user, who had it before him, replaced or deleted? (P2, P4)
  *   resurrected   is a token at a path where a user removed it, though no other put it there? (P3)
- *   from nowhere  is something there that nobody wrote?
+ *   from nowhere  is something there that nobody wrote, or in a conflict copy without a conflict?
+ *   gone          is each token where a user put it and no other took it away, or beside it? (P4)
+ *
+ * Then each replica: its rows are what is on disk, and a scan finds nothing new.
  */
 #ifndef TESTS_SIM_HISTORY_H
 #define TESTS_SIM_HISTORY_H
@@ -19,30 +22,42 @@
 #define HISTORY_SPOTS_MAX 20000
 #define HISTORY_QUIET_MAX 10
 
+#define HISTORY_DIRECTORY (HISTORY_TOKENS_MAX - 1) /* stands for a token where a directory is */
+
 /* A token at a path, as users put and removed it. */
 struct spot {
 	char path[64];
 	unsigned token;
 	unsigned placed; /* how often, on any replica */
+	unsigned before; /* the token that it replaced there; 0: none, or nobody knows */
 	bool removed;
+	bool found; /* by the judge */
 };
 
 struct history {
 	struct world *world;
 	unsigned tokens;
 	bool removed[HISTORY_TOKENS_MAX]; /* some user replaced or deleted it */
+	bool moved[HISTORY_TOKENS_MAX];	  /* some user moved a conflict copy of it */
 	struct spot *spots;
 	size_t n_spots;
 	unsigned meddled;
 };
 
-static inline struct spot *history_spot(struct history *h, const char *path, unsigned token)
+static inline struct spot *history_find(struct history *h, const char *path, unsigned token)
 {
-	struct spot *spot;
-
 	for (size_t i = 0; i < h->n_spots; i++)
 		if (h->spots[i].token == token && strcmp(h->spots[i].path, path) == 0)
 			return &h->spots[i];
+	return NULL;
+}
+
+static inline struct spot *history_spot(struct history *h, const char *path, unsigned token)
+{
+	struct spot *spot = history_find(h, path, token);
+
+	if (spot)
+		return spot;
 	if (h->n_spots == HISTORY_SPOTS_MAX)
 		abort();
 	spot = &h->spots[h->n_spots++];
@@ -60,7 +75,7 @@ static inline unsigned history_token_at(const struct site *s, const char *path)
 	return sscanf(text, "token-%u\n", &token) == 1 ? token : 0;
 }
 
-/* Each file and symlink at or below a path. */
+/* Each object at or below a path. */
 static inline void history_each(struct history *h, struct site *s, const char *path,
 	void (*each)(struct history *h, struct site *s, const char *path, unsigned token, void *data), void *data)
 {
@@ -72,6 +87,8 @@ static inline void history_each(struct history *h, struct site *s, const char *p
 	while (fts && (e = fts_read(fts))) {
 		if (strcmp(e->fts_name, ".syncd") == 0)
 			fts_set(fts, e, FTS_SKIP);
+		else if (e->fts_info == FTS_D && strlen(e->fts_path) > skip)
+			each(h, s, e->fts_path + skip, HISTORY_DIRECTORY, data);
 		else if (e->fts_info == FTS_F || e->fts_info == FTS_SL || e->fts_info == FTS_SLNONE)
 			each(h, s, e->fts_path + skip, history_token_at(s, e->fts_path + skip), data);
 	}
@@ -117,6 +134,12 @@ static inline void history_path(struct world *w, char ret[64])
 	}
 }
 
+static inline void history_mkdir(struct history *h, struct site *s, const char *path)
+{
+	site_mkdir(s, path);
+	history_spot(h, path, HISTORY_DIRECTORY)->placed++;
+}
+
 /* Make directories on the way; what is in the way goes. */
 static inline void history_parents(struct history *h, struct site *s, const char *path)
 {
@@ -127,7 +150,7 @@ static inline void history_parents(struct history *h, struct site *s, const char
 		if (site_kind(s, part) == 'd')
 			continue;
 		history_clear(h, s, part);
-		site_mkdir(s, part);
+		history_mkdir(h, s, part);
 	}
 }
 
@@ -137,17 +160,22 @@ static inline void history_write(struct history *h, struct site *s, const char *
 	unsigned token = ++h->tokens;
 	bool link = world_one_in(w, 8), in_place = world_one_in(w, 2);
 	char text[32], temporary[80];
+	unsigned before;
+	struct spot *spot;
 	size_t n;
 
-	if (token >= HISTORY_TOKENS_MAX)
+	if (token >= HISTORY_DIRECTORY)
 		abort();
 	history_parents(h, s, path);
+	before = history_token_at(s, path);
 	if (site_kind(s, path) == 'd' || site_kind(s, path) == 'l' || link)
 		history_clear(h, s, path);
 	else if (site_kind(s, path))
 		history_each(h, s, path, history_removed, NULL);
 	n = (size_t)snprintf(text, sizeof(text), "token-%u\n", token);
-	history_spot(h, path, token)->placed++;
+	spot = history_spot(h, path, token);
+	spot->placed++;
+	spot->before = before;
 	world_trace(w, "%c writes %s: token %u%s", s->name, path, token, link ? ", a symlink" : "");
 	if (link) {
 		site_symlink(s, path, text);
@@ -181,6 +209,8 @@ static inline void history_moved_to(struct history *h, struct site *s, const cha
 	(void)s;
 	(void)data;
 	history_spot(h, path, token)->placed++;
+	if (conflict_is_copy(path))
+		h->moved[token] = true;
 }
 
 static inline void history_rename(struct history *h, struct site *s, const char *from, const char *to)
@@ -248,7 +278,7 @@ static inline void history_user(struct history *h, struct site *s)
 		history_parents(h, s, path);
 		history_clear(h, s, path);
 		world_trace(h->world, "%c makes directory %s", s->name, path);
-		site_mkdir(s, path);
+		history_mkdir(h, s, path);
 		break;
 	case 9: /* a whole top-level directory renamed, or deleted */
 		snprintf(path, sizeof(path), "%s", history_name(h->world));
@@ -393,27 +423,73 @@ static inline void history_quiet(struct history *h)
 }
 
 struct history_found {
-	bool token[HISTORY_TOKENS_MAX];
+	bool token[HISTORY_TOKENS_MAX]; /* anywhere */
+	bool copy[HISTORY_TOKENS_MAX];	/* as a conflict copy */
 };
+
+/* Did the writer of `late` have `early` there? */
+static inline bool history_descends(struct history *h, const struct spot *late, const struct spot *early)
+{
+	while (late && late != early && late->placed == 1 && late->before)
+		late = history_find(h, late->path, late->before);
+	return !late || late == early || late->placed != 1;
+}
+
+/* Could two users have come into conflict about the first, as far as we know? Neither had seen the other's, or something came to be below. */
+static inline bool history_meet(struct history *h, const struct spot *a, const struct spot *b)
+{
+	if (a->token == b->token)
+		return false;
+	if (strcmp(a->path, b->path) != 0)
+		return path_is_below(b->path, a->path);
+	return b->token == HISTORY_DIRECTORY || !(history_descends(h, a, b) || history_descends(h, b, a));
+}
+
+static inline void history_judge_copy(struct history *h, const char *path, unsigned token)
+{
+	bool concurrent = h->moved[token];
+
+	for (size_t i = 0; i < h->n_spots; i++)
+		for (size_t j = 0; j < h->n_spots && h->spots[i].token == token && !concurrent; j++)
+			concurrent = history_meet(h, &h->spots[i], &h->spots[j]);
+	if (!concurrent)
+		world_fail(h->world, "%s: token %u: a conflict of whom?", path, token);
+}
 
 static inline void history_judge_one(struct history *h, struct site *s, const char *path, unsigned token, void *data)
 {
 	struct history_found *found = data;
-	bool copy = strstr(path, ".sync-conflict-");
+	bool copy = conflict_is_copy(path);
 	struct spot *spot = NULL;
 
-	found->token[token] = true;
-	if (!token || token > h->tokens)
+	if (token != HISTORY_DIRECTORY && (!token || token > h->tokens))
 		world_fail(h->world, "%c: %s: from nowhere", s->name, path);
-	if (copy)
+	found->token[token] = true;
+	if (copy) {
+		found->copy[token] = true;
+		history_judge_copy(h, path, token);
 		return;
-	for (size_t i = 0; i < h->n_spots && !spot; i++)
-		if (h->spots[i].token == token && strcmp(h->spots[i].path, path) == 0)
-			spot = &h->spots[i];
+	}
+	spot = history_find(h, path, token);
 	if (!spot || !spot->placed)
 		world_fail(h->world, "%s: token %u: from nowhere", path, token);
-	else if (spot->removed && spot->placed == 1)
+	spot->found = true;
+	if (spot->removed && spot->placed == 1 && token != HISTORY_DIRECTORY)
 		world_fail(h->world, "%s: token %u: resurrected", path, token);
+}
+
+/* What no user took away from where it was put is still there, or beside it after a conflict. */
+static inline void history_judge_spot(struct history *h, const struct spot *spot, const struct history_found *found)
+{
+	if (spot->removed || spot->found || !spot->placed)
+		return;
+	if (spot->token != HISTORY_DIRECTORY && !found->copy[spot->token] && !h->removed[spot->token])
+		world_fail(h->world, "%s: token %u: gone from there", spot->path, spot->token);
+	for (size_t i = 0; i < h->n_spots; i++)
+		if (strcmp(h->spots[i].path, spot->path) == 0 && &h->spots[i] != spot)
+			return; /* a directory in conflict with something else */
+	if (spot->token == HISTORY_DIRECTORY)
+		world_fail(h->world, "%s: a directory that nobody removed is gone", spot->path);
 }
 
 static inline void history_judge(struct history *h)
@@ -425,11 +501,14 @@ static inline void history_judge(struct history *h)
 	for (unsigned token = 1; token <= h->tokens; token++)
 		if (!found.token[token] && !h->removed[token])
 			world_fail(w, "token %u: lost", token);
+	for (size_t i = 0; i < h->n_spots; i++)
+		history_judge_spot(h, &h->spots[i], &found);
 	for (size_t i = 0; i < w->n_sites; i++) {
 		site_scan(&w->sites[i]);
 		if (w->sites[i].seen.events)
 			world_fail(w, "%c: a scan of what was applied made %" PRIu64 " events", w->sites[i].name,
 				w->sites[i].seen.events);
+		site_judge_rows(&w->sites[i]);
 	}
 }
 

@@ -27,6 +27,8 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/random.h"
+#include "merkle/path.h"
+#include "tombstones/conflict.h"
 #include "tombstones/observe.h"
 #include "tombstones/purge.h"
 #include "transfer/frame.h"
@@ -587,6 +589,77 @@ static inline void sites_expect_equal(struct site *a, struct site *b)
 			x + from, (int)strcspn(y + from, "\n"), y + from);
 	free(x);
 	free(y);
+}
+
+/* --- an index and its disk --- */
+
+static inline void site_judge_row(struct site *s, struct index_txn *t, const char *path, const struct row *row)
+{
+	struct record state = {0};
+	struct stamp stamp = {0};
+	struct chunk_tree_node *nodes = NULL;
+	size_t n_nodes = 0;
+	const char *name, *fault = NULL;
+	int dir = -1;
+
+	if (row->place != ROW_ON_DISK && row->place != ROW_IMPLIED) {
+		if (row_live(row))
+			world_fail(s->world, "%c: %s is not on disk, but in place %d", s->name, path, (int)row->place);
+		return;
+	}
+	world_ok(s->world, file_open_parent(store_root(replica_store(s->replica)), path, &dir, &name));
+	world_ok(s->world, scan_look(replica_store(s->replica), dir, name, &state, &stamp, &nodes, &n_nodes));
+	close(dir);
+	if (row->place == ROW_IMPLIED)
+		fault = state.kind != RECORD_DIRECTORY ? "is implied, and no directory"
+			: index_any_live_below(t, path) != 1 ? "is implied by nothing" : NULL;
+	else if (!record_same_state(&state, &row->record))
+		fault = "is other content than its record says";
+	else if (!record_same_attributes(&state, &row->record))
+		fault = "has another mode or owner than its record says";
+	else if (state.kind != RECORD_DIRECTORY && state.mtime_ns != row->record.mtime_ns)
+		fault = "has another mtime than its record says";
+	else if (state.kind == RECORD_DIRECTORY ? stamp.ino != row->stamp.ino : !stamp_equal(&stamp, &row->stamp))
+		fault = "is not what was stamped";
+	if (fault)
+		world_fail(s->world, "%c: %s %s", s->name, path, fault);
+	record_deinit(&state);
+	scan_nodes_free(nodes, n_nodes);
+}
+
+/* When all is quiet: each row says what is on disk. (What is on disk without a row, a scan finds.) */
+static inline void site_judge_rows(struct site *s)
+{
+	struct index_txn *t = NULL;
+	struct index_cursor *c = NULL;
+	int r;
+
+	world_ok(s->world, index_begin_read(replica_index(s->replica), &t));
+	world_ok(s->world, index_cursor_open(t, &c));
+	for (r = index_cursor_seek(c, ""); r == 0; r = index_cursor_next(c)) {
+		struct row row = {0};
+		char *path = NULL;
+
+		world_ok(s->world, index_cursor_get(c, &path, &row));
+		site_judge_row(s, t, path, &row);
+		free(path);
+		row_deinit(&row);
+	}
+	world_expect(s->world, r == INDEX_ABSENT);
+	index_cursor_close(c);
+	index_abort(t);
+}
+
+/* Highest local sequence: it rises with each record that is written. */
+static inline uint64_t site_sequence(struct site *s)
+{
+	struct index_txn *t = NULL;
+	struct index_counts counts;
+
+	world_ok(s->world, index_begin_read(replica_index(s->replica), &t));
+	world_ok(s->world, index_counts(t, &counts));
+	index_abort(t);
+	return counts.head_seq;
 }
 
 /* --- sessions --- */
