@@ -11,6 +11,9 @@
  *   from nowhere  is something there that nobody wrote, or in a conflict copy without a conflict?
  *   gone          is each token where a user put it and no other took it away, or beside it? (P4)
  *
+ *   never taken   has each replica what another has that it takes from, or has seen it?
+ *
+ * In every fourth history some replicas take nothing from some others: then not all ends up equal.
  * Then each replica: its rows are what is on disk, and a scan finds nothing new.
  */
 #ifndef TESTS_SIM_HISTORY_H
@@ -42,6 +45,7 @@ struct history {
 	struct spot *spots;
 	size_t n_spots;
 	unsigned meddled;
+	bool one_way; /* some site takes nothing from some other */
 };
 
 static inline struct spot *history_find(struct history *h, const char *path, unsigned token)
@@ -332,7 +336,7 @@ static inline void history_live(struct history *h)
 	w->meddle = NULL;
 	/* Once in some 10,000 histories a live triangle goes idle with versions that are not joined yet (the trees are equal): the
 	 * periodic check joins them, as the quiet end here does, after which nothing may differ. */
-	if (!cut_one && !history_equal(h))
+	if (!cut_one && !h->one_way && !history_equal(h))
 		fprintf(stderr, "seed %" PRIu64 ": a live session left something to the periodic check\n", w->seed);
 }
 
@@ -342,6 +346,8 @@ static inline void history_session(struct history *h)
 	size_t i = world_below(w, w->n_sites), j = (i + 1 + world_below(w, w->n_sites - 1)) % w->n_sites;
 	uint64_t cut_after = 0;
 
+	if (!site_takes(&w->sites[i], &w->sites[j]) && !site_takes(&w->sites[j], &w->sites[i]))
+		return;
 	/* A first meeting that is cut may leave one of two joined to a folder that nobody else is in. */
 	if (world_one_in(w, 3) && (w->n_sites == 2 || (store_joined(replica_store(w->sites[i].replica)) &&
 							      store_joined(replica_store(w->sites[j].replica)))))
@@ -397,24 +403,48 @@ static inline bool history_equal(struct history *h)
 	return equal;
 }
 
+static inline void history_meeting(struct history *h, size_t i, size_t j)
+{
+	struct site *a = &h->world->sites[i], *b = &h->world->sites[j];
+
+	if (site_takes(a, b) || site_takes(b, a))
+		world_sync(h->world, a, b, NULL);
+}
+
+/* Every pair meets, twice and in other orders. true: no record changed anywhere. */
+static inline bool history_meet_all(struct history *h, unsigned round)
+{
+	struct world *w = h->world;
+	uint64_t before = 0, after = 0;
+
+	for (size_t i = 0; i < w->n_sites; i++)
+		before += site_sequence(&w->sites[i]);
+	for (size_t i = 0; i < w->n_sites; i++)
+		for (size_t j = 0; j < w->n_sites; j++)
+			if (i != j && (round + i + j) % 2)
+				history_meeting(h, i, j);
+	for (size_t i = 0; i < w->n_sites; i++)
+		history_meeting(h, i, (i + 1) % w->n_sites);
+	for (size_t i = 0; i < w->n_sites; i++)
+		after += site_sequence(&w->sites[i]);
+	return before == after;
+}
+
 static inline void history_quiet(struct history *h)
 {
 	struct world *w = h->world;
+	bool still = false;
 
 	world_trace(w, "quiet");
+	for (size_t i = 0; i < w->n_sites; i++) /* some meet nobody */
+		site_scan(&w->sites[i]);
 	for (unsigned round = 0; round < HISTORY_QUIET_MAX; round++) {
-		for (size_t i = 0; i < w->n_sites; i++)
-			for (size_t j = 0; j < w->n_sites; j++)
-				if (i != j && (round + i + j) % 2)
-					world_sync(w, &w->sites[i], &w->sites[j], NULL);
-		for (size_t i = 0; i < w->n_sites; i++) {
-			struct site *s = &w->sites[i];
-
-			world_sync(w, s, &w->sites[(i + 1) % w->n_sites], NULL);
-		}
-		if (history_equal(h))
+		still = history_meet_all(h, round);
+		if (still && (h->one_way || history_equal(h)))
 			return;
 	}
+	if (!still)
+		world_fail(w, "records change for ever");
 	for (size_t i = 0; i < w->n_sites; i++)
 		site_trace_exceptions(&w->sites[i]);
 	for (size_t i = 1; i < w->n_sites; i++)
@@ -474,7 +504,7 @@ static inline void history_judge_one(struct history *h, struct site *s, const ch
 	if (!spot || !spot->placed)
 		world_fail(h->world, "%s: token %u: from nowhere", path, token);
 	spot->found = true;
-	if (spot->removed && spot->placed == 1 && token != HISTORY_DIRECTORY)
+	if (!h->one_way && spot->removed && spot->placed == 1 && token != HISTORY_DIRECTORY)
 		world_fail(h->world, "%s: token %u: resurrected", path, token);
 }
 
@@ -492,24 +522,81 @@ static inline void history_judge_spot(struct history *h, const struct spot *spot
 		world_fail(h->world, "%s: a directory that nobody removed is gone", spot->path);
 }
 
+/* Who takes has, or has seen, what the other holds. */
+static inline void history_judge_taken(struct site *s, struct site *from)
+{
+	const struct version_lineage *l = replica_lineage(s->replica);
+	struct index_txn *mine = NULL, *theirs = NULL;
+	struct index_cursor *c = NULL;
+	struct knowledge k = {0};
+	int r;
+
+	world_ok(s->world, index_begin_read(replica_index(s->replica), &mine));
+	world_ok(s->world, index_begin_read(replica_index(from->replica), &theirs));
+	world_ok(s->world, replica_knowledge_read(mine, &k));
+	world_ok(s->world, index_cursor_open(theirs, &c));
+	for (r = index_cursor_seek(c, ""); r == 0; r = index_cursor_next(c)) {
+		struct row row = {0}, here = {0};
+		char *path = NULL;
+		bool seen = true;
+
+		world_ok(s->world, index_cursor_get(c, &path, &row));
+		if (row_live(&row)) {
+			world_expect(s->world, index_get(mine, path, &here) >= 0);
+			for (size_t i = 0; i < row.record.dots.n; i++)
+				seen = seen && (version_vector_has(knowledge_of(&k, path), row.record.dots.v[i], l) ||
+						       version_vector_has(&here.record.vv, row.record.dots.v[i], l));
+			if (!seen && !(row_live(&here) && record_same_state(&row.record, &here.record)))
+				world_fail(s->world, "%c never took %s of %c", s->name, path, from->name);
+		}
+		free(path);
+		row_deinit(&row);
+		row_deinit(&here);
+	}
+	index_cursor_close(c);
+	knowledge_deinit(&k);
+	index_abort(theirs);
+	index_abort(mine);
+}
+
+static inline void history_judge_site(struct site *s)
+{
+	struct world *w = s->world;
+
+	site_scan(s);
+	if (s->seen.events)
+		world_fail(w, "%c: a scan of what was applied made %" PRIu64 " events", s->name, s->seen.events);
+	site_judge_rows(s);
+	for (size_t i = 0; i < w->n_sites; i++)
+		if (&w->sites[i] != s && site_takes(s, &w->sites[i]))
+			history_judge_taken(s, &w->sites[i]);
+}
+
 static inline void history_judge(struct history *h)
 {
 	struct world *w = h->world;
 	struct history_found found = {0};
 
-	history_each(h, &w->sites[0], "", history_judge_one, &found);
+	for (size_t i = 0; i < w->n_sites; i++) /* but for one-way edges all are alike */
+		history_each(h, &w->sites[i], "", history_judge_one, &found);
 	for (unsigned token = 1; token <= h->tokens; token++)
 		if (!found.token[token] && !h->removed[token])
 			world_fail(w, "token %u: lost", token);
 	for (size_t i = 0; i < h->n_spots; i++)
 		history_judge_spot(h, &h->spots[i], &found);
-	for (size_t i = 0; i < w->n_sites; i++) {
-		site_scan(&w->sites[i]);
-		if (w->sites[i].seen.events)
-			world_fail(w, "%c: a scan of what was applied made %" PRIu64 " events", w->sites[i].name,
-				w->sites[i].seen.events);
-		site_judge_rows(&w->sites[i]);
-	}
+	for (size_t i = 0; i < w->n_sites; i++)
+		history_judge_site(&w->sites[i]);
+}
+
+static inline void history_refuse(struct history *h)
+{
+	struct world *w = h->world;
+
+	for (size_t i = 0; i < w->n_sites; i++)
+		for (size_t j = 0; j < w->n_sites; j++) {
+			w->refuses[i][j] = i != j && world_one_in(w, 3);
+			h->one_way = h->one_way || w->refuses[i][j];
+		}
 }
 
 static inline void history_run(struct world *w, uint64_t seed, bool trace)
@@ -523,6 +610,8 @@ static inline void history_run(struct world *w, uint64_t seed, bool trace)
 	world_begin(w, seed, 2 + (seed % 4 != 0));
 	w->trace = trace;
 	w->grace_ns = world_one_in(w, 2) ? 0 : INT64_MAX;
+	if (world_one_in(w, 4))
+		history_refuse(h);
 	steps = 10 + (unsigned)world_below(w, 40);
 	while (steps--)
 		history_step(h);

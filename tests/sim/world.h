@@ -156,6 +156,7 @@ struct world {
 	struct wire *wires[WORLD_WIRES_MAX];
 	size_t n_wires;
 	int64_t grace_ns;
+	bool refuses[WORLD_SITES_MAX][WORLD_SITES_MAX]; /* the first takes nothing from the second */
 	int64_t user_ns; /* what users' files are dated: hashes, and so the lengths of messages, depend on it */
 	/* Called now and then while sessions run, as a user who does not wait for them. NULL: nobody. */
 	void (*meddle)(struct world *w, void *data);
@@ -747,9 +748,14 @@ static inline struct session_options end_options(struct end *e, bool client)
 
 struct wire_options {
 	bool live;
-	bool push, pull; /* as seen by the client; neither: two-way */
+	bool push, pull; /* as seen by the client; neither: two-way, but for what the world's sites refuse */
 	bool confirmed;	 /* on both sides */
 };
+
+static inline bool site_takes(const struct site *s, const struct site *from)
+{
+	return !s->world->refuses[s - s->world->sites][from - s->world->sites];
+}
 
 static inline struct wire *wire_new(struct world *w, struct site *client, struct site *server, const struct wire_options *o)
 {
@@ -764,8 +770,8 @@ static inline struct wire *wire_new(struct world *w, struct site *client, struct
 
 		e->wire = wire;
 		e->site = i ? server : client;
-		e->sends = o ? !(i ? o->push : o->pull) : true;
-		e->takes = o ? !(i ? o->pull : o->push) : true;
+		e->sends = site_takes(i ? client : server, e->site) && !(o && (i ? o->push : o->pull));
+		e->takes = site_takes(e->site, i ? client : server) && !(o && (i ? o->pull : o->push));
 		options = end_options(e, i == 0);
 		options.live = o && o->live;
 		options.confirmed = o && o->confirmed;
@@ -1116,10 +1122,13 @@ static inline void world_live(struct world *w, bool cut_one)
 
 	world_trace(w, "live");
 	for (size_t i = 0; i < w->n_sites; i++)
-		for (size_t j = 0; j < i; j++)
-			wires[n++] = world_one_in(w, 2) ? wire_new(w, &w->sites[i], &w->sites[j], &live)
-							: wire_new(w, &w->sites[j], &w->sites[i], &live);
-	if (cut_one)
+		for (size_t j = 0; j < i; j++) {
+			struct site *a = &w->sites[i], *b = &w->sites[j];
+
+			if (site_takes(a, b) || site_takes(b, a))
+				wires[n++] = world_one_in(w, 2) ? wire_new(w, a, b, &live) : wire_new(w, b, a, &live);
+		}
+	if (cut_one && n)
 		wires[world_below(w, n)]->cut_after = 1 + world_below(w, 10000);
 	world_run(w);
 	w->meddle = NULL;
