@@ -1,6 +1,6 @@
 /*
  * transfer/session_internal.h — what the session's parts share: session.c (handshake, rounds, dispatch), compare.c
- * (walking, rows), fetch.c (offers to applied batches), serve.c (content for the peer). Nobody else includes it.
+ * (walking, rows), fetch*.c (offers to applied batches), serve.c (content for the peer). Nobody else includes it.
  */
 #ifndef TRANSFER_SESSION_INTERNAL_H
 #define TRANSFER_SESSION_INTERNAL_H
@@ -262,22 +262,26 @@ void compare_reset(struct session *s);
 /* fetch.c */
 int fetch_offer(struct session *s, const char *path, struct record *theirs, struct shared_vector *k); /* theirs is moved; NULL: absent */
 int fetch_pump(struct session *s);
-int fetch_flush_deferred(struct session *s);
 bool fetch_idle(const struct session *s);
-int fetch_nodes(struct session *s, const struct message_nodes *m);
-int fetch_data(struct session *s, const struct message_data *m);
-int fetch_gone(struct session *s, const struct message_gone *m);
 void fetch_run_plan(struct session_job *job);
-void fetch_run_stage(struct session_job *job);
 void fetch_run_apply(struct session_job *job);
 int fetch_done_plan(struct session *s, struct session_job *job);
-int fetch_done_stage(struct session *s, struct session_job *job);
 int fetch_done_apply(struct session *s, struct session_job *job);
 void fetch_reset(struct session *s);
 int fetch_skip(struct session *s, const char *path);
 struct shared_vector *shared_vector_new(const struct version_vector *v);
 void shared_vector_unref(struct shared_vector *k);
 void batch_free(struct session *s, struct batch *b);
+
+/* fetch_content.c */
+int fetch_nodes(struct session *s, const struct message_nodes *m);
+int fetch_data(struct session *s, const struct message_data *m);
+int fetch_gone(struct session *s, const struct message_gone *m);
+void fetch_run_stage(struct session_job *job);
+int fetch_done_stage(struct session *s, struct session_job *job);
+
+/* fetch_deferred.c */
+int fetch_flush_deferred(struct session *s);
 
 /* serve.c */
 int serve_fetch(struct session *s, struct message_fetch *m); /* takes the requests over */

@@ -1,0 +1,30 @@
+/*
+ * transfer/fetch_internal.h — what taking is made of: fetch.c (offers and batches, planned and applied), fetch_content.c
+ * (what a batch needs of the peer), fetch_deferred.c (deletions, at the end of the round). Nobody else includes it.
+ */
+#ifndef TRANSFER_FETCH_INTERNAL_H
+#define TRANSFER_FETCH_INTERNAL_H
+
+#include "transfer/session_internal.h"
+
+/* fetch.c */
+void fetch_offer_free(struct offer *o); /* in no batch; `pending` is the caller's */
+struct batch *fetch_filling(struct session *s); /* NULL: no memory */
+int fetch_batch_add(struct batch *b, struct offer *o);
+/* The offer's outcome: counted, told, and an exception where it is not dealt with. The offer stays the caller's. */
+int fetch_settle(struct session *s, struct offer *o);
+/* After this error, was room made that may mend it? The disk was full, and what is in trash went, oldest first. */
+bool fetch_make_room(struct replica *replica, int error);
+
+/* fetch_content.c */
+int fetch_content_begin(struct session *s, struct offer *o); /* planned, has a stage that is not complete */
+int fetch_content_pump(struct session *s);
+bool fetch_content_idle(const struct session *s);
+void fetch_content_free(struct offer *o);
+void fetch_content_reset(struct session *s); /* before the offers are freed */
+
+/* fetch_deferred.c */
+int fetch_defer(struct session *s, struct offer *o); /* takes the offer over when it returns 0 */
+void fetch_deferred_reset(struct session *s);
+
+#endif
