@@ -57,6 +57,8 @@ enum verdict {
 	SETUID,
 	VERDICTS
 };
+static const char *const policy_names[] = {
+	[DECIDE_KEEP_BOTH] = "keep-both", [DECIDE_NEWEST] = "newest", [DECIDE_PREFER] = "prefer"};
 static const char *const verdict_names[] = {
 	"P1 diverged",
 	"exceptions left",
@@ -1138,6 +1140,7 @@ static bool run(struct event *events, enum mode mode, uint64_t seed, bool traced
 		fail("no memory");
 	history_init(h, events, mode, seed);
 	h->w.trace = traced;
+	trace(&h->w, "%zu replicas, conflicts by %s", h->w.n, policy_names[h->w.policy.kind]);
 	for (size_t n = lengths[below_n(&h->w, ARRAY_SIZE(lengths))]; n > 0; n--) {
 		something(h);
 		advance(h);
