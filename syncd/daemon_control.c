@@ -378,25 +378,30 @@ static struct serving *serving_new(struct control_connection *c, struct place *p
 	return s;
 }
 
-/* *ret: heap, n / 2 bytes. */
+static int hex_digit(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Pairs of lower-case digits; NULL: none. *ret is heap. */
 static int decode_hex(const char *hex, uint8_t **ret, size_t *ret_n)
 {
-	size_t n = hex ? strlen(hex) / 2 : 0;
-	uint8_t *bytes = malloc(n ? n : 1);
+	size_t n = hex ? strlen(hex) : 0;
+	cleanup_free uint8_t *bytes = malloc(n / 2 + 1);
 
 	if (!bytes)
 		return -ENOMEM;
-	for (size_t i = 0; i < n; i++) {
-		unsigned value;
+	if (n % 2)
+		return -EINVAL;
+	for (size_t i = 0; i < n; i += 2) {
+		int high = hex_digit(hex[i]), low = hex_digit(hex[i + 1]);
 
-		if (sscanf(hex + 2 * i, "%2x", &value) != 1) {
-			free(bytes);
+		if (high < 0 || low < 0)
 			return -EINVAL;
-		}
-		bytes[i] = (uint8_t)value;
+		bytes[i / 2] = (uint8_t)(high << 4 | low);
 	}
-	*ret = bytes;
-	*ret_n = n;
+	*ret = steal(bytes);
+	*ret_n = n / 2;
 	return 0;
 }
 
