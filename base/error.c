@@ -50,3 +50,10 @@ int array_reserve(void *array_p, size_t *cap, size_t need, size_t element_bytes)
 	*cap = n;
 	return 0;
 }
+
+int array_compare_u64(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}

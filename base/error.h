@@ -58,5 +58,7 @@ int close_keep(int fd);
 
 /* Grow an array so that it holds at least `need` elements (doubling). 0 or -ENOMEM/-EOVERFLOW. */
 int array_reserve(void *array_p, size_t *cap, size_t need, size_t element_bytes);
+/* The order of two uint64_t, for qsort and bsearch. */
+int array_compare_u64(const void *a, const void *b);
 
 #endif

@@ -127,13 +127,6 @@ int diff_answer(struct index_txn *t, const struct diff_range *range, uint64_t se
 	return 0;
 }
 
-static int compare_u64(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
 struct resolve {
 	struct index_txn *t;
 	enum tree_which which;
@@ -154,7 +147,7 @@ static int resolve_entry(const struct tree_entry *entry, void *data)
 
 	if (++s->n_seen > DIFF_RESOLVE_ROWS_MAX)
 		return 1;
-	if (!bsearch(&separator, s->wanted, s->n, sizeof(separator), compare_u64))
+	if (!bsearch(&separator, s->wanted, s->n, sizeof(separator), array_compare_u64))
 		return 0;
 	r = index_row_path(s->t, (enum index_class)s->which, &entry->key, &path);
 	if (r)
@@ -180,7 +173,7 @@ int diff_resolve(struct index_txn *t, const struct diff_range *range, uint64_t s
 	if (!wanted)
 		return -ENOMEM;
 	memcpy(wanted, separators, n * sizeof(*wanted));
-	qsort(wanted, n, sizeof(*wanted), compare_u64);
+	qsort(wanted, n, sizeof(*wanted), array_compare_u64);
 	s.wanted = wanted;
 	r = tree_entries_descending(t, range->which, 0, &range->from,
 		range->open ? NULL : &range->to, resolve_entry, &s);
@@ -358,7 +351,7 @@ static void compare_deinit(struct compare *c)
 
 static int compare_position(const void *a, const void *b)
 {
-	return compare_u64(
+	return array_compare_u64(
 		&((const struct position *)a)->separator, &((const struct position *)b)->separator);
 }
 

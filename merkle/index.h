@@ -102,6 +102,8 @@ bool index_cursor_peek(struct index_cursor *c, struct path_key *ret_key, struct 
 /* Is any live record strictly below path ("": at all)? O(log n), plus, where names of more than PATH_KEY_PREFIX bytes are
  * cut, the rows that share the cut. 1 yes, 0 no, < 0. */
 int index_any_live_below(struct index_txn *t, const char *path);
+/* Live records at and below a top-level name. O(them). -EINVAL: a path whose key may be cut. */
+int index_count_live(struct index_txn *t, const char *top, uint64_t *ret);
 
 /* Paths whose rows changed after sequence `after`, in order; stops when emit returns non-zero (passed on). */
 typedef int index_change_emit(uint64_t seq, const char *path, void *data);

@@ -703,6 +703,33 @@ int index_any_live_below(struct index_txn *t, const char *path)
 	return key.len < PATH_KEY_PREFIX ? 0 : any_live_below_cut(c, path, &key);
 }
 
+int index_count_live(struct index_txn *t, const char *top, uint64_t *ret)
+{
+	MDB_cursor *c cleanup(index_table_cursor_close_p) = NULL;
+	struct path_key key;
+	uint64_t n = 0;
+	MDB_val k, v;
+	int r;
+
+	path_key(&key, top);
+	if (!key.len || key.len >= PATH_KEY_PREFIX)
+		return -EINVAL;
+	r = index_table_cursor(t, INDEX_TABLE_LIVE, &c);
+	if (r)
+		return r;
+	k = (MDB_val){key.len, key.bytes};
+	for (r = index_error(mdb_cursor_get(c, &k, &v, MDB_SET_RANGE)); !r && starts_with(&k, key.bytes, key.len);
+		r = index_error(mdb_cursor_get(c, &k, &v, MDB_NEXT))) {
+		if (k.mv_size > key.len && ((const uint8_t *)k.mv_data)[key.len] != 0)
+			break;
+		n++;
+	}
+	if (r < 0)
+		return r;
+	*ret = n;
+	return 0;
+}
+
 /* --- by sequence, content, inode --- */
 
 static int change_path(struct cursor value, char **ret)

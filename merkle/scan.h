@@ -100,5 +100,6 @@ int scan_look(struct store *store, int dir, const char *name, struct record *ret
 	struct chunk_tree_node **ret_nodes, size_t *ret_n_nodes);
 void scan_nodes_free(struct chunk_tree_node *nodes, size_t n);
 void stamp_of(const struct file_stat *st, struct stamp *ret); /* generation left 0 */
+uint8_t scan_kind(const struct file_stat *st); /* enum record_kind; 0: special */
 
 #endif

@@ -27,7 +27,6 @@ int scan_object_read(struct scan_object *o, enum hash_algorithm algorithm, int d
 int scan_object_recognise(struct scan_object *o, struct store *store, int64_t window_ns, int dir, const char *name);
 /* live, kind, content, target (moved), attributes and mtime as found. */
 void scan_object_state(struct scan_object *o, struct record *ret);
-uint8_t scan_kind(const struct file_stat *st); /* enum record_kind; 0: special */
 
 /* May the object have changed after the row's stamp was taken, without the stamp showing it? */
 bool scan_racy(const struct row *row, int64_t window_ns);

@@ -281,18 +281,11 @@ static int note_appeared(struct appeared *a, const struct scan_observation *o)
 	return r;
 }
 
-static int compare_u64(const void *x, const void *y)
-{
-	uint64_t a = *(const uint64_t *)x, b = *(const uint64_t *)y;
-
-	return (a > b) - (a < b);
-}
-
 static int sort_appeared(struct appeared *a)
 {
 	if (!a->n)
 		return 0;
-	qsort(a->v, a->n, sizeof(*a->v), compare_u64);
+	qsort(a->v, a->n, sizeof(*a->v), array_compare_u64);
 	a->used = calloc(a->n, sizeof(*a->used));
 	return a->used ? 0 : -ENOMEM;
 }
@@ -821,40 +814,6 @@ bool observe_over_budget(uint64_t n, uint64_t live)
 	return n > OBSERVE_BUDGET_MIN && n > share;
 }
 
-/* Live records at and below a top-level name: O(rows there). */
-static int count_live(struct index_txn *t, const char *top, uint64_t *ret)
-{
-	struct index_cursor *c cleanup(index_cursor_close_p) = NULL;
-	struct path_key prefix, key;
-	uint64_t n = 0;
-	int r = index_cursor_open(t, &c);
-
-	path_key(&prefix, top);
-	if (!r)
-		r = index_cursor_seek(c, top);
-	for (; !r; r = index_cursor_next(c)) {
-		struct hash hash;
-		bool live;
-
-		if (!index_cursor_peek(c, &key, &hash, &live)) {
-			cleanup_free char *path = NULL;
-
-			r = index_cursor_get(c, &path, NULL);
-			if (r || (strcmp(path, top) != 0 && !path_is_below(path, top)))
-				break;
-			continue;
-		}
-		if (key.len < prefix.len || memcmp(key.bytes, prefix.bytes, prefix.len) != 0 ||
-			(key.len > prefix.len && key.bytes[prefix.len]))
-			break;
-		n += live;
-	}
-	if (r < 0)
-		return r;
-	*ret = n;
-	return 0;
-}
-
 static bool is_deletion(const struct row *row, const struct gone *g)
 {
 	return row_live(row) && row->place == ROW_ON_DISK && row->seq == g->seq;
@@ -876,7 +835,7 @@ static int check_subtree(struct run *x, struct index_txn *t, struct budget *b)
 
 	if (b->over || b->counted_top <= OBSERVE_BUDGET_MIN)
 		return 0;
-	r = count_live(t, b->top, &live);
+	r = index_count_live(t, b->top, &live);
 	if (r)
 		return r;
 	if (observe_over_budget(b->counted_top, live)) {

@@ -227,16 +227,9 @@ static int tell_path(const char *path, void *data)
 	return r;
 }
 
-static int compare_u64(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
 static bool among(const uint64_t *sorted, size_t n, uint64_t separator)
 {
-	return n && bsearch(&separator, sorted, n, sizeof(*sorted), compare_u64);
+	return n && bsearch(&separator, sorted, n, sizeof(*sorted), array_compare_u64);
 }
 
 /* Paths of which we have nothing and know less than of the others: to be told one by one, with what we know of them. As wants
@@ -253,9 +246,9 @@ static int tell_exceptions(struct compose *c, const struct diff_found *found, st
 	if (!theirs)
 		return -ENOMEM;
 	memcpy(theirs, found->theirs, found->n_theirs * sizeof(*theirs));
-	qsort(theirs, found->n_theirs, sizeof(*theirs), compare_u64);
+	qsort(theirs, found->n_theirs, sizeof(*theirs), array_compare_u64);
 	if (told->n)
-		qsort(told->v, told->n, sizeof(*told->v), compare_u64);
+		qsort(told->v, told->n, sizeof(*told->v), array_compare_u64);
 	for (size_t i = 0, before = told->n; i < k->n && r == 0; i++) {
 		struct path_key key;
 		uint64_t separator;
@@ -288,7 +281,7 @@ static int send_pairs(struct session *s, struct compose *c, uint32_t id, const s
 	range.which = TREE_LIVE;
 	c->m.pair.range = range;
 	if (told.n)
-		qsort(told.v, told.n, sizeof(*told.v), compare_u64);
+		qsort(told.v, told.n, sizeof(*told.v), array_compare_u64);
 	for (size_t i = 0; i < found->n_theirs && r == 0; i++)
 		if (!among(told.v, told.n, found->theirs[i]))
 			r = compose_want(c, found->theirs[i]);

@@ -6,6 +6,7 @@
  * goes. They are flushed in descending path order: what lies below a directory first.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -107,39 +108,13 @@ static int counts(struct reappears *state, struct index_txn *t, const struct off
 	return r < 0 ? r : 0;
 }
 
-static int live_below(struct index_txn *t, const char *top, size_t n, uint64_t *ret)
-{
-	struct index_cursor *c = NULL;
-	struct path_key prefix, key;
-	struct hash hash;
-	char *path = strndup(top, n);
-	bool live;
-	int r;
-
-	if (!path)
-		return -ENOMEM;
-	*ret = 0;
-	path_key(&prefix, path);
-	r = index_cursor_open(t, &c);
-	for (r = r < 0 ? r : index_cursor_seek(c, path); r == 0; r = index_cursor_next(c)) {
-		if (!index_cursor_peek(c, &key, &hash, &live))
-			continue;
-		if (key.len < prefix.len || memcmp(key.bytes, prefix.bytes, prefix.len) != 0 ||
-				(key.len > prefix.len && key.bytes[prefix.len] != 0))
-			break;
-		*ret += live;
-	}
-	index_cursor_close(c);
-	free(path);
-	return r < 0 ? r : 0;
-}
-
 /* Overall, or in one top-level subtree: more deletions than may pass without a person's word? */
 static int over_budget(struct session *s, bool *ret)
 {
 	struct index_txn *t = NULL;
 	struct index_counts all = {0};
 	struct reappears state = {.s = s};
+	char name[FILE_NAME_BYTES_MAX + 1];
 	uint64_t total = 0, group = 0;
 	int r = index_begin_read(replica_index(s->replica), &t);
 
@@ -157,7 +132,8 @@ static int over_budget(struct session *s, bool *ret)
 		total += counted;
 		group += counted;
 		if (r == 0 && last && group > OBSERVE_BUDGET_MIN) {
-			r = live_below(t, path, top, &live);
+			snprintf(name, sizeof(name), "%.*s", (int)top, path); /* valid: no longer */
+			r = index_count_live(t, name, &live);
 			*ret = observe_over_budget(group, live) && live != all.live;
 		}
 		if (last)

@@ -153,21 +153,6 @@ bool place_same_object(const struct stamp *a, const struct stamp *b)
 	       a->mode == b->mode && a->uid == b->uid && a->gid == b->gid;
 }
 
-static uint8_t record_kind_of(enum file_kind kind)
-{
-	switch (kind) {
-	case FILE_KIND_REGULAR:
-		return RECORD_FILE;
-	case FILE_KIND_DIRECTORY:
-		return RECORD_DIRECTORY;
-	case FILE_KIND_SYMLINK:
-		return RECORD_SYMLINK;
-	case FILE_KIND_OTHER:
-		break;
-	}
-	return 0;
-}
-
 int place_same_content(struct place *p, int dir, const char *name, const struct record *record)
 {
 	struct chunk_tree_node *nodes = NULL;
@@ -475,7 +460,7 @@ static bool hold(struct place *p, int dir, const char *name, const struct row *o
 	if (r != 0)
 		return failed(o, r), false;
 	stamp_of(&st, &h->stamp);
-	h->kind = record_kind_of(st.kind);
+	h->kind = scan_kind(&st);
 	if (h->kind != (ours->place == ROW_IMPLIED ? RECORD_DIRECTORY : ours->record.kind))
 		return result(o, APPLY_CHANGED), false;
 	if (h->kind == RECORD_DIRECTORY) {
@@ -497,7 +482,7 @@ static bool came_out(struct place *p, const char *name, const struct row *ours, 
 	struct stamp stamp;
 	bool leased = h->leased;
 
-	if (file_stat_at(staging, name, &st) != 0 || record_kind_of(st.kind) != h->kind)
+	if (file_stat_at(staging, name, &st) != 0 || scan_kind(&st) != h->kind)
 		return false;
 	stamp_of(&st, &stamp);
 	if (h->kind == RECORD_DIRECTORY)

@@ -602,6 +602,39 @@ static void test_any_live_below(void **state)
 	temp_remove(&a);
 }
 
+static void test_count_live(void **state)
+{
+	char deep[3000] = "d";
+	struct temp_index a;
+	struct index_txn *w;
+	uint64_t n = 7;
+
+	(void)state;
+	temp_open(&a);
+	w = begin_write(a.x);
+	assert_int_equal(index_count_live(w, "d", &n), 0);
+	assert_int_equal(n, 0);
+	put_file(w, "c", 1);
+	put_file(w, "d", 1);
+	put_file(w, "d-e", 1);
+	put_file(w, "d-e/f", 1);
+	put_file(w, "d/x/y", 1);
+	put_tombstone(w, "d/z", 1);
+	put_file(w, "da", 1);
+	for (size_t i = 1; i < 2900; i++)
+		deep[i] = i % 100 == 1 ? '/' : 'n';
+	put_file(w, deep, 1); /* its key is cut */
+	assert_int_equal(index_count_live(w, "d", &n), 0);
+	assert_int_equal(n, 3);
+	assert_int_equal(index_count_live(w, "d-e", &n), 0);
+	assert_int_equal(n, 2);
+	assert_int_equal(index_count_live(w, "zz", &n), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(index_count_live(w, deep, &n), -EINVAL);
+	index_abort(w);
+	temp_remove(&a);
+}
+
 /* --- nodes --- */
 
 struct made_nodes {
@@ -1125,6 +1158,7 @@ int main(void)
 		cmocka_unit_test(test_cursor_with_writes),
 		cmocka_unit_test(test_long_paths),
 		cmocka_unit_test(test_any_live_below),
+		cmocka_unit_test(test_count_live),
 		cmocka_unit_test(test_nodes),
 		cmocka_unit_test(test_meta),
 		cmocka_unit_test(test_intents),
