@@ -325,16 +325,12 @@ static int forget(struct replica_txn *t, const char *path, const struct record *
 {
 	const struct version_vector *k = knowledge_of(&t->knowledge, path);
 	bool known = false;
-	int r;
 
 	for (size_t i = 0; i < record->dots.n && !known; i++)
 		known = version_vector_has(k, record->dots.v[i], replica_lineage(t->replica));
 	if (!known)
 		return 0;
-	r = knowledge_forget(&t->knowledge, path);
-	if (!r)
-		t->knowledge_dirty = true;
-	return r;
+	return replica_forget(t, path);
 }
 
 static int put_nodes(struct replica_txn *t, const struct seen *s)

@@ -48,6 +48,7 @@ struct replica {
 	struct version_dot own;
 	uint64_t era; /* raised when an incarnation ends */
 	bool suspect;
+	uint64_t forgotten; /* paths, since the start */
 };
 
 DEFINE_CLEANUP(struct index_txn *, index_abort)
@@ -386,6 +387,7 @@ static void take_over(struct replica_txn *t, size_t count, const struct counters
 	pthread_mutex_lock(&r->state);
 	if (r->era == t->era)
 		r->own = t->own;
+	r->forgotten += t->forgotten;
 	pthread_mutex_unlock(&r->state);
 }
 
@@ -413,6 +415,30 @@ void replica_abort(struct replica_txn *t)
 {
 	index_abort(steal(t->index));
 	knowledge_deinit(&t->knowledge);
+}
+
+/* --- forgetting --- */
+
+int replica_forget(struct replica_txn *t, const char *path)
+{
+	int r = knowledge_forget(&t->knowledge, path);
+
+	if (r)
+		return r;
+	t->knowledge_dirty = true;
+	t->forgotten++;
+	return 0;
+}
+
+uint64_t replica_forgotten(const struct replica *r)
+{
+	pthread_mutex_t *state = (pthread_mutex_t *)&r->state;
+	uint64_t forgotten;
+
+	pthread_mutex_lock(state);
+	forgotten = r->forgotten;
+	pthread_mutex_unlock(state);
+	return forgotten;
 }
 
 /* --- events --- */

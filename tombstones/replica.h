@@ -54,11 +54,18 @@ struct replica_txn {
 	uint64_t clock;		/* Lamport clock */
 	struct version_dot last; /* where our line stands: our last incarnation, and what we counted there */
 	uint64_t era;		/* of the replica when this began: an incarnation ended meanwhile stays ended */
+	uint64_t forgotten;	/* paths in this transaction */
 };
 
 int replica_begin(struct replica *r, struct replica_txn *ret);
 int replica_commit(struct replica_txn *t); /* durable; consumes it, also on failure (then all is as before) */
 void replica_abort(struct replica_txn *t); /* harmless after commit */
+
+/* Make K not know the path any more (knowledge_forget): its record is dropped without a decision. -ENOSPC. */
+int replica_forget(struct replica_txn *t, const char *path);
+/* How many paths were forgotten since the start. Who joins what a peer knew at some moment must see the same number as
+ * before that moment: a path that was forgotten meanwhile was not compared with the peer as it is now. */
+uint64_t replica_forgotten(const struct replica *r);
 
 enum replica_event_kind {
 	REPLICA_EVENT_STATE,	  /* kind, content or target: writes the attributes' and mtime's dots too where they differ

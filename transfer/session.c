@@ -286,6 +286,7 @@ static int send_hello(struct session *s)
 	struct message_hello *h = &m.hello;
 	int r;
 
+	s->forgotten = replica_forgotten(s->replica);
 	r = index_begin_read(replica_index(s->replica), &t);
 	if (r < 0)
 		return r;
@@ -422,6 +423,7 @@ static int queue_learn(struct session *s)
 		job_free(job);
 		return r;
 	}
+	job->forgotten = s->forgotten;
 	job->skipped = s->skipped;
 	job->n_skipped = s->n_skipped;
 	s->learning = true;
@@ -863,7 +865,8 @@ static void run_learn(struct session_job *job)
 	replica_lock(s->replica);
 	job->error = replica_begin(s->replica, &t);
 	if (job->error == 0) {
-		if (job->learn) {
+		job->stale = job->learn && replica_forgotten(s->replica) != job->forgotten;
+		if (job->learn && !job->stale) {
 			int r = knowledge_learn(&t.knowledge, &job->peer_knowledge, (const char *const *)job->skipped,
 				job->n_skipped, t.own, replica_lineage(s->replica));
 
@@ -947,6 +950,7 @@ static int job_result(struct session *s, struct session_job *job)
 		s->learned = true;
 		if (job->full)
 			s->skipped_overflow = true;
+		s->progress = s->progress || job->stale; /* another round knows */
 		return job->error;
 	case JOB_PLAN:
 		return fetch_done_plan(s, job);

@@ -120,6 +120,8 @@ struct session_job {
 	union message lineage;
 	/* LEARN */
 	struct knowledge peer_knowledge;
+	uint64_t forgotten; /* replica_forgotten before the round */
+	bool stale;	    /* it is another number now */
 	bool learn; /* join it (else only the members' table is brought up to date) */
 	char **skipped;
 	size_t n_skipped;
@@ -188,6 +190,7 @@ struct session {
 	struct hash root, peer_root;	   /* of HELLO */
 	struct hash done_root, peer_done_root;
 	struct hash last_root, last_peer_root; /* at the end of the round before */
+	uint64_t forgotten; /* replica_forgotten before HELLO */
 	uint64_t lineage_digest, peer_lineage_digest;
 	uint64_t live;
 	struct knowledge peer_knowledge;

@@ -905,6 +905,50 @@ static void test_skipped_is_not_deleted(void **state)
 	with_seeds(20, 2, skipped_is_not_deleted);
 }
 
+/* What undoing, ignoring and the like do to a path that is to be fetched again. */
+static void forget_path(struct site *s, const char *path)
+{
+	struct replica_txn t;
+
+	site_remove(s, path);
+	replica_lock(s->replica);
+	assert_int_equal(replica_begin(s->replica, &t), 0);
+	assert_int_equal(replica_forget(&t, path), 0);
+	assert_int_equal(index_drop(t.index, path), 0);
+	assert_int_equal(replica_commit(&t), 0);
+	replica_unlock(s->replica);
+}
+
+/* A path that is forgotten while a round is under way is not known because the round knew it. */
+static void forgotten_in_a_round(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	unsigned at = (unsigned)world_below(w, 1200), in_round = 0;
+	struct wire *wire;
+
+	site_write(a, "p", "to be fetched again");
+	world_sync(w, a, b, NULL);
+	site_write(b, "other", "a difference");
+	site_scan(b);
+	wire = wire_new(w, a, b, NULL);
+	while (in_round <= at && end_state(&wire->end[0]) != SESSION_ENDED) {
+		wire_step(wire, world_below(w, WIRE_STEPS));
+		in_round += end_state(&wire->end[0]) == SESSION_ROUND;
+	}
+	forget_path(a, "p");
+	world_run(w);
+	wire_free(wire);
+	world_sync(w, b, a, NULL);
+	sites_expect_equal(a, b);
+	assert_int_equal(found(a, "to be fetched again", NULL), 1);
+}
+
+static void test_forgotten_in_a_round(void **state)
+{
+	(void)state;
+	with_seeds(60, 2, forgotten_in_a_round);
+}
+
 static void live_triangle(struct world *w)
 {
 	for (size_t i = 1; i < 3; i++)
@@ -949,6 +993,7 @@ int main(void)
 		cmocka_unit_test(test_hostile_peer),
 		cmocka_unit_test(test_implied_directory),
 		cmocka_unit_test(test_skipped_is_not_deleted),
+		cmocka_unit_test(test_forgotten_in_a_round),
 		cmocka_unit_test(test_live_triangle),
 	};
 
