@@ -321,8 +321,6 @@ static inline void history_let_meddle(struct history *h, unsigned one_in, unsign
 	h->meddled = 1 + (unsigned)world_below(w, times);
 }
 
-static inline bool history_equal(struct history *h);
-
 static inline void history_live(struct history *h)
 {
 	struct world *w = h->world;
@@ -334,10 +332,6 @@ static inline void history_live(struct history *h)
 	history_let_meddle(h, 200, 8);
 	world_live(w, cut_one);
 	w->meddle = NULL;
-	/* Once in some 10,000 histories a live triangle goes idle with versions that are not joined yet (the trees are equal): the
-	 * periodic check joins them, as the quiet end here does, after which nothing may differ. */
-	if (!cut_one && !h->one_way && !history_equal(h))
-		fprintf(stderr, "seed %" PRIu64 ": a live session left something to the periodic check\n", w->seed);
 }
 
 static inline void history_session(struct history *h)

@@ -1112,12 +1112,23 @@ static inline void world_sync_with(struct world *w, struct site *client, struct 
 	site_expect_tidy(server);
 }
 
-/* Live sessions between all sites, until nothing happens any more; then they are ended in order. cut_one: one of them is cut
- * somewhere on the way. */
+/* Nobody refuses anything. */
+static inline bool world_two_way(const struct world *w)
+{
+	for (size_t i = 0; i < w->n_sites; i++)
+		for (size_t j = 0; j < w->n_sites; j++)
+			if (w->refuses[i][j])
+				return false;
+	return true;
+}
+
+/* Live sessions between all sites, until nothing happens any more: all are equal then, and after the periodic check no
+ * exceptions are left. Then they are ended in order. cut_one: one of them is cut somewhere on the way. */
 static inline void world_live(struct world *w, bool cut_one)
 {
 	const struct wire_options live = {.live = true};
 	struct wire *wires[WORLD_WIRES_MAX];
+	bool whole = world_two_way(w) && !cut_one;
 	size_t n = 0;
 
 	world_trace(w, "live");
@@ -1135,9 +1146,14 @@ static inline void world_live(struct world *w, bool cut_one)
 	for (size_t i = 0; i < w->n_sites; i++)
 		site_scan(&w->sites[i]);
 	world_run(w);
+	for (size_t i = 1; i < w->n_sites && whole; i++)
+		sites_expect_equal(&w->sites[0], &w->sites[i]);
 	for (size_t i = 0; i < n; i++) /* the periodic check, which lifts exceptions, too */
 		session_check(wires[i]->end[world_below(w, 2)].session);
 	world_run(w);
+	for (size_t i = 0; i < w->n_sites && whole; i++)
+		if (site_exceptions(&w->sites[i]))
+			world_fail(w, "%c: the periodic check leaves exceptions", w->sites[i].name);
 	for (size_t i = 0; i < n; i++) {
 		wire_note(wires[i]);
 		for (int j = 0; j < 2; j++)
