@@ -16,6 +16,7 @@
 #include "merkle/store.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -984,6 +985,19 @@ int store_staging(const struct store *s)
 int store_trash(const struct store *s)
 {
 	return s->trash;
+}
+
+int store_renew_trash(struct store *s)
+{
+	cleanup_close int fd = -1;
+	bool made;
+	int r = open_made(s, s->syncd, "trash", &fd, &made);
+
+	if (!r)
+		r = sync_directory(s->syncd);
+	if (!r && dup3(fd, s->trash, O_CLOEXEC) < 0) /* whoever uses it now has the old one or the new one */
+		r = -errno;
+	return r;
 }
 
 struct index *store_index(const struct store *s)

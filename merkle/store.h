@@ -73,6 +73,8 @@ const char *store_path(const struct store *s); /* the root as given, made absolu
 int store_root(const struct store *s);	       /* descriptors: valid until store_close */
 int store_staging(const struct store *s);
 int store_trash(const struct store *s);
+/* The trash's directory was removed by somebody: make it anew, under the same descriptor. Any thread. 0, < 0 or an outcome. */
+int store_renew_trash(struct store *s);
 struct index *store_index(const struct store *s);
 const struct file_abilities *store_abilities(const struct store *s);
 enum hash_algorithm store_algorithm(const struct store *s);

@@ -283,6 +283,8 @@ static int make_parent(struct store *s, const char *bucket, const char *path, in
 	const char *slash;
 	int r = make_directory(store_trash(s), bucket, &dir);
 
+	if (r == FILE_VANISHED && store_renew_trash(s) == 0) /* all of it was removed */
+		r = make_directory(store_trash(s), bucket, &dir);
 	while (!r && (slash = strchr(path, '/'))) {
 		int next = -1;
 

@@ -6,8 +6,8 @@
  *
  * Only files and symlinks are moved here, by rename on one file system; directories are made as needed, 0700. A bucket's
  * day and, within a day, the time of the move (ctime) tell an entry's age. Names in trash/ that are no buckets are left
- * alone. No symlink is followed, and nothing but directories is opened. Callers exclude each other (the writer lock), but for
- * trash_list, which only looks. A path that may not be (path_valid) is -EINVAL.
+ * alone; a trash/ that somebody removed is made again. No symlink is followed, and nothing but directories is opened. Callers
+ * exclude each other (the writer lock), but for trash_list, which only looks. A path that may not be (path_valid) is -EINVAL.
  */
 #ifndef TOMBSTONES_TRASH_H
 #define TOMBSTONES_TRASH_H

@@ -1,20 +1,20 @@
 /*
  * tests/sim/history.h — random histories of a few replicas on real disks, and the judge.
  *
- * Users on any replica write, delete, rename, chmod, touch and change kinds, also while sessions run; sessions of random pairs
- * are cut at random bytes; replicas are closed and opened; tombstones are purged at any moment. What a user writes is a
- * token, never written twice. Then all is quiet, every pair meets, and the judge asks:
+ * Users on any replica write, delete, rename, chmod, touch, change kinds and empty the trash, also while sessions run;
+ * sessions of random pairs are cut at random bytes; replicas are closed and opened; tombstones are purged at any moment. What
+ * a user writes is a token, never written twice. Then all is quiet, every pair meets until no record changes any more, and
+ * the judge asks:
  *
  *   diverged      are all trees and roots equal, with no exceptions left? (P1)
  *   lost          is every token in the tree that no user, who had it before him, replaced or deleted? (P2, P4)
  *   resurrected   is a token at a path where a user removed it, though no other put it there? (P3)
  *   from nowhere  is something there that nobody wrote, or in a conflict copy without a conflict?
  *   gone          is each token where a user put it and no other took it away, or beside it? (P4)
- *
  *   never taken   has each replica what another has that it takes from, or has seen it?
  *
- * In every fourth history some replicas take nothing from some others: then not all ends up equal.
- * Then each replica: its rows are what is on disk, and a scan finds nothing new.
+ * and of each replica, whether its rows are what is on disk, and a scan finds nothing new. In every fourth history some
+ * replicas take nothing from some others: these need not end up equal.
  */
 #ifndef TESTS_SIM_HISTORY_H
 #define TESTS_SIM_HISTORY_H
@@ -251,10 +251,33 @@ static inline void history_touch(struct history *h, struct site *s, const char *
 	(void)utimensat(AT_FDCWD, site_at(s, path), times, AT_SYMLINK_NOFOLLOW);
 }
 
+/* Somebody tidies up what is ours: the trash's buckets, or all of it. */
+static inline void history_empty_trash(struct history *h, struct site *s)
+{
+	char *argv[] = {(char *)site_at(s, ".syncd/trash"), NULL};
+	FTS *fts;
+	FTSENT *e;
+
+	world_trace(h->world, "%c empties the trash", s->name);
+	if (world_one_in(h->world, 4)) {
+		world_remove_tree(argv[0]);
+		return;
+	}
+	fts = fts_open(argv, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+	while (fts && (e = fts_read(fts)))
+		if (e->fts_info == FTS_DP ? e->fts_level > 0 : e->fts_info != FTS_D)
+			(void)remove(e->fts_accpath);
+	fts_close(fts);
+}
+
 static inline void history_user(struct history *h, struct site *s)
 {
 	char path[64], other[64];
 
+	if (world_one_in(h->world, 30)) {
+		history_empty_trash(h, s);
+		return;
+	}
 	history_path(h->world, path);
 	switch (world_below(h->world, 10)) {
 	case 0:
@@ -459,7 +482,8 @@ static inline bool history_descends(struct history *h, const struct spot *late, 
 	return !late || late == early || late->placed != 1;
 }
 
-/* Could two users have come into conflict about the first, as far as we know? Neither had seen the other's, or something came to be below. */
+/* Could two users have come into conflict about the first, as far as we know? Neither had the other's there, or something
+ * came to be below. */
 static inline bool history_meet(struct history *h, const struct spot *a, const struct spot *b)
 {
 	if (a->token == b->token)

@@ -81,6 +81,21 @@ static void test_buckets(void **state)
 }
 
 /* A parent's name is taken by a file, and the other way round. */
+/* Somebody removed all of it, as people do to make room: it is made again. */
+static void test_removed(void **state)
+{
+	struct place *p = *state;
+
+	place_write(p, "f", "one");
+	assert_string_equal(put(p, "f", NOW), "2025-11-21");
+	for (int again = 0; again < 2; again++) {
+		assert_int_equal(nftw(place_at(p, ".syncd/trash"), place_remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+		place_write(p, "f", again ? "three" : "two");
+		assert_string_equal(put(p, "f", NOW), "2025-11-21");
+		assert_string_equal(in_trash(p, "2025-11-21", "f"), again ? "three" : "two");
+	}
+}
+
 static void test_name_and_parent(void **state)
 {
 	struct place *p = *state;
@@ -354,6 +369,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_buckets, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_removed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_name_and_parent, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_symlink_in_the_way, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kinds, setup, teardown),
