@@ -474,12 +474,12 @@ struct history_found {
 	bool copy[HISTORY_TOKENS_MAX];	/* as a conflict copy */
 };
 
-/* Did the writer of `late` have `early` there? */
+/* Did the writer of `late` certainly have `early` there? What was put there more than once, nobody knows. */
 static inline bool history_descends(struct history *h, const struct spot *late, const struct spot *early)
 {
 	while (late && late != early && late->placed == 1 && late->before)
 		late = history_find(h, late->path, late->before);
-	return !late || late == early || late->placed != 1;
+	return late == early;
 }
 
 /* Could two users have come into conflict about the first, as far as we know? Neither had the other's there, or something
