@@ -33,7 +33,7 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DSYNCD_VERSION='"$
 	-fno-strict-aliasing $(WARNINGS) $(PKG_CFLAGS) $(CFLAGS)
 
 # Layers, low to high. A file includes its own layer and lower ones only (tests/layers.sh).
-base := buf clock error file log random
+base := buf clock error file file_shared log random
 merkle := chunk_tree chunker diff hash ignore index index_nodes index_rows path record scan scan_object scan_rows store tree version
 tombstones := conflict decide knowledge members observe purge replica trash
 transfer := apply apply_plan compare fetch fetch_content fetch_deferred frame intent message place recover serve session settle stage transport
@@ -94,6 +94,23 @@ crash_points := file_chmod_fd file_create file_exchange file_fsync file_link fil
 look_points := file_lease_read file_lease_release file_open_read file_stat_at file_stat_fd
 $(BUILD)/unit/transfer/test_recover: private LDFLAGS += $(foreach f,$(crash_points),-Wl,--wrap=$f)
 $(BUILD)/unit/transfer/test_place: private LDFLAGS += $(foreach f,$(crash_points) $(look_points),-Wl,--wrap=$f)
+
+# The simulator's own base/file, base/clock and base/random, and some calls of libc; linked before the archives, which then
+# are not asked for theirs. Its test has the kernel's base/file beside it, as real_file_….
+sim_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,clock fs fs_content fs_crash fs_file fs_libc fs_tree fs_user)
+real_objects := $(patsubst %,$(BUILD)/real/%.o,base/file base/file_shared tests/unit/sim/fs_ops)
+objects += $(sim_objects) $(real_objects) $(BUILD)/tests/unit/sim/fs_ops.o
+
+$(BUILD)/real/%.o: %.c
+	$(say) CC "$< (real)"
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -include tests/unit/sim/real_names.h -MMD -MP -c -o $@ $<
+
+$(BUILD)/unit/sim/test_fs: $(real_objects) $(BUILD)/tests/unit/sim/fs_ops.o
+$(BUILD)/unit/sim/%: $(BUILD)/tests/unit/sim/%.o $(sim_objects) $(archives)
+	$(say) LD $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
 
 unit-bins: $(test_bins)
 

@@ -9,7 +9,7 @@
  *     no device is touched) and after (so that a swap in between is noticed);
  *   - only what is a race or a refusal is an outcome; what was lost on its way to a disk is an error.
  */
-#include "base/file.h"
+#include "base/file_internal.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -31,8 +31,6 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include "base/random.h"
-
 #define DIR_BUFFER_BYTES 32768
 #define COPY_BUFFER_BYTES 65536
 #define NS_PER_S INT64_C(1000000000)
@@ -51,110 +49,10 @@ struct file_system_uuid {
 
 /* --- outcomes --- */
 
-static const char *const outcome_words[] = {
-	[0] = "done",
-	[FILE_VANISHED] = "it is not there, or not any more",
-	[FILE_EXISTS] = "something of that name exists",
-	[FILE_NOT_EMPTY] = "the directory is not empty",
-	[FILE_IS_DIRECTORY] = "it is a directory",
-	[FILE_DENIED] = "permission denied",
-	[FILE_OUTSIDE] = "a symlink or a mount point is in the way",
-	[FILE_UNSUPPORTED] = "not supported by this file system or for this kind of file",
-	[FILE_BUSY] = "in use by another program",
-	[FILE_END] = "at the end",
-};
-
-const char *file_error_text(int r)
-{
-	const char *text = NULL;
-
-	if (r >= 0)
-		return (size_t)r < ARRAY_SIZE(outcome_words) ? outcome_words[r] : "unknown outcome";
-	if (r > -4096)
-		text = strerrordesc_np(-r);
-	return text ? text : "unknown error";
-}
-
-/* An errno as the header tells it. */
-static int outcome(int error)
-{
-	switch (error) {
-	case ENOENT:
-	case ENOTDIR:
-		return FILE_VANISHED;
-	case EEXIST:
-		return FILE_EXISTS;
-	case ENOTEMPTY:
-		return FILE_NOT_EMPTY;
-	case EISDIR:
-		return FILE_IS_DIRECTORY;
-	case EACCES:
-	case EPERM:
-		return FILE_DENIED;
-	case ELOOP:
-	case EXDEV:
-		return FILE_OUTSIDE;
-	case EOPNOTSUPP:
-	case ENOTTY:
-	case ENOSYS:
-	case EINVAL: /* a flag, an ioctl or a name that this file system does not take */
-	case EILSEQ:
-		return FILE_UNSUPPORTED;
-	case EBUSY:
-	case ETXTBSY:
-		return FILE_BUSY;
-	default:
-		return -error;
-	}
-}
-
 /* The outcome of a system call that returned r. */
 static int outcome_of(long r)
 {
-	return r < 0 ? outcome(errno) : 0;
-}
-
-/* --- names and paths --- */
-
-/* 0 if the n bytes may stand as one component. */
-static int check_component(const char *name, size_t n)
-{
-	if (n == 0 || memchr(name, '/', n) || (n == 1 && name[0] == '.') ||
-		(n == 2 && name[0] == '.' && name[1] == '.'))
-		return -EINVAL;
-	return n > FILE_NAME_BYTES_MAX ? -ENAMETOOLONG : 0;
-}
-
-static int check_name(const char *name)
-{
-	return check_component(name, strlen(name));
-}
-
-static int check_names(const char *name1, const char *name2)
-{
-	int r = check_name(name1);
-
-	return r ? r : check_name(name2);
-}
-
-static int check_path(const char *path)
-{
-	size_t depth = 0;
-
-	if (strnlen(path, FILE_PATH_BYTES_MAX + 1) > FILE_PATH_BYTES_MAX)
-		return -ENAMETOOLONG;
-	for (const char *at = path;;) {
-		size_t n = strcspn(at, "/");
-		int r = check_component(at, n);
-
-		if (r < 0)
-			return r;
-		if (++depth > FILE_DEPTH_MAX)
-			return -ENAMETOOLONG;
-		if (!at[n])
-			return 0;
-		at += n + 1;
-	}
+	return r < 0 ? file_outcome(errno) : 0;
 }
 
 /* --- opening --- */
@@ -179,7 +77,7 @@ int file_open_directory(const char *path, int *ret_fd)
 	int fd = TEMP_FAILURE_RETRY(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 
 	if (fd < 0)
-		return outcome(errno);
+		return file_outcome(errno);
 	*ret_fd = fd;
 	return 0;
 }
@@ -190,7 +88,7 @@ static int open_directory_beneath(int root, const char *path, int *ret_fd)
 	int fd = open_beneath(root, path, O_RDONLY | O_DIRECTORY, 0);
 
 	if (fd < 0)
-		return outcome(-fd);
+		return file_outcome(-fd);
 	*ret_fd = fd;
 	return 0;
 }
@@ -201,7 +99,7 @@ int file_open_directory_at(int root, const char *path, int *ret_fd)
 
 	if (!*path)
 		return open_directory_beneath(root, ".", ret_fd);
-	r = check_path(path);
+	r = file_check_path(path);
 	return r ? r : open_directory_beneath(root, path, ret_fd);
 }
 
@@ -211,7 +109,7 @@ int file_open_parent(int root, const char *path, int *ret_dir, const char **ret_
 	const char *slash;
 	int r;
 
-	r = check_path(path);
+	r = file_check_path(path);
 	if (r < 0)
 		return r;
 	slash = strrchr(path, '/');
@@ -246,7 +144,7 @@ static int open_regular(int dir, const char *name, uint64_t access, int *ret_fd)
 	if (fd == -ELOOP || fd == -EISDIR || fd == -ENXIO || fd == -ENODEV)
 		return FILE_UNSUPPORTED; /* became something else after the look */
 	if (fd < 0)
-		return outcome(-fd);
+		return file_outcome(-fd);
 	r = file_stat_fd(fd, &st);
 	if (r)
 		return r;
@@ -271,12 +169,12 @@ int file_create(int dir, const char *name, uint16_t mode, int *ret_fd)
 	int r, fd;
 
 	assert(!(mode & ~07777));
-	r = check_name(name);
+	r = file_check_name(name);
 	if (r < 0)
 		return r;
 	fd = open_beneath(dir, name, O_RDWR | O_CREAT | O_EXCL | O_LARGEFILE, mode);
 	if (fd < 0)
-		return outcome(-fd);
+		return file_outcome(-fd);
 	*ret_fd = fd;
 	return 0;
 }
@@ -331,7 +229,7 @@ static int look(int fd, const char *name, int flags, struct statx *ret)
 	const unsigned mask = STATX_BASIC_STATS | STATX_BTIME;
 
 	if (TEMP_FAILURE_RETRY(statx(fd, name, flags | AT_NO_AUTOMOUNT, mask, ret)) < 0)
-		return outcome(errno);
+		return file_outcome(errno);
 	return 0;
 }
 
@@ -351,7 +249,7 @@ int file_stat_at(int dir, const char *name, struct file_stat *ret)
 	struct statx x;
 	int r;
 
-	r = check_name(name);
+	r = file_check_name(name);
 	if (r < 0)
 		return r;
 	r = look(dir, name, AT_SYMLINK_NOFOLLOW, &x);
@@ -370,12 +268,12 @@ int file_readlink(int dir, const char *name, char **ret)
 	char *copy;
 	int r;
 
-	r = check_name(name);
+	r = file_check_name(name);
 	if (r < 0)
 		return r;
 	n = TEMP_FAILURE_RETRY(readlinkat(dir, name, target, sizeof(target)));
 	if (n < 0)
-		return outcome(errno);
+		return file_outcome(errno);
 	if ((size_t)n == sizeof(target))
 		return -ENAMETOOLONG;
 	copy = strndup(target, (size_t)n);
@@ -394,7 +292,7 @@ int file_generation(int fd, uint64_t *ret)
 	} v = {0};
 
 	if (TEMP_FAILURE_RETRY(ioctl(fd, FS_IOC_GETVERSION, &v)) < 0)
-		return outcome(errno);
+		return file_outcome(errno);
 	*ret = v.generation;
 	return 0;
 }
@@ -406,7 +304,7 @@ int file_system_id(int fd, uint64_t *ret)
 	struct statfs s;
 
 	if (TEMP_FAILURE_RETRY(fstatfs(fd, &s)) < 0)
-		return outcome(errno);
+		return file_outcome(errno);
 	switch ((uint32_t)s.f_type) {
 	case MAGIC_EXT: /* made from the UUID; for most other types it is the device number */
 	case MAGIC_BTRFS:
@@ -435,7 +333,7 @@ int file_space(int fd, uint64_t *ret_free_bytes, uint64_t *ret_total_bytes)
 	struct statvfs s;
 
 	if (TEMP_FAILURE_RETRY(fstatvfs(fd, &s)) < 0)
-		return outcome(errno);
+		return file_outcome(errno);
 	*ret_free_bytes = bytes_of(s.f_bavail, s.f_frsize);
 	*ret_total_bytes = bytes_of(s.f_blocks, s.f_frsize);
 	return 0;
@@ -461,7 +359,7 @@ int file_dir_open(int dir, struct file_dir **ret)
 	if (fd == -EPERM)
 		fd = open_beneath(dir, ".", flags, 0);
 	if (fd < 0)
-		return outcome(-fd);
+		return file_outcome(-fd);
 	d = malloc(sizeof(*d));
 	if (!d) {
 		close_keep(fd);
@@ -575,8 +473,8 @@ int file_next_data(int fd, uint64_t offset, uint64_t size, uint64_t *ret_from, u
 	from = TEMP_FAILURE_RETRY(lseek(fd, (off_t)offset, SEEK_DATA));
 	if (from < 0 && errno == ENXIO)
 		return FILE_END;
-	if (from < 0 && outcome(errno) != FILE_UNSUPPORTED)
-		return outcome(errno);
+	if (from < 0 && file_outcome(errno) != FILE_UNSUPPORTED)
+		return file_outcome(errno);
 	if (from < 0)
 		from = (off_t)offset;
 	if ((uint64_t)from >= size)
@@ -592,7 +490,7 @@ int file_next_data(int fd, uint64_t offset, uint64_t size, uint64_t *ret_from, u
 int file_clone(int from, int to)
 {
 	if (TEMP_FAILURE_RETRY(ioctl(to, FICLONE, from)) < 0)
-		return errno == EXDEV ? FILE_UNSUPPORTED : outcome(errno);
+		return errno == EXDEV ? FILE_UNSUPPORTED : file_outcome(errno);
 	return 0;
 }
 
@@ -672,7 +570,7 @@ static int clear_range(int fd, uint64_t offset, uint64_t end, uint64_t size)
 		const int how = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 
 		r = TEMP_FAILURE_RETRY(fallocate(fd, how, (off_t)data, (off_t)(hole - data)));
-		r = r < 0 ? outcome(errno) : 0;
+		r = r < 0 ? file_outcome(errno) : 0;
 		if (r == FILE_UNSUPPORTED)
 			r = write_zeros(fd, data, hole - data);
 		if (r)
@@ -732,7 +630,7 @@ int file_copy_range(int from, uint64_t from_offset, int to, uint64_t to_offset, 
 
 int file_mkdir(int dir, const char *name, uint16_t mode)
 {
-	int r = check_name(name);
+	int r = file_check_name(name);
 
 	assert(!(mode & ~07777));
 	return r ? r : outcome_of(TEMP_FAILURE_RETRY(mkdirat(dir, name, mode)));
@@ -740,7 +638,7 @@ int file_mkdir(int dir, const char *name, uint16_t mode)
 
 int file_symlink(const char *target, int dir, const char *name)
 {
-	int r = check_name(name);
+	int r = file_check_name(name);
 
 	if (r == 0 && !*target)
 		r = -EINVAL;
@@ -749,14 +647,14 @@ int file_symlink(const char *target, int dir, const char *name)
 
 int file_unlink(int dir, const char *name)
 {
-	int r = check_name(name);
+	int r = file_check_name(name);
 
 	return r ? r : outcome_of(TEMP_FAILURE_RETRY(unlinkat(dir, name, 0)));
 }
 
 int file_rmdir(int dir, const char *name)
 {
-	int r = check_name(name);
+	int r = file_check_name(name);
 
 	if (r == 0)
 		r = outcome_of(TEMP_FAILURE_RETRY(unlinkat(dir, name, AT_REMOVEDIR)));
@@ -765,7 +663,7 @@ int file_rmdir(int dir, const char *name)
 
 static int rename_as(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
 {
-	int r = check_names(from, to);
+	int r = file_check_names(from, to);
 
 	if (r)
 		return r;
@@ -791,7 +689,7 @@ int file_exchange(int dir1, const char *name1, int dir2, const char *name2)
 
 int file_link(int from_dir, const char *from, int to_dir, const char *to)
 {
-	int r = check_names(from, to);
+	int r = file_check_names(from, to);
 
 	return r ? r : outcome_of(TEMP_FAILURE_RETRY(linkat(from_dir, from, to_dir, to, 0)));
 }
@@ -816,12 +714,12 @@ static int open_symlink(int dir, const char *name, int *ret_fd)
 	struct file_stat st;
 	int r;
 
-	r = check_name(name);
+	r = file_check_name(name);
 	if (r < 0)
 		return r;
 	fd = open_beneath(dir, name, O_PATH | O_NOFOLLOW, 0);
 	if (fd < 0)
-		return outcome(-fd);
+		return file_outcome(-fd);
 	r = file_stat_fd(fd, &st);
 	if (r)
 		return r;
@@ -879,7 +777,7 @@ int file_set_nodump(int fd)
 	int flags;
 
 	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0)
-		return outcome(errno);
+		return file_outcome(errno);
 	if (flags & FS_NODUMP_FL)
 		return 0;
 	flags |= FS_NODUMP_FL;
@@ -894,7 +792,7 @@ static int sync_outcome(int r)
 {
 	if (r == 0)
 		return 0;
-	r = outcome(errno);
+	r = file_outcome(errno);
 	return r == FILE_UNSUPPORTED ? r : -errno;
 }
 
@@ -916,7 +814,7 @@ int file_start_writeback(int fd)
 int file_lease_read(int fd)
 {
 	if (fcntl(fd, F_SETSIG, SIGURG) < 0)
-		return outcome(errno);
+		return file_outcome(errno);
 	if (TEMP_FAILURE_RETRY(fcntl(fd, F_SETLEASE, F_RDLCK)) == 0)
 		return 0;
 	switch (errno) {
@@ -927,7 +825,7 @@ int file_lease_read(int fd)
 	case ENOLCK:
 		return FILE_UNSUPPORTED;
 	default:
-		return outcome(errno);
+		return file_outcome(errno);
 	}
 }
 
@@ -936,10 +834,10 @@ int file_lease_release(int fd)
 	int held = fcntl(fd, F_GETLEASE);
 
 	if (held < 0)
-		return outcome(errno);
+		return file_outcome(errno);
 	/* EAGAIN: the kernel took it away after its waiting time. */
 	if (TEMP_FAILURE_RETRY(fcntl(fd, F_SETLEASE, F_UNLCK)) < 0 && errno != EAGAIN)
-		return outcome(errno);
+		return file_outcome(errno);
 	return held == F_RDLCK ? 0 : FILE_BUSY;
 }
 
@@ -947,161 +845,5 @@ int file_lock(int fd)
 {
 	if (TEMP_FAILURE_RETRY(flock(fd, LOCK_EX | LOCK_NB)) == 0)
 		return 0;
-	return errno == EWOULDBLOCK ? FILE_BUSY : outcome(errno);
-}
-
-/* --- abilities --- */
-
-/* Whether it worked; what is no answer (the disk is full or failing) is passed on. */
-static int answer(int r, bool *ret)
-{
-	*ret = r == 0;
-	return r < 0 ? r : 0;
-}
-
-static int make_file(int dir, const char *name)
-{
-	cleanup_close int fd = -1;
-
-	return file_create(dir, name, 0600, &fd);
-}
-
-static int probe_renames(int dir, struct file_abilities *a)
-{
-	struct file_stat before, after;
-	int r;
-
-	r = make_file(dir, "x");
-	if (r == 0)
-		r = make_file(dir, "y");
-	if (r == 0)
-		r = file_stat_at(dir, "x", &before);
-	if (r)
-		return r;
-	r = answer(file_exchange(dir, "x", dir, "y"), &a->exchange);
-	if (r == 0 && a->exchange) {
-		r = file_stat_at(dir, "y", &after);
-		a->exchange = r == 0 && after.ino == before.ino;
-	}
-	if (r)
-		return r;
-	/* An occupied name may be refused by the kernel's common part, a free one is seen by the
-	 * file system: both must answer. */
-	r = file_rename_noreplace(dir, "x", dir, "y");
-	a->no_replace = r == FILE_EXISTS;
-	if (r < 0 || !a->no_replace)
-		return r < 0 ? r : 0;
-	return answer(file_rename_noreplace(dir, "x", dir, "z"), &a->no_replace);
-}
-
-static int probe_reflink_and_lease(int dir, struct file_abilities *a)
-{
-	static const char block[4096] = "x";
-	cleanup_close int from = -1, to = -1, reading = -1;
-	int r;
-
-	r = file_create(dir, "from", 0600, &from);
-	if (r == 0)
-		r = file_create(dir, "to", 0600, &to);
-	if (r == 0)
-		r = file_write(from, block, sizeof(block), 0);
-	if (r == 0)
-		r = answer(file_clone(from, to), &a->reflink);
-	if (r)
-		return r;
-	from = close_keep(from);
-	r = file_open_read(dir, "from", &reading);
-	if (r == 0)
-		r = answer(file_lease_read(reading), &a->lease);
-	if (r == 0 && a->lease)
-		file_lease_release(reading);
-	return r;
-}
-
-/* Whether a file made under one name is found under another. */
-static int probe_same_name(int dir, const char *made, const char *asked, bool *ret)
-{
-	struct file_stat st;
-	int r;
-
-	r = make_file(dir, made);
-	if (r == FILE_UNSUPPORTED) {
-		*ret = false;
-		return 0;
-	}
-	return r ? r : answer(file_stat_at(dir, asked, &st), ret);
-}
-
-static int probe_names(int dir, struct file_abilities *a)
-{
-	int r;
-
-	r = answer(file_symlink("target", dir, "symlink"), &a->symlink);
-	if (r == 0)
-		r = probe_same_name(dir, "case", "CASE", &a->fold_case);
-	if (r == 0) /* é, composed and decomposed */
-		r = probe_same_name(dir, "\xc3\xa9", "e\xcc\x81", &a->fold_unicode);
-	return r;
-}
-
-static int probe_times(int dir, struct file_abilities *a)
-{
-	static const int64_t steps[] = {1, 100, 1000, 1000000, 10000000, NS_PER_S, 2 * NS_PER_S};
-	const int64_t set = 1500000001 * NS_PER_S + 123456789; /* odd in every digit that counts */
-	cleanup_close int fd = -1;
-	struct file_stat st;
-	int r;
-
-	r = file_create(dir, "times", 0600, &fd);
-	if (r == 0)
-		r = file_set_mtime_fd(fd, set);
-	if (r == 0)
-		r = file_stat_at(dir, "times", &st);
-	if (r)
-		return r;
-	a->time_granularity_ns = steps[ARRAY_SIZE(steps) - 1];
-	for (size_t i = ARRAY_SIZE(steps); i-- > 0;)
-		if (st.mtime_ns == set - set % steps[i])
-			a->time_granularity_ns = steps[i];
-	return 0;
-}
-
-/* Remove what the probes left in the scratch directory. */
-static void probe_clean(int dir)
-{
-	static const char *const names[] = {
-		"x", "y", "z", "from", "to", "symlink", "case", "\xc3\xa9", "times"};
-
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		file_unlink(dir, names[i]);
-}
-
-int file_probe(int dir, struct file_abilities *ret)
-{
-	char name[sizeof(FILE_PROBE_PREFIX) + 16];
-	struct file_abilities found = {0};
-	cleanup_close int scratch = -1;
-	int r, cleaned;
-
-	snprintf(name, sizeof(name), FILE_PROBE_PREFIX "%016llx", (unsigned long long)random_id());
-	r = file_mkdir(dir, name, 0700);
-	if (r)
-		return r;
-	r = file_open_directory_at(dir, name, &scratch);
-	if (r == 0)
-		r = probe_renames(scratch, &found);
-	if (r == 0)
-		r = probe_reflink_and_lease(scratch, &found);
-	if (r == 0)
-		r = probe_names(scratch, &found);
-	if (r == 0)
-		r = probe_times(scratch, &found);
-	if (scratch >= 0)
-		probe_clean(scratch);
-	cleaned = file_rmdir(dir, name);
-	if (r == 0)
-		r = cleaned;
-	if (r == 0)
-		*ret = found;
-	return r;
+	return errno == EWOULDBLOCK ? FILE_BUSY : file_outcome(errno);
 }
