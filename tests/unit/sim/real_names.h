@@ -1,0 +1,53 @@
+/*
+ * tests/unit/sim/real_names.h — base/file of the kernel beside the simulator's, in one program: what is compiled with this
+ * included first defines and uses real_file_…. A function that is missing here is one that the linker finds twice.
+ */
+#define file_check_name real_file_check_name
+#define file_check_names real_file_check_names
+#define file_check_path real_file_check_path
+#define file_chmod_fd real_file_chmod_fd
+#define file_chown_at real_file_chown_at
+#define file_chown_fd real_file_chown_fd
+#define file_clone real_file_clone
+#define file_copy_range real_file_copy_range
+#define file_create real_file_create
+#define file_dir_close real_file_dir_close
+#define file_dir_close_p real_file_dir_close_p
+#define file_dir_next real_file_dir_next
+#define file_dir_open real_file_dir_open
+#define file_error_text real_file_error_text
+#define file_exchange real_file_exchange
+#define file_fsync real_file_fsync
+#define file_generation real_file_generation
+#define file_lease_read real_file_lease_read
+#define file_lease_release real_file_lease_release
+#define file_link real_file_link
+#define file_lock real_file_lock
+#define file_mkdir real_file_mkdir
+#define file_next_data real_file_next_data
+#define file_open_directory real_file_open_directory
+#define file_open_directory_at real_file_open_directory_at
+#define file_open_parent real_file_open_parent
+#define file_open_read real_file_open_read
+#define file_open_write real_file_open_write
+#define file_outcome real_file_outcome
+#define file_probe real_file_probe
+#define file_read real_file_read
+#define file_readlink real_file_readlink
+#define file_rename_noreplace real_file_rename_noreplace
+#define file_rename_replace real_file_rename_replace
+#define file_rmdir real_file_rmdir
+#define file_set_mtime_at real_file_set_mtime_at
+#define file_set_mtime_fd real_file_set_mtime_fd
+#define file_set_nodump real_file_set_nodump
+#define file_space real_file_space
+#define file_start_writeback real_file_start_writeback
+#define file_stat_at real_file_stat_at
+#define file_stat_fd real_file_stat_fd
+#define file_symlink real_file_symlink
+#define file_syncfs real_file_syncfs
+#define file_system_id real_file_system_id
+#define file_truncate real_file_truncate
+#define file_unlink real_file_unlink
+#define file_write real_file_write
+#define fs_ops_run real_fs_ops_run
