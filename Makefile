@@ -12,6 +12,7 @@
 #   make differential  CASES=100000 SEED=     the decision table in C against its model
 #   make sim-rules     RUNS=20000 SEED=       random histories under the rules
 #   make sim-sessions  RUNS=300 SEED=         random histories of real replicas and sessions
+#   make bench      BENCH='--runs 3 --scale small WORK…'   side by side with rsync, unison and the floors (tests/bench/README.md)
 #   V=1 shows the commands; BUILD=dir builds elsewhere; CC, CFLAGS and LDFLAGS are yours.
 
 VERSION := 0.1.0
@@ -207,6 +208,10 @@ check check-full: install-test-deps
 e2e:
 	@MAKE='$(MAKE)' BUILD='$(BUILD)' tests/check.sh e2e
 
+BENCH ?=
+bench: all
+	@python3 -B tests/bench/bench.py '$(BUILD)/bin' --out '$(BUILD)/bench.json' $(BENCH)
+
 install-test-deps:
 	@packaging/install-deps.sh --test
 
@@ -244,7 +249,7 @@ uninstall:
 	@for f in $(installed); do rm -f "$(at)/$$f"; done
 	@rmdir "$(at)/share/doc/syncd" 2>/dev/null || :
 
-.PHONY: check-man check-docs install uninstall
+.PHONY: bench check-man check-docs install uninstall
 
 clean:
 	rm -rf $(BUILD)
