@@ -871,7 +871,8 @@ static int count_gone(struct run *x, struct index_txn *t, size_t i, struct budge
 	return 0;
 }
 
-/* A stretch of the list in one read transaction; the last one looks at the whole. */
+/* A stretch of the list in one read transaction; the last one looks at the whole. Under the writer lock: what a batch that is
+ * just applied has removed, and not recorded yet, would be taken for a user's deletion. */
 static int count_stretch(struct run *x, size_t from, size_t to, struct budget *b)
 {
 	struct index_txn *t cleanup(index_abort_p) = NULL;
@@ -898,8 +899,11 @@ static int check_budget(struct run *x, bool *ret_held)
 	struct budget b = {0};
 	int r = sort_appeared(&x->appeared);
 
-	for (size_t i = 0; i < x->gone.n && !r; i += OBSERVE_BATCH)
+	for (size_t i = 0; i < x->gone.n && !r; i += OBSERVE_BATCH) {
+		replica_lock(x->options->replica);
 		r = count_stretch(x, i, stretch_end(x, i), &b);
+		replica_unlock(x->options->replica);
+	}
 	if (r)
 		return r;
 	if (b.over)

@@ -1,4 +1,5 @@
 /* tests/unit/tombstones/test_observe.c — what a look at the disk makes of rows, with a real store, index and scan. */
+#include <pthread.h>
 #include <time.h>
 
 #include "tests/unit/tombstones/replica_help.h"
@@ -796,6 +797,46 @@ static void test_budget_and_renames(void **state)
 	assert_int_equal(b->result.held, 150);
 }
 
+static void *look_thread(void *data)
+{
+	look(data);
+	return NULL;
+}
+
+/* What a session deletes is not a user's deletion, also where the look falls between its removal and its record. */
+static void test_budget_and_applied_deletions(void **state)
+{
+	struct bench *b = *state;
+	struct replica_txn t = {0};
+	pthread_t thread;
+
+	write_many(b, "a", 0, 150);
+	look(b);
+	replica_lock(b->p.replica);
+	unlink_many(b, "a", 0, 150);
+	assert_int_equal(pthread_create(&thread, NULL, look_thread, b), 0);
+	usleep(200 * 1000); /* it sees that all are gone, and waits */
+	assert_int_equal(replica_begin(b->p.replica, &t), 0);
+	for (int i = 0; i < 150; i++) {
+		struct row row = {0}, gone = {.place = ROW_NOT_HERE};
+		char path[64];
+
+		snprintf(path, sizeof(path), "a/%d", i);
+		assert_int_equal(index_get(t.index, path, &row), 0);
+		assert_int_equal(replica_event(&t, REPLICA_EVENT_DELETE, &row.record, &gone.record), 0);
+		assert_int_equal(index_put(t.index, path, &gone), 0);
+		row_deinit(&row);
+		row_deinit(&gone);
+	}
+	assert_int_equal(replica_commit(&t), 0);
+	replica_unlock(b->p.replica);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(b->result.held, 0);
+	assert_int_equal(b->result.counted, 0);
+	assert_int_equal(b->result.deleted, 0);
+	look_again(b);
+}
+
 /* --- copies --- */
 
 static void become_copy(struct bench *b)
@@ -1034,6 +1075,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_budget_overall, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_budget_of_a_subtree, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_budget_and_renames, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_budget_and_applied_deletions, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_suspect, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_suspect_in_part, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
