@@ -170,7 +170,7 @@ static void in_child(void (*body)(void *data), void *data)
 
 static void own_mounts_or_skip(void)
 {
-	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+	if (unshare(CLONE_NEWNS) || mount("none", "/", "", MS_REC | MS_PRIVATE, NULL))
 		_exit(SKIP);
 }
 
@@ -396,7 +396,7 @@ static void body_mounts(void *data)
 	snprintf(dir_mount, sizeof(dir_mount), "%s/m", p->path);
 	snprintf(file_mount, sizeof(file_mount), "%s/f", p->path);
 	EXPECT(!mount("tmpfs", dir_mount, "tmpfs", 0, "size=64k"));
-	EXPECT(!mount("/proc/version", file_mount, NULL, MS_BIND, NULL));
+	EXPECT(!mount("/proc/version", file_mount, "", MS_BIND, NULL));
 
 	EXPECT(file_stat_at(p->dir, "m", &st) == FILE_OUTSIDE);
 	EXPECT(file_stat_at(p->dir, "f", &st) == FILE_OUTSIDE);
@@ -451,7 +451,7 @@ static void body_disk_full(void *data)
 	EXPECT(file_copy_range(from, 0, to, 0, 4096) == 0);
 	close(to);
 
-	EXPECT(!mount(NULL, p->path, NULL, MS_REMOUNT | MS_RDONLY, NULL));
+	EXPECT(!mount("none", p->path, "", MS_REMOUNT | MS_RDONLY, NULL));
 	EXPECT(file_create(small, "new", 0600, &to) == -EROFS);
 	EXPECT(file_open_write(small, "to", &to) == -EROFS);
 	EXPECT(file_open_read(small, "to", &to) == 0);

@@ -844,7 +844,7 @@ static void test_object_removed_meanwhile(void **state)
 static bool mount_small(const char *where)
 {
 	return unshare(CLONE_NEWNS) == 0 &&
-		mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+		mount("none", "/", "", MS_REC | MS_PRIVATE, NULL) == 0 &&
 		mount("tmpfs", where, "tmpfs", 0, "size=3m") == 0;
 }
 
