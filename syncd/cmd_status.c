@@ -1,5 +1,5 @@
 /*
- * syncctl status, scan, flush, confirm, conflicts, trash, peer, check-config — questions and orders for the daemon; where the name
+ * syncctl status, scan, flush, purge, confirm, conflicts, trash, peer, check-config — questions and orders for the daemon; where the name
  * is a path that no daemon has, the replica there is opened and asked itself.
  */
 #include <errno.h>
@@ -266,6 +266,22 @@ static json_t *local_trash_restore(struct local *l, const struct ask *a)
 	return report_restore(replica_store(folder_replica(l->folder)), a->words[1], NULL);
 }
 
+static void on_purged(const struct folder_upkeep *u, void *data)
+{
+	*(struct folder_upkeep *)data = *u;
+}
+
+static json_t *local_purge(struct local *l, const struct ask *a)
+{
+	struct folder_upkeep u = {.left = UINT64_MAX};
+
+	local_scan(l);
+	u.error = folder_upkeep(l->folder, on_purged, &u);
+	while (u.error == 0 && u.left == UINT64_MAX)
+		uv_run(&l->loop, UV_RUN_ONCE);
+	return report_upkeep(a->words[0], &u);
+}
+
 static void print_list(const json_t *answer, const char *key, const char *first, const char *second)
 {
 	const json_t *item;
@@ -298,6 +314,27 @@ int cmd_conflicts(int argc, char **argv)
 		printf("%s\n    beside %s\n", quoted(json_string_value(json_object_get(item, "path"))),
 			quoted(json_string_value(json_object_get(item, "original"))));
 	}
+	json_decref(answer);
+	return EXIT_IN_SYNC;
+}
+
+int cmd_purge(int argc, char **argv)
+{
+	struct ask a = {.command = "purge", .usage = "purge [--json] [FOLDER|PATH]"};
+	json_t *answer = NULL;
+	char freed[16];
+	int code;
+
+	if (!parse(&a, argc, argv, 0, 1, &code))
+		return code;
+	code = ask_either(&a, local_purge, &answer);
+	if (code)
+		return code;
+	if (a.json)
+		return print_json(answer);
+	printf("%" JSON_INTEGER_FORMAT " deletions forgotten, %" JSON_INTEGER_FORMAT " remembered; %s of trash removed\n",
+		json_integer_value(json_object_get(answer, "purged")), json_integer_value(json_object_get(answer, "left")),
+		ui_bytes((uint64_t)json_integer_value(json_object_get(answer, "freed")), freed));
 	json_decref(answer);
 	return EXIT_IN_SYNC;
 }

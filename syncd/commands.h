@@ -12,6 +12,7 @@ int cmd_serve(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_scan(int argc, char **argv);
 int cmd_flush(int argc, char **argv);
+int cmd_purge(int argc, char **argv);
 int cmd_confirm(int argc, char **argv);
 int cmd_conflicts(int argc, char **argv);
 int cmd_trash(int argc, char **argv);

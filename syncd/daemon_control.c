@@ -264,6 +264,48 @@ static void answer_flush(struct daemon *d, struct control_connection *c, struct 
 	folder_when_settled(p->folder, on_flush_settled, p);
 }
 
+/* --- purge --- */
+
+struct purging {
+	struct control_connection *connection; /* NULL: gone */
+	struct place *place;
+};
+
+static void on_purged(const struct folder_upkeep *u, void *data)
+{
+	struct purging *p = data;
+
+	if (p->connection)
+		control_answer(p->connection, report_upkeep(p->place->config->name, u));
+	free(p);
+}
+
+static void on_purging_gone(void *data)
+{
+	((struct purging *)data)->connection = NULL;
+}
+
+static void answer_purge(struct daemon *d, struct control_connection *c, struct control_request *request)
+{
+	struct place *place = find_open(d, c, request);
+	struct purging *p = place ? calloc(1, sizeof(*p)) : NULL;
+	struct folder_upkeep u = {.error = -ENOMEM};
+
+	if (!place)
+		return;
+	if (p) {
+		p->connection = c;
+		p->place = place;
+		u.error = folder_upkeep(place->folder, on_purged, p);
+	}
+	if (u.error == 0) {
+		control_on_gone(c, on_purging_gone, p);
+		return;
+	}
+	control_answer(c, report_upkeep(place->config->name, &u));
+	free(p);
+}
+
 /* --- lists --- */
 
 static void answer_conflicts(struct daemon *d, struct control_connection *c, struct control_request *request)
@@ -497,6 +539,7 @@ static const struct {
 	{"status", answer_status},
 	{"scan", answer_scan},
 	{"flush", answer_flush},
+	{"purge", answer_purge},
 	{"confirm", answer_confirm},
 	{"conflicts", answer_conflicts},
 	{"trash-list", answer_trash_list},

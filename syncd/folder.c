@@ -77,7 +77,9 @@ struct errand {
 	uint64_t recent;     /* deletions of the last minute */
 	struct observe_result result;
 	struct told *told;
-	uint64_t purged, freed, intents;
+	uint64_t intents;
+	bool asked; /* somebody waits for this upkeep */
+	struct folder_upkeep upkeep;
 };
 
 struct folder_session {
@@ -124,11 +126,14 @@ struct folder {
 	bool overflowed;
 	void (*settled)(void *data);
 	void *settled_data;
+	void (*upkept)(const struct folder_upkeep *result, void *data);
+	void *upkept_data;
 	void (*closed)(void *data);
 	void *closed_data;
 };
 
 static void start_errand(struct folder *f);
+static void upkeep_over(struct folder *f, const struct folder_upkeep *result);
 static void on_settle(uv_timer_t *timer);
 static void folder_changed(struct folder *f, const struct folder_session *except);
 
@@ -238,6 +243,7 @@ static void halt(struct folder *f, const char *reason)
 		session_fail(link_session(s->link), MESSAGE_FAIL_HALTED, -ESTALE, "the folder is halted on that side");
 		link_kick(s->link);
 	}
+	upkeep_over(f, &(struct folder_upkeep){.error = -ECANCELED});
 }
 
 static bool check_root(struct folder *f)
@@ -405,23 +411,40 @@ static void run_scan(struct errand *e)
 	free(paths);
 }
 
+static int count_tombstones(struct folder *f, uint64_t *ret)
+{
+	struct index_txn *t = NULL;
+	struct index_counts counts = {0};
+	int r = index_begin_read(replica_index(f->replica), &t);
+
+	if (r < 0)
+		return r;
+	r = index_counts(t, &counts);
+	index_abort(t);
+	*ret = counts.tombstones;
+	return r;
+}
+
 static void run_upkeep(struct errand *e)
 {
 	struct folder *f = e->folder;
 	const struct folder_options *o = &f->options;
+	struct folder_upkeep *u = &e->upkeep;
 	struct purge_policy policy = {
 		.grace_ns = o->grace_ms * CLOCK_NS_PER_MS,
 		.member_expiry_ns = o->member_expiry_ms * CLOCK_NS_PER_MS,
 		.now_ns = clock_wall_ns(),
 	};
 
-	e->error = purge_run(f->replica, &policy, &e->purged);
-	if (e->error < 0)
+	u->error = purge_run(f->replica, &policy, &u->purged);
+	if (u->error < 0)
 		return;
 	replica_lock(f->replica);
-	e->error = trash_expire(replica_store(f->replica), policy.now_ns, o->trash_keep_ms * CLOCK_NS_PER_MS,
-		o->trash_max_bytes, &e->freed);
+	u->error = trash_expire(replica_store(f->replica), policy.now_ns, o->trash_keep_ms * CLOCK_NS_PER_MS,
+		o->trash_max_bytes, &u->freed);
 	replica_unlock(f->replica);
+	if (u->error == 0)
+		u->error = count_tombstones(f, &u->left);
 }
 
 static void run_errand(uv_work_t *request)
@@ -584,8 +607,11 @@ static void errand_over(uv_work_t *request, int status)
 		if (e->error < 0)
 			f->retry_ns = clock_monotonic_ns() + RETRY_NS;
 		f->scan_wanted = true;
-	} else if (e->error < 0) {
-		log_warning("%s: upkeep failed: %s", f->name, file_error_text(e->error));
+	} else {
+		if (e->upkeep.error < 0)
+			log_warning("%s: upkeep failed: %s", f->name, file_error_text(e->upkeep.error));
+		if (e->asked)
+			upkeep_over(f, &e->upkeep);
 	}
 	errand_free(e);
 	if (f->closing) {
@@ -628,6 +654,7 @@ static struct errand *next_errand(struct folder *f)
 	if (f->upkeep_wanted) {
 		f->upkeep_wanted = false;
 		e->type = ERRAND_UPKEEP;
+		e->asked = f->upkept != NULL;
 		return e;
 	}
 	free(e);
@@ -712,6 +739,30 @@ void folder_when_settled(struct folder *f, void (*settled)(void *data), void *da
 	f->settled = settled;
 	f->settled_data = data;
 	start_errand(f);
+}
+
+int folder_upkeep(struct folder *f, void (*over)(const struct folder_upkeep *result, void *data), void *data)
+{
+	if (f->upkept)
+		return -EBUSY;
+	if (f->closing || f->halted)
+		return -ECANCELED;
+	if (!store_joined(replica_store(f->replica)))
+		return -ENOENT;
+	f->upkept = over;
+	f->upkept_data = data;
+	f->upkeep_wanted = true;
+	start_errand(f);
+	return 0;
+}
+
+static void upkeep_over(struct folder *f, const struct folder_upkeep *result)
+{
+	void (*over)(const struct folder_upkeep *, void *) = f->upkept;
+
+	f->upkept = NULL;
+	if (over)
+		over(result, f->upkept_data);
 }
 
 /* --- opening and closing --- */
@@ -895,6 +946,7 @@ void folder_close(struct folder *f, void (*done)(void *data), void *data)
 	if (!f->closing) {
 		f->closing = true;
 		atomic_store(&f->cancel, true);
+		upkeep_over(f, &(struct folder_upkeep){.error = -ECANCELED});
 		for (s = f->sessions; s; s = next) {
 			next = s->next;
 			folder_session_finish(s);
@@ -1331,6 +1383,7 @@ static void add_index_json(struct folder *f, json_t *o)
 		json_object_set_new(o, "tombstones", json_integer((json_int_t)counts.tombstones));
 		json_object_set_new(o, "bytes", json_integer((json_int_t)counts.bytes));
 		json_object_set_new(o, "exceptions", json_integer((json_int_t)k.n));
+		json_object_set_new(o, "members", report_members(t, &k, f->replica));
 	}
 	knowledge_deinit(&k);
 	index_abort(t);

@@ -53,6 +53,16 @@ void folder_confirm(struct folder *f);
 /* Called when nothing is dirty and no scan runs: after folder_scan, once. */
 void folder_when_settled(struct folder *f, void (*settled)(void *data), void *data);
 
+struct folder_upkeep {
+	int error;	  /* 0; -ECANCELED: the folder was halted or closed */
+	uint64_t purged;  /* tombstones */
+	uint64_t freed;	  /* bytes of trash */
+	uint64_t left;	  /* tombstones that are kept */
+};
+/* Purge tombstones and expire trash as the options say, now, after what is under way, not only at intervals. over() is told
+ * once, later. -EBUSY: somebody waits for one already; -ENOENT: no peer was met yet, there is nothing; -ECANCELED as above. */
+int folder_upkeep(struct folder *f, void (*over)(const struct folder_upkeep *result, void *data), void *data);
+
 /* --- sessions --- */
 
 struct folder_session;

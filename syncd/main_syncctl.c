@@ -27,6 +27,7 @@ static const struct {
 	{"status", cmd_status, "[--json] [FOLDER|PATH]", "what is in sync, what is not, since when, why, what to do"},
 	{"scan", cmd_scan, "[FOLDER]", "look at the whole folder now"},
 	{"flush", cmd_flush, "[FOLDER]", "wait until all changes up to now are at all connected peers"},
+	{"purge", cmd_purge, "[--json] [FOLDER|PATH]", "forget deletions that all know of, and empty old trash, now"},
 	{"confirm", cmd_confirm, "FOLDER", "let deletions pass that were held"},
 	{"conflicts", cmd_conflicts, "[--json] [FOLDER|PATH]", "list conflict copies"},
 	{"trash", cmd_trash, "list|restore [FOLDER|PATH] [NAME]", "what was replaced or deleted, and bring it back"},

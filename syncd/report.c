@@ -128,6 +128,41 @@ json_t *report_restore(struct store *s, const char *path, const char *bucket)
 	return answer;
 }
 
+json_t *report_upkeep(const char *name, const struct folder_upkeep *u)
+{
+	if (u->error == -ECANCELED)
+		return control_error(EXIT_HALTED, "%s is halted: see syncctl status", name);
+	if (u->error == -EBUSY)
+		return control_error(EXIT_LOCKED, "%s: another purge is under way", name);
+	if (u->error == -ENOENT)
+		return control_error(EXIT_NO_FOLDER, "%s has not met a peer yet: there is nothing to purge", name);
+	if (u->error)
+		return control_error(EXIT_FAILED, "%s: cannot purge all: %s", name, file_error_text(u->error));
+	return json_pack("{s:I, s:I, s:I}", "purged", (json_int_t)u->purged, "freed", (json_int_t)u->freed, "left",
+		(json_int_t)u->left);
+}
+
+json_t *report_members(struct index_txn *t, const struct knowledge *k, const struct replica *r)
+{
+	json_t *list = json_array();
+	struct members members = {0};
+	char id[20];
+
+	if (replica_members_read(t, &members) == 0) {
+		for (size_t i = 0; i < members.n; i++) {
+			const struct member *m = &members.v[i];
+
+			snprintf(id, sizeof(id), "%016" PRIx64, m->replica);
+			json_array_append_new(list, json_pack("{s:s, s:o, s:I, s:b, s:b}", "replica", id, "name",
+							    report_name(m->name ? m->name : ""), "seen",
+							    (json_int_t)(m->seen_ns / CLOCK_NS_PER_S), "retired", m->retired, "behind",
+							    m->excepted || !version_vector_leq(&k->k, &m->k, replica_lineage(r))));
+		}
+	}
+	members_deinit(&members);
+	return list;
+}
+
 static struct member *member_named(struct members *m, const char *name)
 {
 	char *end;
