@@ -124,6 +124,7 @@ struct folder {
 	struct scan_counts counts; /* of the last whole scan */
 	int64_t last_scan_ns;
 	bool overflowed;
+	struct clock_watch clock;
 	void (*settled)(void *data);
 	void *settled_data;
 	void (*upkept)(const struct folder_upkeep *result, void *data);
@@ -702,6 +703,8 @@ static void on_root_timer(uv_timer_t *timer)
 	struct folder *f = timer->data;
 
 	check_root(f);
+	if (clock_jumped(&f->clock, clock_wall_ns(), clock_boot_ns()))
+		replica_doubt(f->replica, REPLICA_CLOCK_JUMPED, clock_monotonic_ns());
 	if (f->options.holder || !store_release_asked(replica_store(f->replica)))
 		return;
 	/* A daemon waits for this folder: a peer that stays connected finds it there when it comes again. */
@@ -983,6 +986,8 @@ static void on_link_ended(struct link *l, void *data)
 
 	session_status(link_session(l), &status);
 	session_end_in_folder(s);
+	if (f && status.failed && (status.error == -EPIPE || status.error == -ETIMEDOUT))
+		replica_doubt(f->replica, REPLICA_SESSION_LOST, clock_monotonic_ns());
 	if (s->options.ended)
 		s->options.ended(s, &status, s->options.data);
 	link_free(l);

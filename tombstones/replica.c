@@ -6,7 +6,7 @@
  *  - The lineage in memory may be ahead of the index's: entries are added when they are met, also by a transaction that is
  *    aborted. Each commit appends what the index lacks, [persisted, count), in order, so that no committed vector names an
  *    incarnation that the index doesn't have.
- *  - last is where our own line stands. It is the parent of the next incarnation, with the counter that we ourselves
+ *  - line.last is where our own line stands. It is the parent of the next incarnation, with the counter that we ourselves
  *    counted there; what peers say of us never enters it.
  */
 #include "tombstones/replica.h"
@@ -16,11 +16,14 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/random.h"
 
 #define COUNTERS_VERSION 1
 #define COUNTERS_SUSPECT 1
+#define REPLICA_ANEW_TIMES 8 /* within: */
+#define REPLICA_ANEW_NS (INT64_C(3600) * CLOCK_NS_PER_S)
 
 /* What INDEX_META_COUNTERS holds. */
 struct counters {
@@ -28,6 +31,12 @@ struct counters {
 	uint64_t clock;
 	struct version_dot last;
 	bool suspect;
+};
+
+/* The farthest point of our line that a peer named. */
+struct acknowledged {
+	uint64_t peer;
+	struct version_dot point;
 };
 
 struct replica {
@@ -49,6 +58,14 @@ struct replica {
 	uint64_t era; /* raised when an incarnation ends */
 	bool suspect;
 	uint64_t forgotten; /* paths, since the start */
+	int64_t doubt_ns[REPLICA_DOUBTS]; /* when one ended an incarnation last; 0: never */
+	struct line line; /* as committed last, or being committed */
+	struct acknowledged *acknowledged;
+	size_t n_acknowledged, cap_acknowledged;
+	bool anew_due;
+	struct version_dot anew_point; /* what is after it is recorded anew */
+	unsigned anew_times;	       /* that it became due, since anew_since_ns */
+	int64_t anew_since_ns;
 };
 
 DEFINE_CLEANUP(struct index_txn *, index_abort)
@@ -196,6 +213,7 @@ int replica_open(struct replica **ret, struct store *store)
 		return error < 0 ? error : -EIO;
 	}
 	r->suspect = r->durable.suspect;
+	r->line.last = r->durable.last;
 	*ret = r;
 	return 0;
 }
@@ -207,6 +225,7 @@ void replica_close(struct replica *r)
 	assert(!r->locked);
 	store_close(r->store);
 	version_lineage_free(r->lineage);
+	free(r->acknowledged);
 	pthread_mutex_destroy(&r->state);
 	pthread_cond_destroy(&r->unlocked);
 	pthread_mutex_destroy(&r->writer);
@@ -259,12 +278,111 @@ struct version_dot replica_own(const struct replica *r)
 	return own;
 }
 
+/* The state's lock is held. */
+static void end_incarnation(struct replica *r)
+{
+	r->own = (struct version_dot){0, 0};
+	r->era++;
+}
+
 void replica_end_incarnation(struct replica *r)
 {
 	pthread_mutex_lock(&r->state);
-	r->own = (struct version_dot){0, 0};
-	r->era++;
+	end_incarnation(r);
 	pthread_mutex_unlock(&r->state);
+}
+
+void replica_doubt(struct replica *r, enum replica_doubt why, int64_t monotonic_ns)
+{
+	int64_t *last = &r->doubt_ns[why];
+
+	pthread_mutex_lock(&r->state);
+	if (r->own.inc && (!*last || monotonic_ns - *last >= REPLICA_DOUBT_NS)) {
+		end_incarnation(r);
+		*last = monotonic_ns;
+	}
+	pthread_mutex_unlock(&r->state);
+}
+
+static struct acknowledged *acknowledged_by(struct replica *r, uint64_t peer)
+{
+	for (size_t i = 0; i < r->n_acknowledged; i++)
+		if (r->acknowledged[i].peer == peer)
+			return &r->acknowledged[i];
+	return NULL;
+}
+
+/* Counters go on along a line: of two of its points the greater counter is the later. */
+static int acknowledge(struct replica *r, uint64_t peer, struct version_dot point)
+{
+	struct acknowledged *a = acknowledged_by(r, peer);
+	int error;
+
+	if (!a) {
+		if (r->n_acknowledged >= MEMBERS_MAX)
+			return 0;
+		error = array_reserve(&r->acknowledged, &r->cap_acknowledged, r->n_acknowledged + 1, sizeof(*r->acknowledged));
+		if (error)
+			return error;
+		a = &r->acknowledged[r->n_acknowledged++];
+		*a = (struct acknowledged){.peer = peer};
+	}
+	if (point.counter > a->point.counter)
+		a->point = point;
+	return 0;
+}
+
+/* On a peer's mere word all records may be written: not without end. */
+static bool anew_may_be(struct replica *r)
+{
+	int64_t now_ns = clock_monotonic_ns();
+
+	if (!r->anew_times || now_ns - r->anew_since_ns > REPLICA_ANEW_NS) {
+		r->anew_times = 0;
+		r->anew_since_ns = now_ns;
+	}
+	return r->anew_times++ < REPLICA_ANEW_TIMES;
+}
+
+/* What the peer acknowledged was counted before the snapshot, whoever else shows that there was one. */
+static void want_anew(struct replica *r, uint64_t peer)
+{
+	static const struct version_vector nothing;
+	struct acknowledged *a = acknowledged_by(r, peer);
+	struct version_dot point = a ? a->point : line_named(&r->line, &nothing, r->lineage);
+
+	if (!r->anew_due && !anew_may_be(r))
+		return;
+	if (!r->anew_due || point.counter > r->anew_point.counter)
+		r->anew_point = point;
+	r->anew_due = true;
+	end_incarnation(r);
+}
+
+int replica_hear(struct replica *r, uint64_t peer, const struct version_vector *v)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&r->state);
+	if (line_exceeded(&r->line, v, r->lineage)) {
+		want_anew(r, peer);
+		error = REPLICA_RESTORED;
+	} else if (r->line.first) {
+		error = acknowledge(r, peer, line_named(&r->line, v, r->lineage));
+	}
+	pthread_mutex_unlock(&r->state);
+	return error;
+}
+
+bool replica_anew_due(const struct replica *r)
+{
+	pthread_mutex_t *state = (pthread_mutex_t *)&r->state;
+	bool due;
+
+	pthread_mutex_lock(state);
+	due = r->anew_due;
+	pthread_mutex_unlock(state);
+	return due;
 }
 
 int replica_knowledge_read(struct index_txn *t, struct knowledge *ret)
@@ -346,9 +464,9 @@ int replica_begin(struct replica *r, struct replica_txn *ret)
 	pthread_mutex_lock(&r->state);
 	t.own = r->own;
 	t.era = r->era;
+	t.line = r->line;
 	pthread_mutex_unlock(&r->state);
 	t.clock = r->durable.clock;
-	t.last = r->durable.last;
 	*ret = t;
 	return 0;
 }
@@ -388,7 +506,22 @@ static void take_over(struct replica_txn *t, size_t count, const struct counters
 	if (r->era == t->era)
 		r->own = t->own;
 	r->forgotten += t->forgotten;
+	if (t->turned_back) {
+		r->anew_due = false;
+		r->n_acknowledged = 0;
+	}
 	pthread_mutex_unlock(&r->state);
+}
+
+static struct line set_line(struct replica *r, struct line line)
+{
+	struct line before;
+
+	pthread_mutex_lock(&r->state);
+	before = r->line;
+	r->line = line;
+	pthread_mutex_unlock(&r->state);
+	return before;
 }
 
 int replica_commit(struct replica_txn *t)
@@ -396,17 +529,21 @@ int replica_commit(struct replica_txn *t)
 	struct replica *r = t->replica;
 	struct counters c = {.replica = store_replica_id(r->store),
 			     .clock = t->clock,
-			     .last = t->last,
+			     .last = t->line.last,
 			     .suspect = replica_suspect(r)};
 	size_t count = version_lineage_count(r->lineage);
+	struct line before;
 	int error;
 
 	assert(r->locked && t->index);
 	error = write_out(t, count, &c);
+	before = set_line(r, t->line); /* nobody may name what is committed before we say that it is counted */
 	if (!error)
 		error = index_commit(&t->index);
 	if (!error)
 		take_over(t, count, &c);
+	else
+		set_line(r, before);
 	replica_abort(t);
 	return error > 0 ? -EIO : error;
 }
@@ -447,7 +584,7 @@ uint64_t replica_forgotten(const struct replica *r)
 static int open_incarnation(struct replica_txn *t, struct version_dot *ret)
 {
 	struct replica *r = t->replica;
-	struct version_incarnation i = {.parent = t->last.inc, .from = t->last.counter, .replica = store_replica_id(r->store)};
+	struct version_incarnation i = {.parent = t->line.last.inc, .from = t->line.last.counter, .replica = store_replica_id(r->store)};
 	const struct version_incarnation *drawn = r->pending ? version_lineage_find(r->lineage, r->pending) : NULL;
 	int error;
 
@@ -593,10 +730,36 @@ int replica_event(struct replica_txn *t, enum replica_event_kind kind, const str
 	if (r)
 		return r < 0 ? r : -EIO;
 	t->knowledge_dirty = true;
-	t->own = t->last = dot;
+	t->own = t->line.last = dot;
+	if (!t->line.first)
+		t->line.first = dot.inc;
 	t->clock = dot.counter;
 	t->events++;
 	fill_in(in_out, &v, live);
+	return 0;
+}
+
+int replica_turn_back(struct replica_txn *t, struct line *ret_line, struct version_dot *ret_point)
+{
+	const struct version_lineage *l = t->replica->lineage;
+	struct line line = t->line;
+	struct version_dot point;
+	int r;
+
+	assert(!t->events);
+	pthread_mutex_lock(&t->replica->state);
+	point = t->replica->anew_point;
+	pthread_mutex_unlock(&t->replica->state);
+	r = line_cut(&line, point, &t->knowledge.k, l);
+	for (size_t i = 0; i < t->knowledge.n && r >= 0; i++)
+		r = line_cut(&line, point, &t->knowledge.exceptions[i].vector, l);
+	if (r < 0)
+		return r;
+	t->knowledge_dirty = t->turned_back = true;
+	t->own = (struct version_dot){0, 0};
+	t->line = (struct line){.last = point};
+	*ret_line = line;
+	*ret_point = point;
 	return 0;
 }
 

@@ -14,6 +14,7 @@
 #include "merkle/store.h"
 #include "tombstones/decide.h"
 #include "tombstones/knowledge.h"
+#include "tombstones/line.h"
 #include "tombstones/members.h"
 
 struct replica;
@@ -36,8 +37,24 @@ int replica_knowledge_read(struct index_txn *t, struct knowledge *ret);
 int replica_members_read(struct index_txn *t, struct members *ret);
 /* The open incarnation and its last counter; {0,0} before the first event since the start. */
 struct version_dot replica_own(const struct replica *r);
-/* End the incarnation: the next event draws a new one (a restore was noticed, a lost session …). */
+/* End the incarnation: the next event draws a new one (another replica id …). */
 void replica_end_incarnation(struct replica *r);
+/* The same where a machine may have been put back while it runs, which loses its sessions and sets its clock right: at most once in
+ * REPLICA_DOUBT_NS for each of the two, as an incarnation is remembered for ever, by all. */
+#define REPLICA_DOUBT_NS (INT64_C(3600) * 1000000000)
+enum replica_doubt { REPLICA_SESSION_LOST, REPLICA_CLOCK_JUMPED, REPLICA_DOUBTS };
+void replica_doubt(struct replica *r, enum replica_doubt why, int64_t monotonic_ns);
+
+/*
+ * A peer told what it knows (K, or a record's vector; its lineage is stored already). 0: remembered as acknowledged, in memory, where a
+ * snapshot of it takes it along. REPLICA_RESTORED: it names more of what was drawn since the start than was counted (see
+ * tombstones/line.h): the incarnation is ended, and recording anew is due (8 times an hour at most: peers may lie).
+ * Decide nothing with that peer: end the session.
+ */
+enum replica_heard { REPLICA_RESTORED = 1 };
+int replica_hear(struct replica *r, uint64_t peer, const struct version_vector *v);
+/* Is anew_run due? To be asked before K is told to anybody. */
+bool replica_anew_due(const struct replica *r);
 
 /* The writer lock; recursive use blocks for ever. Any thread may unlock it, so that work may be handed on. */
 void replica_lock(struct replica *r);
@@ -52,7 +69,8 @@ struct replica_txn {
 	uint64_t events; /* made in this transaction */
 	struct version_dot own; /* incarnation and counter as of now; taken over by the replica at commit */
 	uint64_t clock;		/* Lamport clock */
-	struct version_dot last; /* where our line stands: our last incarnation, and what we counted there */
+	struct line line;	 /* its last: our last incarnation, and what we counted there */
+	bool turned_back;	 /* by replica_turn_back */
 	uint64_t era;		/* of the replica when this began: an incarnation ended meanwhile stays ended */
 	uint64_t forgotten;	/* paths in this transaction */
 };
@@ -84,6 +102,13 @@ enum replica_event_kind {
  * given, and the transaction must be aborted.
  */
 int replica_event(struct replica_txn *t, enum replica_event_kind kind, const struct record *old, struct record *in_out);
+
+/*
+ * For anew_run, where that is due: go back to the point that the peer acknowledged. K forgets what was counted after it, and the
+ * next event begins an incarnation that descends from there. *ret_line is the line that is left, *ret_point where. The records
+ * that name more of it (line_after) must be recorded anew in this transaction.
+ */
+int replica_turn_back(struct replica_txn *t, struct line *ret_line, struct version_dot *ret_point);
 
 /* Take over a peer's lineage entries, parents first. -EBADMSG: contradictory or with an unknown parent. An unknown
  * incarnation that claims our own replica id is taken (a restored past of ours). One that leaves our open incarnation above

@@ -368,6 +368,17 @@ static int answer_want(const char *path, void *data)
 	return r;
 }
 
+/* All that a message shows, before the first of its rows is decided on. */
+static int hear_all(struct session *s, const struct message_pair *p)
+{
+	int r = session_hear(s, &p->k);
+
+	for (size_t i = 0; i < p->n_items && r == 0; i++)
+		if (p->items[i].tell == MESSAGE_RECORD)
+			r = session_hear(s, &p->items[i].record.vv);
+	return r;
+}
+
 /* Offers for what the peer told of its rows. */
 static int offer_items(struct session *s, struct message_pair *p, struct shared_vector *k)
 {
@@ -432,7 +443,8 @@ static int deal_with_rows(struct session *s, struct pending_rows *rows)
 		if (!k)
 			return -ENOMEM;
 	}
-	if (rows->type == MESSAGE_PAIR)
+	r = hear_all(s, p);
+	if (r == 0 && rows->type == MESSAGE_PAIR)
 		r = answer_pair(s, p, k);
 	if (r == 0)
 		r = offer_items(s, p, k);

@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "tombstones/anew.h"
 #include "transfer/session_internal.h"
 
 #define ZSTD_LEVEL 3
@@ -375,10 +376,22 @@ static bool knowledge_known(const struct session *s)
 	return true;
 }
 
+/* What a peer knows goes through here before anything is decided by it; its lineage is stored. */
+int session_hear(struct session *s, const struct version_vector *v)
+{
+	int r = replica_hear(s->replica, s->peer_replica, v);
+
+	if (r != REPLICA_RESTORED)
+		return r;
+	session_fail(s, MESSAGE_FAIL_HALTED, -ESTALE,
+		"the peer has seen more of this replica than it counted itself: its state was restored while it ran; "
+		"what it recorded since is recorded anew: connect again");
+	return -ESTALE;
+}
+
 /* Both HELLOs are there: exchange lineage where it differs, then compare. */
 static int begin_comparison(struct session *s)
 {
-	struct version_dot own = replica_own(s->replica);
 	int r;
 
 	if (!s->lineage_wanted && s->lineage_digest != s->peer_lineage_digest) {
@@ -394,13 +407,9 @@ static int begin_comparison(struct session *s)
 		s->lineage_sent = s->lineage_shown;
 	if (!knowledge_known(s))
 		return session_protocol_error(s, "it knows of an incarnation that it did not introduce");
-	if (own.inc && version_vector_get(&s->peer_knowledge.k, own.inc) > own.counter) {
-		replica_end_incarnation(s->replica);
-		session_fail(s, MESSAGE_FAIL_HALTED, -ESTALE,
-			"the peer has seen more of this replica than it counted itself: its state was restored while it ran; "
-			"connect again");
-		return -ESTALE;
-	}
+	r = session_hear(s, &s->peer_knowledge.k);
+	if (r < 0)
+		return r;
 	s->compared = true;
 	s->equal = hash_equal(&s->root, &s->peer_root);
 	if (s->equal) {
@@ -468,7 +477,7 @@ static int handle_done(struct session *s, union message *m)
 	s->peer_skipped = m->done.skipped;
 	s->peer_held = m->done.held;
 	s->peer_full = m->done.full;
-	return 0;
+	return session_hear(s, &m->done.k);
 }
 
 static int send_bye(struct session *s)
@@ -540,6 +549,22 @@ static int round_step(struct session *s)
 	return r;
 }
 
+/* Before our first HELLO: K must not name what two pasts of ours counted. */
+static int record_anew(struct session *s, bool *ret_wait)
+{
+	struct session_job *job;
+
+	*ret_wait = s->recording_anew || replica_anew_due(s->replica);
+	if (!*ret_wait || s->recording_anew)
+		return 0;
+	job = session_job_new(s, JOB_ANEW, SESSION_LANE_APPLY);
+	if (!job)
+		return -ENOMEM;
+	s->recording_anew = true;
+	session_job_queue(s, job);
+	return 0;
+}
+
 static int live_step(struct session *s)
 {
 	struct hash root;
@@ -572,10 +597,14 @@ int session_step(struct session *s)
 					(s->state == SESSION_OPENING && s->options.client && !s->joining && !s->renewing &&
 						store_joined(replica_store(s->replica))))) {
 			if (s->state == SESSION_PREPARING || !s->hello_sent) {
-				bool opening = s->state == SESSION_OPENING;
+				bool opening = s->state == SESSION_OPENING, wait;
 
-				r = start_round(s);
-				if (opening)
+				r = record_anew(s, &wait);
+				if (r == 0 && wait)
+					return 0;
+				if (r == 0)
+					r = start_round(s);
+				if (opening && r == 0)
 					s->state = SESSION_OPENING;
 			}
 		} else if (r == 0 && s->state == SESSION_PREPARING && s->round == 1 && s->hello_sent) {
@@ -902,6 +931,9 @@ void session_job_run(struct session_job *job)
 	case JOB_LINEAGE:
 		run_lineage(job);
 		break;
+	case JOB_ANEW:
+		job->error = anew_run(replica, &job->records);
+		break;
 	case JOB_LEARN:
 		run_learn(job);
 		break;
@@ -946,6 +978,11 @@ static int job_result(struct session *s, struct session_job *job)
 	case JOB_LINEAGE:
 		s->lineage_jobs--;
 		return job->error == -EBADMSG ? session_protocol_error(s, "contradictory lineage") : job->error;
+	case JOB_ANEW:
+		s->recording_anew = false;
+		if (job->records && s->options.host.changed)
+			s->options.host.changed(s, s->options.host.data);
+		return job->error;
 	case JOB_LEARN:
 		s->learned = true;
 		if (job->full)

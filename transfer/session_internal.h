@@ -105,7 +105,7 @@ struct serve_request {
 	struct serve_request *next;
 };
 
-enum job_type { JOB_JOIN, JOB_RENEW, JOB_LINEAGE, JOB_LEARN, JOB_PLAN, JOB_STAGE, JOB_APPLY, JOB_READ };
+enum job_type { JOB_JOIN, JOB_RENEW, JOB_LINEAGE, JOB_ANEW, JOB_LEARN, JOB_PLAN, JOB_STAGE, JOB_APPLY, JOB_READ };
 
 struct session_job {
 	enum job_type type;
@@ -118,6 +118,8 @@ struct session_job {
 	enum hash_algorithm algorithm;
 	/* LINEAGE */
 	union message lineage;
+	/* ANEW */
+	uint64_t records;
 	/* LEARN */
 	struct knowledge peer_knowledge;
 	uint64_t forgotten; /* replica_forgotten before the round */
@@ -170,6 +172,7 @@ struct session {
 	enum hash_algorithm peer_algorithm;
 	bool renewing;	  /* a clone: one of us takes a new id */
 	bool joining;	  /* JOB_JOIN is under way */
+	bool recording_anew; /* JOB_ANEW is under way */
 	bool peer_sends, peer_takes;
 	bool policy_differs, ignore_differs;
 	char *peer_name, *peer_version;
@@ -250,6 +253,8 @@ struct session_job *session_job_new(struct session *s, enum job_type type, enum 
 void session_job_queue(struct session *s, struct session_job *job);
 bool session_we_send(const struct session *s);
 bool session_we_take(const struct session *s);
+/* -ESTALE: the session is over, since the peer shows that we were restored while running. */
+int session_hear(struct session *s, const struct version_vector *v);
 /* The peer broke the protocol: -EBADMSG with a reason for people. */
 int session_protocol_error(struct session *s, const char *why);
 
