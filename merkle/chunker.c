@@ -109,6 +109,11 @@ uint8_t chunk_bits_for_size(uint64_t size)
 	return bits;
 }
 
+uint64_t chunk_count_max(uint64_t size, uint8_t bits)
+{
+	return (size >> (bits - 2)) + 1;
+}
+
 /* Position behind the first byte in p[from..to) after which the hash is below the limit, or 0; *h
  * goes on. */
 static size_t find_cut(const uint8_t *p, size_t from, size_t to, uint64_t limit, uint64_t *h)

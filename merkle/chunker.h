@@ -26,6 +26,8 @@
 
 /* clamp(size / 32768, 32 KiB, 1 MiB), rounded down to a power of two: the parameter of a file of that size. */
 uint8_t chunk_bits_for_size(uint64_t size);
+/* No content of that size has more chunks. */
+uint64_t chunk_count_max(uint64_t size, uint8_t bits);
 
 struct chunk {
 	struct hash hash; /* of its bytes */

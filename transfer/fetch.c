@@ -42,11 +42,11 @@ void shared_vector_unref(struct shared_vector *k)
 	free(k);
 }
 
-void fetch_offer_free(struct offer *o)
+void fetch_offer_free(struct session *s, struct offer *o)
 {
 	if (!o)
 		return;
-	fetch_content_free(o);
+	fetch_content_free(s, o);
 	stage_free(o->stage);
 	record_deinit(&o->theirs);
 	shared_vector_unref(o->k);
@@ -77,7 +77,7 @@ void batch_free(struct session *s, struct batch *b)
 	}
 	for (size_t i = 0; i < b->n; i++) {
 		s->pending--;
-		fetch_offer_free(b->v[i]);
+		fetch_offer_free(s, b->v[i]);
 	}
 	free(b->v);
 	free(b);
@@ -227,7 +227,7 @@ int fetch_offer(struct session *s, const char *path, struct record *theirs, stru
 	b = fetch_filling(s);
 	o = calloc(1, sizeof(*o));
 	if (!b || !o || !(o->path = strdup(path))) {
-		fetch_offer_free(o);
+		fetch_offer_free(s, o);
 		return -ENOMEM;
 	}
 	o->absent = !theirs;
@@ -235,7 +235,7 @@ int fetch_offer(struct session *s, const char *path, struct record *theirs, stru
 	k->refs++;
 	r = fetch_batch_add(b, o);
 	if (r < 0) {
-		fetch_offer_free(o);
+		fetch_offer_free(s, o);
 		return r;
 	}
 	if (theirs) {
@@ -351,7 +351,7 @@ static int planned(struct session *s, struct offer *o, bool *ret_stays)
 	if (o->error || o->action == DECIDE_NONE || o->action == DECIDE_WAIT) {
 		o->result = o->error ? APPLY_FAILED : o->action == DECIDE_WAIT ? APPLY_WAIT : APPLY_NONE;
 		r = fetch_settle(s, o);
-		fetch_offer_free(o);
+		fetch_offer_free(s, o);
 		s->pending--;
 		return r;
 	}
@@ -483,7 +483,7 @@ static int queue_apply(struct session *s, struct batch *b)
 		}
 		o->result = APPLY_FAILED;
 		r = fetch_settle(s, o);
-		fetch_offer_free(o);
+		fetch_offer_free(s, o);
 		s->pending--;
 	}
 	b->n = kept;
@@ -554,13 +554,15 @@ int fetch_pump(struct session *s)
 	int r;
 
 	r = plan_next(s);
-	if (r == 0)
-		r = fetch_content_pump(s);
-	for (b = s->batches; b && r == 0; b = next) {
-		next = b->next;
-		if (b->state == BATCH_FETCHING && !b->pending)
-			r = queue_apply(s, b);
-	}
+	do {
+		if (r == 0)
+			r = fetch_content_pump(s);
+		for (b = s->batches; b && r == 0; b = next) {
+			next = b->next;
+			if (b->state == BATCH_FETCHING && !b->pending)
+				r = queue_apply(s, b);
+		}
+	} while (r == 0 && fetch_content_has_room(s)); /* what failed made room */
 	if (r == 0)
 		r = plan_next(s);
 	return r;

@@ -5,6 +5,10 @@
  *   planned ─┬─ a tree: NODES_ASK, a level at a time ──▶ the list of chunks (STAGE job) ─┐
  *            └─ one chunk ───────────────────────────────────────────────────────────────┴─▶ FETCH, DATA ──▶ STAGE jobs
  *
+ * A peer may announce files of very many chunks. A tree is walked when there is room for the most that it can have; trees wait
+ * for room in the order of their batches, so that a batch never waits for one that waits for it: those that are as long as to
+ * need much are batches of their own. At each level it is looked whether there are more nodes than a file of that size can have.
+ *
  * Requests are sent for one offer after the other, while the window has room. An offer is closed, and counts no more in its
  * batch, when it is complete or has failed and nothing that names it is under way.
  */
@@ -13,11 +17,11 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "tombstones/trash.h"
 #include "transfer/fetch_internal.h"
 
 #define REQUEST_BYTES (1024 * 1024)    /* asked for in one request, if chunks are shorter */
 #define REQUESTS_OUT_MAX 2048	       /* content requests without an answer */
-#define CHUNK_BYTES_LEAST (1 << (CHUNK_BITS_MIN - 2)) /* no chunk but the last is shorter */
 
 static void want_content(struct session *s, struct offer *o)
 {
@@ -73,25 +77,50 @@ static void walk_free(struct node_walk *w)
 	free(w);
 }
 
-static int begin_walk(struct offer *o)
+/* Takes the entries over. */
+static struct node_walk *walk_new(uint8_t level, struct chunk_tree_entry *entries, size_t n)
 {
 	struct node_walk *w = calloc(1, sizeof(*w));
 
-	if (!w)
-		return -ENOMEM;
-	o->walk = w;
-	w->level = o->theirs.content.height;
-	w->n = w->unresolved = 1;
-	w->entries = calloc(1, sizeof(*w->entries));
-	w->children = calloc(1, sizeof(*w->children));
-	w->n_children = calloc(1, sizeof(*w->n_children));
-	if (!w->entries || !w->children || !w->n_children)
-		return -ENOMEM;
-	w->entries[0] = (struct chunk_tree_entry){.hash = o->theirs.content.root, .length = o->theirs.content.size};
-	return 0;
+	if (!w) {
+		free(entries);
+		return NULL;
+	}
+	w->level = level;
+	w->entries = entries;
+	w->n = w->unresolved = n;
+	w->children = calloc(n, sizeof(*w->children));
+	w->n_children = calloc(n, sizeof(*w->n_children));
+	if (w->children && w->n_children)
+		return w;
+	walk_free(w);
+	return NULL;
 }
 
-/* Take a node's payload for position i of the walk. -EBADMSG: it is not what its parent announced. */
+static int begin_walk(struct offer *o)
+{
+	struct chunk_tree_entry *root = malloc(sizeof(*root));
+
+	if (!root)
+		return -ENOMEM;
+	*root = (struct chunk_tree_entry){.hash = o->theirs.content.root, .length = o->theirs.content.size};
+	o->walk = walk_new(o->theirs.content.height, root, 1);
+	return o->walk ? 0 : -ENOMEM;
+}
+
+/* All nodes but the last of a level have two children at least. */
+static int check_count(const struct offer *o)
+{
+	const struct content *content = &o->theirs.content;
+	const struct node_walk *w = o->walk;
+
+	if (w->below > (chunk_count_max(content->size, content->chunk_bits) >> (w->level - 1)) + 1)
+		return -EBADMSG;
+	return w->below > SESSION_CHUNKS_MAX ? -EFBIG : 0;
+}
+
+/* Take a node's payload for position i of the walk. -EBADMSG: it is not what its parent announced;
+ * -EFBIG: too many. */
 static int resolve(struct session *s, struct offer *o, size_t i, const void *payload, size_t n)
 {
 	struct node_walk *w = o->walk;
@@ -109,45 +138,31 @@ static int resolve(struct session *s, struct offer *o, size_t i, const void *pay
 	if (sum != w->entries[i].length)
 		return -EBADMSG;
 	w->unresolved--;
-	return 0;
+	w->below += w->n_children[i];
+	return check_count(o);
 }
 
 /* One level down; at the chunks: hand them to the stage. */
 static int descend(struct session *s, struct offer *o)
 {
-	struct node_walk *w = o->walk, *below = NULL;
-	size_t total = 0, at = 0;
-	int r = 0;
+	struct node_walk *w = o->walk, *below;
+	struct chunk_tree_entry *entries = calloc(w->below, sizeof(*entries));
+	size_t n = w->below, at = 0;
+	uint8_t level = w->level - 1;
 
-	for (size_t i = 0; i < w->n; i++)
-		total += w->n_children[i];
-	if (total > o->theirs.content.size / CHUNK_BYTES_LEAST + 2)
-		return -EBADMSG;
-	below = calloc(1, sizeof(*below));
-	if (!below)
+	if (!entries)
 		return -ENOMEM;
-	below->level = w->level - 1;
-	below->n = below->unresolved = total;
-	below->entries = calloc(total, sizeof(*below->entries));
-	below->children = calloc(total, sizeof(*below->children));
-	below->n_children = calloc(total, sizeof(*below->n_children));
-	if (!below->entries || !below->children || !below->n_children) {
-		below->n = 0;
-		walk_free(below);
-		return -ENOMEM;
-	}
 	for (size_t i = 0; i < w->n; i++) {
-		memcpy(below->entries + at, w->children[i], w->n_children[i] * sizeof(*below->entries));
+		memcpy(entries + at, w->children[i], w->n_children[i] * sizeof(*entries));
 		at += w->n_children[i];
 	}
 	walk_free(w);
+	o->walk = NULL;
+	if (level == 0)
+		return add_op(s, (struct stage_op){.offer = o, .entries = entries, .n_entries = n});
+	below = walk_new(level, entries, n);
 	o->walk = below;
-	if (below->level == 0) {
-		r = add_op(s, (struct stage_op){.offer = o, .entries = steal(below->entries), .n_entries = total});
-		walk_free(below);
-		o->walk = NULL;
-	}
-	return r;
+	return below ? 0 : -ENOMEM;
 }
 
 static int ask_nodes(struct session *s, struct offer *o, const size_t *slots, size_t n)
@@ -184,9 +199,7 @@ static int pump_walk(struct session *s, struct offer *o)
 
 		if (!w->unresolved) {
 			r = descend(s, o);
-			if (r == -EBADMSG)
-				fail_offer(o, r);
-			else if (r < 0)
+			if (r < 0)
 				return r;
 			continue;
 		}
@@ -206,6 +219,10 @@ static int pump_walk(struct session *s, struct offer *o)
 			w->asked++;
 		}
 		index_abort(t);
+		if (r == -EFBIG) {
+			fail_offer(o, r);
+			return 0;
+		}
 		if (r == 0 && n)
 			r = ask_nodes(s, o, slots, n);
 		if (r < 0)
@@ -238,6 +255,10 @@ int fetch_nodes(struct session *s, const struct message_nodes *m)
 	free(request);
 	if (r == -EBADMSG)
 		return session_protocol_error(s, "a node that is not what it was announced to be");
+	if (r == -EFBIG) {
+		fail_offer(o, r);
+		r = 0;
+	}
 	if (r == 0)
 		r = pump_walk(s, o);
 	close_offer(o);
@@ -395,6 +416,24 @@ int fetch_gone(struct session *s, const struct message_gone *m)
 
 /* --- the plan lane's other job: bytes into stages --- */
 
+static int add_size(const struct trash_entry *e, void *data)
+{
+	uint64_t *total = data;
+
+	return __builtin_add_overflow(*total, e->stat.size, total) ? -EOVERFLOW : 0;
+}
+
+/* Nothing is asked for, and nothing thrown out of trash, for what could never fit. */
+static int check_room(struct session *s, const struct stage *stage)
+{
+	struct store *store = replica_store(s->replica);
+	uint64_t need = stage_missing_bytes(stage), available, total, trash = 0;
+
+	if (file_space(store_staging(store), &available, &total) != 0 || need <= available)
+		return 0;
+	return trash_list(store, add_size, &trash) == 0 && need - available > trash ? -ENOSPC : 0;
+}
+
 void fetch_run_stage(struct session_job *job)
 {
 	for (struct stage_op *op = job->ops; op; op = op->next) {
@@ -404,6 +443,8 @@ void fetch_run_stage(struct session_job *job)
 			op->result = op->entries ? stage_chunks(o->stage, op->entries, op->n_entries)
 						 : stage_write(o->stage, op->chunk, op->bytes, op->n);
 		while (!op->entries && fetch_make_room(job->session->replica, op->result));
+		if (op->result == 0 && op->entries)
+			op->result = check_room(job->session, o->stage);
 		if (op->result == STAGE_COMPLETE) {
 			int r = stage_finish(o->stage);
 
@@ -466,19 +507,57 @@ static int queue_ops(struct session *s)
 
 int fetch_content_begin(struct session *s, struct offer *o)
 {
+	const struct content *content = &o->theirs.content;
+	uint64_t most = chunk_count_max(content->size, content->chunk_bits);
+
+	_Static_assert(SESSION_CHUNKS_MAX >= SESSION_BATCH_OFFERS * ((SESSION_SPLIT_BYTES >> (CHUNK_BITS_MIN - 2)) + 1),
+		"there is room for all of one batch");
 	o->open = true;
 	o->batch->pending++;
-	want_content(s, o);
-	if (o->fetch_tree)
-		return begin_walk(o);
-	stage_missing(o->stage, &o->unwritten);
+	if (!o->fetch_tree) {
+		stage_missing(o->stage, &o->unwritten);
+		want_content(s, o);
+	} else if (content->size >> content->chunk_bits >> 2 > SESSION_CHUNKS_MAX) { /* chunks of full length */
+		fail_offer(o, -EFBIG);
+		close_offer(o);
+	} else {
+		o->chunks = most < SESSION_CHUNKS_MAX ? (uint32_t)most : SESSION_CHUNKS_MAX;
+		o->next_fetch = NULL;
+		*s->tree_tail = o;
+		s->tree_tail = &o->next_fetch;
+	}
 	return 0;
+}
+
+bool fetch_content_has_room(const struct session *s)
+{
+	return s->tree_head && s->chunks_held + s->tree_head->chunks <= SESSION_CHUNKS_MAX;
+}
+
+static int admit_trees(struct session *s)
+{
+	int r = 0;
+
+	while (r == 0 && fetch_content_has_room(s)) {
+		struct offer *o = s->tree_head;
+
+		s->tree_head = o->next_fetch;
+		if (!s->tree_head)
+			s->tree_tail = &s->tree_head;
+		o->counted = true;
+		s->chunks_held += o->chunks;
+		want_content(s, o);
+		r = begin_walk(o);
+	}
+	return r;
 }
 
 int fetch_content_pump(struct session *s)
 {
-	int r = pump_requests(s);
+	int r = admit_trees(s);
 
+	if (r == 0)
+		r = pump_requests(s);
 	return r < 0 ? r : queue_ops(s);
 }
 
@@ -487,8 +566,10 @@ bool fetch_content_idle(const struct session *s)
 	return !s->ops_head && !s->fetches && !s->nodes_out;
 }
 
-void fetch_content_free(struct offer *o)
+void fetch_content_free(struct session *s, struct offer *o)
 {
+	if (o->counted)
+		s->chunks_held -= o->chunks;
 	walk_free(o->walk);
 }
 
@@ -519,4 +600,6 @@ void fetch_content_reset(struct session *s)
 	s->ops_tail = &s->ops_head;
 	s->fetch_head = NULL;
 	s->fetch_tail = &s->fetch_head;
+	s->tree_head = NULL;
+	s->tree_tail = &s->tree_head;
 }

@@ -26,7 +26,7 @@ int fetch_defer(struct session *s, struct offer *o)
 		s->deferred_overflow = true;
 		s->deferred_deletes += o->deletes;
 		s->progress = true;
-		fetch_offer_free(o);
+		fetch_offer_free(s, o);
 		s->pending--;
 		return 0;
 	}
@@ -172,7 +172,7 @@ int fetch_flush_deferred(struct session *s)
 		o->result = APPLY_HELD;
 		r = fetch_settle(s, o);
 		s->deferred[i] = NULL;
-		fetch_offer_free(o);
+		fetch_offer_free(s, o);
 		s->pending--;
 	}
 	s->n_deferred = r < 0 ? s->n_deferred : 0;
@@ -184,7 +184,7 @@ int fetch_flush_deferred(struct session *s)
 void fetch_deferred_reset(struct session *s)
 {
 	for (size_t i = 0; i < s->n_deferred; i++)
-		fetch_offer_free(s->deferred[i]);
+		fetch_offer_free(s, s->deferred[i]);
 	free(s->deferred);
 	s->deferred = NULL;
 	s->n_deferred = s->cap_deferred = 0;

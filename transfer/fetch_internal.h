@@ -8,7 +8,7 @@
 #include "transfer/session_internal.h"
 
 /* fetch.c */
-void fetch_offer_free(struct offer *o); /* in no batch; `pending` is the caller's */
+void fetch_offer_free(struct session *s, struct offer *o); /* in no batch; `pending` is the caller's */
 struct batch *fetch_filling(struct session *s); /* NULL: no memory */
 int fetch_batch_add(struct batch *b, struct offer *o);
 /* The offer's outcome: counted, told, and an exception where it is not dealt with. The offer stays the caller's. */
@@ -19,8 +19,9 @@ bool fetch_make_room(struct replica *replica, int error);
 /* fetch_content.c */
 int fetch_content_begin(struct session *s, struct offer *o); /* planned, has a stage that is not complete */
 int fetch_content_pump(struct session *s);
+bool fetch_content_has_room(const struct session *s); /* for a tree that waits: pump again */
 bool fetch_content_idle(const struct session *s);
-void fetch_content_free(struct offer *o);
+void fetch_content_free(struct session *s, struct offer *o);
 void fetch_content_reset(struct session *s); /* before the offers are freed */
 
 /* fetch_deferred.c */

@@ -1064,6 +1064,7 @@ int session_new(struct session **ret, const struct session_options *options)
 	s->ignore = options->ignore;
 	s->nonce = random_id();
 	s->fetch_tail = &s->fetch_head;
+	s->tree_tail = &s->tree_head;
 	s->ops_tail = &s->ops_head;
 	s->rows_tail = &s->rows_head;
 	s->serve_tail = &s->serve_head;

@@ -30,6 +30,7 @@
 #define SESSION_BACKLOG_MAX 4096 /* offers not yet in a batch, above which no further PAIR is dealt with */
 #define SESSION_PAIRS_MAX 4	 /* PAIRs of one walk without their ROWS */
 #define SESSION_SPLIT_BYTES (16 * 1024 * 1024) /* a content with more missing has a batch of its own */
+#define SESSION_CHUNKS_MAX (4 * 1024 * 1024) /* of contents under way, about 150 bytes each; a file of more is not taken */
 #define SESSION_ROUNDS_MAX 64	 /* of a one-shot session */
 #define SESSION_KEEPALIVE_NS (INT64_C(15) * 1000000000)
 #define SESSION_IDLE_NS (INT64_C(120) * 1000000000)

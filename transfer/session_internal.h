@@ -26,6 +26,7 @@ struct node_walk {
 	size_t *n_children;
 	size_t asked;			    /* entries before it were looked up or asked for */
 	size_t unresolved;		    /* of `entries` */
+	size_t below;			    /* children of those that are resolved */
 };
 
 /* One path that differs: what the peer has, and what became of it here. */
@@ -45,6 +46,8 @@ struct offer {
 	bool staged; /* content complete and finished in staging */
 	/* fetching */
 	struct node_walk *walk;
+	uint32_t chunks; /* it has no more */
+	bool counted;	 /* `chunks` are, in chunks_held */
 	size_t next_missing; /* chunks before it were asked for */
 	size_t unwritten;    /* missing chunks not yet written */
 	unsigned refs;	     /* outstanding requests and ops */
@@ -220,6 +223,8 @@ struct session {
 	bool deferred_overflow; /* more than the budget: forgotten, the round joins nothing */
 	uint64_t deferred_deletes;
 	struct offer *fetch_head, **fetch_tail;
+	struct offer *tree_head, **tree_tail; /* with a tree to be walked once there is room for it */
+	uint64_t chunks_held;		      /* most that the contents under way have: SESSION_CHUNKS_MAX */
 	struct fetch_request *fetches;
 	struct nodes_request *nodes_out;
 	struct stage_op *ops_head, **ops_tail;

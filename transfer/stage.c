@@ -278,7 +278,7 @@ static int take_empty(struct stage *s)
 
 static bool content_possible(const struct content *c)
 {
-	return c->chunk_bits >= CHUNK_BITS_MIN && c->chunk_bits <= CHUNK_BITS_MAX &&
+	return c->chunk_bits >= chunk_bits_for_size(c->size) && c->chunk_bits <= CHUNK_BITS_MAX &&
 		c->height <= CHUNK_TREE_HEIGHT_MAX && (c->size > 0 || c->height == 0) &&
 		c->size <= INT64_MAX;
 }
@@ -720,6 +720,15 @@ const struct stage_missing *stage_missing(const struct stage *s, size_t *ret_n)
 {
 	*ret_n = s->n_missing;
 	return s->missing;
+}
+
+uint64_t stage_missing_bytes(const struct stage *s)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < s->n_chunks; i++)
+		bytes += s->chunks[i].present ? 0 : s->chunks[i].length;
+	return bytes;
 }
 
 int stage_write(struct stage *s, uint32_t chunk, const void *bytes, size_t n)

@@ -33,7 +33,8 @@ enum stage_outcome {
 };
 
 /* path: where the content is to go (its present file, if any, is the old version). STAGE_COMPLETE: a local file of equal
- * content was used, or it is empty: stage_finish is all that is left. -EBADMSG: no content that a file can have; -EINVAL:
+ * content was used, or it is empty: stage_finish is all that is left. -EBADMSG: no content that a file can have, or
+ * cut finer than a file of that size is; -EINVAL:
  * no path. *ret is set also with STAGE_COMPLETE. O(size) if a local file of equal content is there. */
 int stage_begin(struct stage **ret, struct replica *r, const char *path, const struct content *content);
 void stage_free(struct stage *s); /* removes the staged object unless it was taken (stage_taken) */
@@ -46,6 +47,8 @@ void stage_free(struct stage *s); /* removes the staged object unless it was tak
 int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n);
 /* The missing chunks in ascending order; valid until stage_free. */
 const struct stage_missing *stage_missing(const struct stage *s, size_t *ret_n);
+/* What is still to be written, at all the places where a missing chunk stands: few hashes may stand for very many bytes. */
+uint64_t stage_missing_bytes(const struct stage *s);
 /* STAGE_MISMATCH; STAGE_COMPLETE when it was the last. A chunk that is not missing (any more) is -EINVAL. -EBADMSG: the bytes
  * are as announced, but zeros that were not announced as such: no file has this tree. */
 int stage_write(struct stage *s, uint32_t chunk, const void *bytes, size_t n);

@@ -8,6 +8,7 @@
 
 #define WORLD_STOP() fail()
 #include "tests/sim/world.h"
+#include "tombstones/trash.h"
 #include "tests/unit/transfer/message_samples.h"
 
 /* Each scenario is run under several seeds: SEEDS=20 runs twenty times as many, SEED=n that one alone, and traces it. */
@@ -844,6 +845,113 @@ static void test_hostile_peer(void **state)
 	with_seeds(20, 2, hostile);
 }
 
+/* Site s says, and believes, that it has this. */
+static void set_content(struct site *s, const char *path, const struct content *content)
+{
+	cleanup(row_deinit) struct row row = {0};
+	struct index_txn *t = NULL;
+
+	replica_lock(s->replica);
+	assert_int_equal(index_begin_write(replica_index(s->replica), &t), 0);
+	assert_int_equal(index_get(t, path, &row), 0);
+	row.record.content = *content;
+	row.recorded_ns += 3600 * CLOCK_NS_PER_S; /* old enough to be trusted by scans */
+	assert_int_equal(index_put(t, path, &row), 0);
+	assert_int_equal(index_commit(&t), 0);
+	replica_unlock(s->replica);
+}
+
+static int put_node(const struct hash *hash, uint8_t level, const void *payload, size_t n, void *data)
+{
+	return index_node_put(data, hash, level, payload, n);
+}
+
+/* … a file of n times the same chunk of 4 MiB. */
+static void announce_bomb(struct site *s, const char *path, size_t n, struct content *ret)
+{
+	cleanup(row_deinit) struct row row = {0};
+	struct chunk chunk = {.length = CHUNK_BYTES_MAX};
+	struct chunk_tree_builder *b;
+	struct index_txn *t = NULL;
+
+	site_write(s, path, path);
+	site_scan(s);
+	replica_lock(s->replica);
+	assert_int_equal(index_begin_write(replica_index(s->replica), &t), 0);
+	assert_int_equal(chunk_tree_builder_new(&b, store_algorithm(replica_store(s->replica)), put_node, t), 0);
+	memset(chunk.hash.bytes, 1, sizeof(chunk.hash.bytes)); /* ends no node */
+	for (size_t i = 0; i < n; i++, chunk.offset += chunk.length)
+		assert_int_equal(chunk_tree_builder_add(b, &chunk), 0);
+	assert_int_equal(chunk_tree_builder_finish(b, ret), 0);
+	chunk_tree_builder_free(b);
+	ret->chunk_bits = CHUNK_BITS_MAX;
+	assert_int_equal(index_commit(&t), 0);
+	replica_unlock(s->replica);
+	set_content(s, path, ret);
+}
+
+static void expect_refused(struct world *w, uint64_t moved_max)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire *wire = wire_new(w, a, b, NULL);
+
+	run_to_end(w, wire);
+	assert_false(wire->end[0].status.failed || wire->end[1].status.failed);
+	assert_true(wire->end[1].told[APPLY_FAILED] > 0);
+	assert_true(wire->end[1].status.content_in <= strlen("good"));
+	assert_true(wire->moved < moved_max);
+	assert_int_equal(site_kind(b, "bomb"), 0);
+	assert_string_equal(site_read(b, "good"), "good"); /* the rest goes on */
+	wire_free(wire);
+	site_expect_tidy(b);
+}
+
+static int seen_in_trash(const struct trash_entry *e, void *data)
+{
+	(void)data;
+	return strcmp(e->path, "gone") == 0;
+}
+
+/* Few bytes of a peer that stand for very many: refused before any of them is asked for, and nothing is thrown out of trash. */
+static void bombs(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	uint64_t available, total;
+	struct content bomb, lie;
+
+	site_write(b, "gone", "is wanted back");
+	world_sync(w, a, b, NULL);
+	site_remove(a, "gone");
+	world_sync(w, a, b, NULL); /* to trash, at b */
+	site_write(a, "good", "good");
+	assert_int_equal(file_space(store_staging(replica_store(b->replica)), &available, &total), 0);
+	announce_bomb(a, "bomb", 65536, &bomb);
+	assert_int_equal(bomb.size, UINT64_C(256) << 30);
+	for (int i = 0; i < 4; i++) /* more than may be under way at once */
+		announce_bomb(a, (const char *[]){"bomb-1", "bomb-2", "bomb-3", "bomb-4"}[i], 65536, &bomb);
+	assert_true(5 * chunk_count_max(bomb.size, bomb.chunk_bits) > SESSION_CHUNKS_MAX);
+	if (total < bomb.size)
+		expect_refused(w, 5 << 22);
+	for (int i = 0; i < 4; i++)
+		site_remove(a, (const char *[]){"bomb-1", "bomb-2", "bomb-3", "bomb-4"}[i]);
+	site_scan(a);
+	lie = bomb;
+	lie.size = (uint64_t)SESSION_CHUNKS_MAX * CHUNK_BYTES_MAX + CHUNK_BYTES_MAX; /* of too many chunks at the least */
+	set_content(a, "bomb", &lie);
+	expect_refused(w, 100000);
+	lie = bomb;
+	lie.chunk_bits = CHUNK_BITS_MIN; /* cut finer than any file of that size is */
+	set_content(a, "bomb", &lie);
+	expect_refused(w, 100000);
+	assert_int_equal(trash_list(replica_store(b->replica), seen_in_trash, NULL), 1);
+}
+
+static void test_bombs(void **state)
+{
+	(void)state;
+	with_seeds(1, 2, bombs);
+}
+
 /* --- three replicas --- */
 
 static void implied(struct world *w)
@@ -991,6 +1099,7 @@ int main(void)
 		cmocka_unit_test(test_out_of_place),
 		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_hostile_peer),
+		cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_implied_directory),
 		cmocka_unit_test(test_skipped_is_not_deleted),
 		cmocka_unit_test(test_forgotten_in_a_round),
