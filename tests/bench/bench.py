@@ -141,6 +141,10 @@ class Daemon:
         return subprocess.run([self.lab.bin + "/syncctl", arguments[0], "-s", self.home + "/sock", *arguments[1:]], stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL).returncode == 0
 
+    def status(self):
+        said = subprocess.run([self.lab.bin + "/syncctl", "status", "--json", "-s", self.home + "/sock"], stdout=subprocess.PIPE).stdout
+        return json.loads(said)["folders"][0] if said else dict(state="starting")
+
     def anonymous(self):
         return int(read(f"/proc/{self.process.pid}/status").split("RssAnon:")[1].split()[0]) * 1024
 
@@ -497,28 +501,27 @@ def history(lab):
 
 
 def first_scan(lab):
-    """The index of many small files, and of big ones, from nothing."""
-    a, = lab.fresh("scan")
-    small_files(a, lab.size["files"])
-    big, empty = lab.fresh("scan-big", "empty")
+    """The index of many small files, and of a big one, from nothing."""
+    small, big = lab.fresh("scan", "scan-big")
+    for root in (small, big):
+        lab.syncd(root, lab.fresh("to")[0])  # a replica that never met another one is not scanned
+    small_files(small, lab.size["files"])
     random_file(big + "/f", lab.size["big"])
-    lab.settle()
-    for what, root in (("small files", a), ("a big file", big)):
-        with Meter(lab) as m:
-            subprocess.run(f"tar -C {root} -cf /dev/null --to-stdout . | cat >/dev/null; find {root} -type f -print0 | xargs -0 -n 5000 cat >/dev/null", shell=True, check=True)
-        yield f"{what}: read", m.result
-        with Meter(lab) as m:
-            subprocess.run(f"find {root} -type f -print0 | xargs -0 -n 5000 sha256sum >/dev/null", shell=True, check=True)
-        yield f"{what}: sha256sum, one core", m.result
-        d = None
+    for what, root in (("small files", small), ("a big file", big)):
+        lab.settle()
+        files = f"find {root} -path {root}/.syncd -prune -o -type f -print0 | xargs -0 -n 5000"
+        for name, command in (("read", f"find {root} -printf '%s%T@' >/dev/null; {files} cat >/dev/null"), ("sha256sum, one core", f"{files} sha256sum >/dev/null")):
+            with Meter(lab) as m:
+                subprocess.run(command, shell=True, check=True)
+            yield f"{what}: {name}", m.result
         with Meter(lab) as m:
             d = Daemon(lab, "scan", f"[folder t]\npath = {root}\n")
-            d.ctl("scan", "t")
-        size = sum(os.stat(os.path.join(p, f)).st_blocks * 512 for p, _, fs in os.walk(root + "/.syncd/index") for f in fs)
+            wait_until("scanned", lambda: d.status()["state"] == "ready")
+        size = sum(os.stat(os.path.join(root, ".syncd/index", f)).st_blocks * 512 for f in os.listdir(root + "/.syncd/index"))
         m.result.update(index=size, anonymous=d.anonymous())
         yield f"{what}: syncd", m.result
         d.stop()
-    lab.fresh("scan", "scan-big")
+    lab.fresh("scan", "scan-big", "to")
 
 
 WORKS = dict(copy=initial_copy, big=copy_big, pairing=pairing, nothing=nothing, edits=edits, renames=renames, latency=latency, distance=distance, history=history,
