@@ -30,7 +30,7 @@
 struct reconcile {
 	struct endpoint here, there;
 	char path[PATH_MAX];
-	bool sends, takes, confirmed, quiet, json;
+	bool sends, takes, revert, confirmed, quiet, json;
 	enum hash_algorithm algorithm;
 	const char *socket, *config_file;
 	struct transport_options transport;
@@ -47,6 +47,7 @@ struct reconcile {
 
 static const struct option options[] = {
 	{"mode", required_argument, NULL, 'm'},
+	{"revert", no_argument, NULL, 'r'},
 	{"identity", required_argument, NULL, 'i'},
 	{"known-hosts", required_argument, NULL, 'k'},
 	{"syncctl-path", required_argument, NULL, 'c'},
@@ -63,7 +64,7 @@ static const struct option options[] = {
 };
 
 static const char usage[] =
-	"usage: syncctl reconcile [--mode two-way|push|pull] [-i KEY] [--known-hosts FILE] [--syncctl-path CMD]\n"
+	"usage: syncctl reconcile [--mode two-way|push|pull [--revert]] [-i KEY] [--known-hosts FILE] [--syncctl-path CMD]\n"
 	"                         [--transport ssh|syncd-ssh] [--confirm-deletions] [--hash sha256|blake2b|xxh3] [--config FILE] [-q] [--json] A B\n"
 	"A or B is on this machine; push: A to B only, pull: B to A only\n";
 
@@ -72,6 +73,9 @@ static int parse_option(struct reconcile *r, int c)
 	switch (c) {
 	case 'm':
 		return command_mode(optarg, &r->sends, &r->takes);
+	case 'r':
+		r->revert = true;
+		return 0;
 	case 'i':
 		r->transport.identity = optarg;
 		return 0;
@@ -242,6 +246,7 @@ static void print_summary(struct reconcile *r, const struct session_status *st)
 		json_object_set_new(status, "in_sync", json_boolean(st->in_sync));
 		json_object_set_new(status, "rounds", json_integer(st->round));
 		json_object_set_new(status, "applied", json_integer((json_int_t)st->applied));
+		json_object_set_new(status, "local_differences", json_integer((json_int_t)st->differences));
 		json_object_set_new(status, "conflicts", json_integer((json_int_t)st->conflicts));
 		json_object_set_new(status, "bytes_in", json_integer((json_int_t)st->bytes_in));
 		json_object_set_new(status, "bytes_out", json_integer((json_int_t)st->bytes_out));
@@ -261,6 +266,9 @@ static void print_summary(struct reconcile *r, const struct session_status *st)
 		printf("%s: %" PRIu64 " paths changed here, received %s, sent %s, %u round%s\n",
 			st->in_sync ? "in sync" : st->failed ? "failed" : "not everything is in sync", st->applied,
 			ui_bytes(st->bytes_in, in), ui_bytes(st->bytes_out, out), st->round, st->round == 1 ? "" : "s");
+		if (st->differences)
+			printf("%" PRIu64 " local differences: what is here is not what is on the other side%s\n", st->differences,
+				r->revert ? "" : "; --revert would undo what was changed here");
 		if (st->conflicts)
 			printf("%" PRIu64 " conflicts: both versions are kept; list them with: syncctl conflicts %s\n", st->conflicts,
 				r->here.path);
@@ -345,6 +353,7 @@ static int run_here(struct reconcile *r)
 		.owners = true,
 		.sends = r->sends,
 		.takes = r->takes,
+		.revert = r->revert,
 		.confirmed = r->confirmed,
 		.open = what_to_ask(r),
 		.ended = on_ended,
@@ -387,9 +396,9 @@ static int run_in_daemon(struct reconcile *r, const char *socket)
 
 	if (start_child(r) < 0)
 		return EXIT_COMMAND;
-	request = json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:i}", "command", "attach", "path", r->path, "place", r->there.path, "peer",
-		r->there.host ? r->there.host : r->there.path, "sends", r->sends, "takes", r->takes, "confirmed", r->confirmed,
-		"algorithm", (int)r->algorithm);
+	request = json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:i}", "command", "attach", "path", r->path, "place", r->there.path, "peer",
+		r->there.host ? r->there.host : r->there.path, "sends", r->sends, "takes", r->takes, "revert", r->revert,
+		"confirmed", r->confirmed, "algorithm", (int)r->algorithm);
 	fd = transport_take_fd(r->child);
 	code = command_call(socket, request, &fd, 1, &answer);
 	close(fd);
@@ -422,6 +431,7 @@ static int open_here(struct reconcile *r)
 
 	command_folder_options(&folder, &r->loop, r->path);
 	folder.create = true;
+	folder.revert = r->revert;
 	folder.algorithm = r->algorithm;
 	error = folder_open(&r->folder, &folder, why, sizeof(why));
 	if (error == 0)
@@ -471,6 +481,10 @@ int cmd_reconcile(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	good = parse_endpoints(&r, argv[optind], argv[optind + 1]) == 0;
+	if (good && r.revert && (r.sends || !r.takes)) {
+		log_error("--revert undoes changes on a side that only takes: with --mode pull A B, A must be on this machine");
+		good = false;
+	}
 	if (good)
 		resolve_folder(&r);
 	if (good && r.here.path && command_absolute(r.here.path, r.path, sizeof(r.path)) == 0) {

@@ -240,7 +240,8 @@ static int open_and_run(struct serve *s)
 	o.create = s->open.create && !s->folder_name;
 	o.algorithm = (enum hash_algorithm)s->open.algorithm;
 	o.watch = s->open.live;
-	if (o.create && mkdir(s->path, 0755) < 0 && errno != EEXIST)
+	/* There is nothing to be had from a directory that is not there. */
+	if (o.create && (s->mode_fixed ? s->takes : s->open.takes) && mkdir(s->path, 0755) < 0 && errno != EEXIST)
 		log_debug("cannot make %s: %s", s->path, file_error_text(-errno));
 	r = folder_open(&s->folder, &o, s->why, sizeof(s->why));
 	if (r == STORE_LOCKED && store_lock_holder(s->path, &pid, &holder) == 0 && *holder) {

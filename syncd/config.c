@@ -96,6 +96,7 @@ static const struct key keys[] = {
 	{IN_PEER(folder), .name = "folder", .parse = parse_text, .required = true},
 	{IN_PEER(address), .name = "address", .parse = parse_text, .required = true},
 	{IN_PEER(mode), .name = "mode", .parse = parse_words, WORDS(modes, "two-way, push or pull")},
+	{IN_PEER(revert), .name = "revert", .parse = parse_flag, WORDS(yes_no, "yes or no")},
 	{IN_PEER(transport_ssh), .name = "transport", .parse = parse_flag, WORDS(transports, "syncd-ssh or ssh")},
 	{IN_PEER(identity), .name = "identity", .parse = parse_path},
 	{IN_PEER(known_hosts), .name = "known_hosts", .parse = parse_path},
@@ -818,6 +819,28 @@ static void check_local_address(struct parser *p, const struct config_peer *peer
 			quoted(peer->name), quoted(peer->address));
 }
 
+/* What is changed here must not be a two-way peer's as well. */
+static void check_revert(struct parser *p, const struct config_peer *peer)
+{
+	const struct config *c = p->config;
+
+	if (!peer->revert)
+		return;
+	if (peer->mode != CONFIG_PULL)
+		complain(p, peer->line, "the peer %s has revert = yes, which goes with mode = pull only: add that, or remove it",
+			quoted(peer->name));
+	for (size_t i = 0; i < c->n_peers; i++) {
+		const struct config_peer *other = &c->peers[i];
+
+		if (other != peer && other->mode == CONFIG_TWO_WAY && other->folder && peer->folder &&
+				strcmp(other->folder, peer->folder) == 0)
+			complain(p, peer->line,
+				"the peer %s has revert = yes, but the peer %s (line %u) of the same folder is two-way: what comes from "
+				"there is no local change; make it pull or push, or remove revert",
+				quoted(peer->name), quoted(other->name), other->line);
+	}
+}
+
 static void check_peer(struct parser *p, size_t i)
 {
 	const struct config *c = p->config;
@@ -831,6 +854,7 @@ static void check_peer(struct parser *p, size_t i)
 			complain(p, peer->line, "a second peer %s, the first is in line %u: give it another name", quoted(peer->name),
 				c->peers[j].line);
 	check_peer_folder(p, peer);
+	check_revert(p, peer);
 	if (!peer->address)
 		return;
 	r = endpoint_parse(&e, peer->address, &why);

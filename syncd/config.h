@@ -4,7 +4,7 @@
  *   [daemon]            socket, log_level
  *   [folder NAME]       path, state_dir, hash, settle, interval, rescan_interval, conflict, prefer, tombstone_grace, member_expiry,
  *                       trash_keep, trash_max, serve_users, owner
- *   [peer NAME]         folder, address, mode, transport, identity, known_hosts, syncctl_path, connect_timeout
+ *   [peer NAME]         folder, address, mode, revert, transport, identity, known_hosts, syncctl_path, connect_timeout
  *
  * Unknown sections and keys, doubled keys, missing ones, bad values, overlapping folders are errors.
  * Durations: a number with ms, s, min, h, d. Sizes: with K, M, G, T (powers of 1024). Paths are absolute or begin with "~/",
@@ -49,6 +49,7 @@ struct config_peer {
 	char *folder;			 /* [folder NAME] */
 	char *address;			 /* PATH, [user@]host:PATH, ssh://[user@]host[:port]/PATH */
 	enum config_mode mode;
+	bool revert;			 /* with CONFIG_PULL: what is changed here is undone */
 	bool transport_ssh;		 /* transport = ssh (system's) instead of syncd-ssh */
 	char *identity, *known_hosts, *syncctl_path;
 	int64_t connect_timeout_ms;

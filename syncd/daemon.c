@@ -136,13 +136,15 @@ static void on_peer_ended(struct folder_session *s, const struct session_status 
 static void on_peer_round_over(struct folder_session *s, bool in_sync, void *data)
 {
 	struct peer *p = data;
+	struct session_status st;
 
-	(void)s;
+	session_status(folder_session_core(s), &st);
 	if (*p->error)
 		log_info("%s: peer %s: connected", p->place->config->name, p->config->name);
 	p->error[0] = 0;
 	p->last_round = (int64_t)time(NULL);
 	p->in_sync = in_sync;
+	p->local_differences = st.differences;
 	uv_timer_start(&p->timer, peer_on_timer, (uint64_t)schedule_worked(&p->schedule, random_id()), 0);
 	daemon_flush_progress(p->place);
 }
@@ -181,6 +183,7 @@ static void peer_connect(struct peer *p)
 		.live = true,
 		.sends = sends,
 		.takes = takes,
+		.revert = c->revert,
 		.open = {.place = p->endpoint.path, .create = true, .sends = takes, .takes = sends, .live = true},
 		.ended = on_peer_ended,
 		.round_over = on_peer_round_over,
@@ -231,6 +234,14 @@ static int add_prefer(struct place *p)
 	return 0;
 }
 
+bool place_reverts(const struct place *p)
+{
+	for (size_t i = 0; i < p->n_peers; i++)
+		if (p->peers[i].config->revert)
+			return true;
+	return false;
+}
+
 static void place_open(struct place *p)
 {
 	const struct config_folder *c = p->config;
@@ -243,6 +254,7 @@ static void place_open(struct place *p)
 		.create = !was_known(p),
 		.algorithm = c->algorithm,
 		.watch = true,
+		.revert = place_reverts(p),
 		.preserve_owner = c->owner && geteuid() == 0,
 		.settle_ms = c->settle_ms,
 		.rescan_interval_ms = c->rescan_interval_ms,

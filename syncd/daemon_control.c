@@ -111,11 +111,12 @@ static json_t *peers_json(const struct place *p)
 	for (size_t i = 0; i < p->n_peers; i++) {
 		const struct peer *peer = &p->peers[i];
 
-		json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "peer", peer->config->name, "address",
+		json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "peer", peer->config->name, "address",
 						    peer->config->address, "state", peer->session ? "connected" : "not connected",
 						    "error", peer->session ? "" : peer->error, "since",
 						    (json_int_t)(peer->session ? 0 : peer->error_since), "last_round",
-						    (json_int_t)peer->last_round));
+						    (json_int_t)peer->last_round, "local_differences",
+						    (json_int_t)peer->local_differences));
 	}
 	return list;
 }
@@ -498,6 +499,7 @@ static void answer_attach(struct daemon *d, struct control_connection *c, struct
 		.sends = sends,
 		.takes = takes,
 		.confirmed = json_is_true(json_object_get(j, "confirmed")),
+		.revert = json_is_true(json_object_get(j, "revert")),
 		.open = {.place = (char *)place,
 			.create = true,
 			.algorithm = (uint8_t)json_integer_value(json_object_get(j, "algorithm")),
@@ -512,6 +514,11 @@ static void answer_attach(struct daemon *d, struct control_connection *c, struct
 		return;
 	if (request->n_fds != 1 || !peer || !place) {
 		control_answer(c, control_error(EXIT_USAGE, "attach needs a stream, a peer and a place"));
+		return;
+	}
+	if (sends && takes && place_reverts(p)) {
+		control_answer(c, control_error(EXIT_USAGE, "%s undoes what does not come from its peers: use --mode pull or push",
+					  p->config->name));
 		return;
 	}
 	o.open.confirmed = o.confirmed;

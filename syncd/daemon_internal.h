@@ -30,6 +30,7 @@ struct peer {
 	char error[1024];	/* why it is not connected; "" */
 	int64_t error_since, last_round; /* wall clock, seconds */
 	bool in_sync;
+	uint64_t local_differences; /* mode pull: after the last round */
 };
 
 /* A flush that waits: until the folder has settled, then a round with each connected peer. */
@@ -66,6 +67,7 @@ struct daemon {
 
 void peer_on_timer(uv_timer_t *timer);
 void place_on_reopen(uv_timer_t *timer);
+bool place_reverts(const struct place *p); /* does it undo what is changed here? */
 void daemon_check_stopped(struct daemon *d);
 /* daemon_control.c */
 void daemon_handle(struct control_connection *c, struct control_request *request, void *data);

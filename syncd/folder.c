@@ -53,6 +53,7 @@ struct problem {
 	const char *todo;	/* static */
 	int64_t since_ns;	/* wall clock */
 	const void *origin;	/* the session, or NULL: a scan */
+	bool local;		/* a change that is to be undone */
 	unsigned generation;
 	char path[];
 };
@@ -73,6 +74,7 @@ struct errand {
 	int error;
 	bool whole;	    /* the whole root */
 	bool confirmed;
+	enum observe_local local;
 	struct dirty *dirty; /* what is scanned */
 	uint64_t recent;     /* deletions of the last minute */
 	struct observe_result result;
@@ -88,7 +90,7 @@ struct folder_session {
 	struct folder_session_options options;
 	struct folder_accept_options accept;
 	char *peer;
-	bool waits_for_scan;
+	bool waits_for_scan, greeted;
 	unsigned generation; /* of its problems */
 	uint64_t trimmed_at; /* paths applied when memory was last given back */
 	int64_t since_ns;
@@ -125,6 +127,7 @@ struct folder {
 	int64_t last_scan_ns;
 	bool overflowed;
 	struct clock_watch clock;
+	bool undo_waits; /* a round makes room for undoing more */
 	void (*settled)(void *data);
 	void *settled_data;
 	void (*upkept)(const struct folder_upkeep *result, void *data);
@@ -186,6 +189,7 @@ static void note_problem(struct folder *f, const char *path, const char *why, co
 			log_warning("%s: %s: %s", f->name, quoted(path), why);
 	}
 	p->todo = todo;
+	p->local = false;
 	p->origin = origin;
 	p->generation = generation;
 }
@@ -210,11 +214,41 @@ static void expire_problems(struct folder *f, const void *origin, unsigned gener
 	}
 }
 
+/* Local changes that wait for somebody to fetch from. */
+static uint64_t count_local(const struct folder *f)
+{
+	uint64_t n = 0;
+
+	for (const struct problem *p = f->problems; p; p = p->hh.next)
+		n += p->local;
+	return n;
+}
+
+static void note_local(struct folder *f, const char *path)
+{
+	struct problem *p = NULL;
+
+	note_problem(f, path, "changed here, where changes are undone",
+		"it goes to trash once a peer is connected: copy elsewhere what is to be kept", NULL, f->scan_generation);
+	HASH_FIND_STR(f->problems, path, p);
+	if (p)
+		p->local = true;
+}
+
 static void note_scan(struct folder *f, const struct told *t)
 {
 	char why[256];
 
+	if (t->error == OBSERVE_LOCAL) {
+		note_local(f, t->path);
+		return;
+	}
 	switch (t->what) {
+	case SCAN_NEW:
+		if (t->error == FILE_NOT_EMPTY)
+			note_problem(f, t->path, "made here, where changes are undone; something in it is ignored or not synced",
+				"move that elsewhere, and remove the directory", NULL, f->scan_generation);
+		break;
 	case SCAN_LEFT_OUT:
 		note_problem(f, t->path, "left out: not a file, directory or symlink, or of another file system",
 			"nothing; it is never treated as deleted", NULL, f->scan_generation);
@@ -388,6 +422,7 @@ static void run_scan(struct errand *e)
 	struct observe_path *paths = calloc(count + 1, sizeof(*paths));
 	struct observe_options options = {
 		.replica = f->replica,
+		.local = e->local,
 		.confirmed = e->confirmed,
 		.recent = e->recent,
 		.tell = told_by_scan,
@@ -490,6 +525,8 @@ static void whole_scan_over(struct folder *f, const struct errand *e)
 	f->last_scan_ns = clock_wall_ns();
 	if (f->scan_confirmed)
 		return; /* deletions were confirmed since this scan began: the next one records them */
+	if (e->local == OBSERVE_LEAVE && count_local(f))
+		return; /* they are undone before the peer's are put in place: by the scan after its greeting */
 	for (struct folder_session *s = f->sessions; s; s = s->next) {
 		if (!s->waits_for_scan)
 			continue;
@@ -588,7 +625,8 @@ static void scan_over(struct folder *f, struct errand *e)
 	}
 	if (e->whole)
 		whole_scan_over(f, e);
-	if (e->result.events)
+	f->undo_waits = e->result.waiting && e->result.undone;
+	if (e->result.events || e->result.undone)
 		folder_changed(f, NULL);
 }
 
@@ -622,6 +660,17 @@ static void errand_over(uv_work_t *request, int status)
 	start_errand(f);
 }
 
+/* What becomes of what a user did: it is not undone before there is somebody to fetch from. */
+static enum observe_local local_changes(const struct folder *f)
+{
+	if (!f->options.revert)
+		return OBSERVE_RECORD;
+	for (const struct folder_session *s = f->sessions; s; s = s->next)
+		if (s->greeted && s->options.takes)
+			return OBSERVE_UNDO;
+	return OBSERVE_LEAVE;
+}
+
 static struct errand *next_errand(struct folder *f)
 {
 	struct errand *e = calloc(1, sizeof(*e));
@@ -637,6 +686,7 @@ static struct errand *next_errand(struct folder *f)
 		return e;
 	}
 	e->type = ERRAND_SCAN;
+	e->local = local_changes(f);
 	count_recent(f, 0);
 	e->recent = f->deleted_recently;
 	if (f->scan_wanted) {
@@ -1005,13 +1055,16 @@ static void on_greeted(struct session *core, bool rescan, void *data)
 {
 	struct folder_session *s = data;
 	struct folder *f = s->folder;
+	bool left; /* changes that can be undone now */
 
-	if (f->scanned && !rescan && !f->scan_wanted && !(f->errand && f->errand->whole)) {
+	s->greeted = true;
+	left = s->options.takes && (count_local(f) || (f->errand && f->errand->local == OBSERVE_LEAVE));
+	if (f->scanned && !rescan && !left && !f->scan_wanted && !(f->errand && f->errand->whole)) {
 		session_ready(core);
 		return;
 	}
 	s->waits_for_scan = true;
-	if (!(f->errand && f->errand->type == ERRAND_SCAN && f->errand->whole) || rescan)
+	if (!(f->errand && f->errand->type == ERRAND_SCAN && f->errand->whole) || rescan || left)
 		folder_scan(f, false);
 }
 
@@ -1079,6 +1132,8 @@ static void on_round_over(struct session *core, bool in_sync, void *data)
 	}
 	expire_problems(s->folder, s, s->generation);
 	s->generation++;
+	if (s->folder->undo_waits)
+		folder_scan(s->folder, false);
 	if (s->options.round_over)
 		s->options.round_over(s, in_sync, s->options.data);
 }
@@ -1124,6 +1179,7 @@ static struct session_options core_options(struct folder_session *s, const struc
 		o.ignore = f->ignore;
 		o.grace_ns = f->options.grace_ms * CLOCK_NS_PER_MS;
 		o.preserve_owner = f->options.preserve_owner;
+		o.revert = f->options.revert;
 		o.policy = f->options.policy;
 		o.name = f->options.name;
 	}
@@ -1161,6 +1217,7 @@ int folder_connect(struct folder *f, struct folder_session **ret, const struct f
 	link.session.takes = options->takes;
 	link.session.live = options->live;
 	link.session.confirmed = options->confirmed;
+	link.session.revert = link.session.revert || options->revert;
 	link.session.preserve_owner = link.session.preserve_owner && options->owners;
 	link.session.open = options->open;
 	link.session.name = machine_name(name, sizeof(name));
@@ -1175,7 +1232,7 @@ int folder_connect(struct folder *f, struct folder_session **ret, const struct f
 	s->next = f->sessions;
 	f->sessions = s;
 	*ret = s;
-	if (f->scanned && !f->scan_wanted && store_joined(replica_store(f->replica))) {
+	if (f->scanned && !f->scan_wanted && !count_local(f) && store_joined(replica_store(f->replica))) {
 		session_ready(link_session(s->link)); /* HELLO goes out with OPEN and GREET */
 		link_kick(s->link);
 	} else if (store_joined(replica_store(f->replica))) {
@@ -1206,7 +1263,10 @@ static void on_opened(struct session *core, const struct message_open *open, voi
 		session_fail(core, (enum message_fail_code)code, -ENOENT, why);
 		return;
 	}
+	if (f->options.revert)
+		takes = false; /* what others bring would stay, and not be the peer's */
 	s->folder = f;
+	s->options.takes = takes;
 	s->options.live = open->live;
 	s->next = f->sessions;
 	f->sessions = s;
@@ -1358,12 +1418,13 @@ static json_t *session_json(const struct folder_session *s)
 
 	session_status(link_session(s->link), &st);
 	snprintf(id, sizeof(id), "%016" PRIx64, st.peer_replica);
-	return json_pack("{s:o, s:s, s:s, s:o, s:b, s:b, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "peer",
+	return json_pack("{s:o, s:s, s:s, s:o, s:b, s:b, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "peer",
 		report_name(s->peer), "state", state_word(st.state), "replica", id, "name", report_name(st.peer_name), "in_sync", st.in_sync, "stuck", st.stuck,
 		"round", (int)st.round, "peer_root", hash_hex(&st.peer_root, HASH_BYTES, root), "bytes_in", (json_int_t)st.bytes_in,
 		"bytes_out", (json_int_t)st.bytes_out, "content_in", (json_int_t)st.content_in, "content_out",
 		(json_int_t)st.content_out, "applied", (json_int_t)st.applied, "conflicts", (json_int_t)st.conflicts, "skipped",
-		(json_int_t)st.skipped, "held", (json_int_t)st.held, "peer_held", (json_int_t)st.peer_held, "pending", (json_int_t)st.pending, "since",
+		(json_int_t)st.skipped, "held", (json_int_t)st.held, "peer_held", (json_int_t)st.peer_held, "pending", (json_int_t)st.pending, "local_differences",
+		(json_int_t)st.differences, "since",
 		(json_int_t)(s->since_ns / CLOCK_NS_PER_S), "policy_differs", st.policy_differs, "ignore_differs", st.ignore_differs);
 }
 
@@ -1408,6 +1469,20 @@ static uint64_t held_of_peers(const struct folder *f)
 	return held;
 }
 
+/* From what the peers have, of whom this folder only takes; and what is to be undone. */
+static uint64_t local_differences(const struct folder *f)
+{
+	uint64_t n = count_local(f);
+
+	for (const struct folder_session *s = f->sessions; s; s = s->next) {
+		struct session_status st;
+
+		session_status(link_session(s->link), &st);
+		n += st.differences;
+	}
+	return n;
+}
+
 json_t *folder_status_json(struct folder *f)
 {
 	struct store *store = replica_store(f->replica);
@@ -1433,6 +1508,7 @@ json_t *folder_status_json(struct folder *f)
 		json_object_set_new(o, "unwatched", json_integer((json_int_t)watch_unwatched(f->watch)));
 	}
 	json_object_set_new(o, "held", json_integer((json_int_t)(f->held + held_of_peers(f))));
+	json_object_set_new(o, "local_differences", json_integer((json_int_t)local_differences(f)));
 	json_object_set_new(o, "problems", json_integer((json_int_t)HASH_COUNT(f->problems)));
 	json_object_set_new(o, "not_in_sync", folder_problems_json(f, 100));
 	for (const struct folder_session *s = f->sessions; s; s = s->next)

@@ -26,6 +26,7 @@ struct folder_options {
 	bool create;		/* make the replica where there is none */
 	enum hash_algorithm algorithm; /* for a created one; 0: default */
 	bool watch;
+	bool revert;		/* takes only: what is changed here is undone, once there is somebody to fetch from */
 	bool preserve_owner;
 	int64_t settle_ms;	/* quiet time of a file being written */
 	int64_t rescan_interval_ms; /* 0: no periodic scan */
@@ -73,6 +74,7 @@ struct folder_session_options {
 	bool sends, takes;	/* our side */
 	bool live;		/* client: stay connected */
 	bool confirmed;
+	bool revert;		/* undo what was recorded here and is not the peer's; implied by the folder's */
 	bool owners;		/* who brought the stream may have owners and setuid bits set, where the folder does so */
 	struct message_open open; /* client */
 	int fd_in, fd_out;	/* owned from success on */

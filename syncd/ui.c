@@ -155,6 +155,8 @@ static void print_session(const json_t *s)
 	printf("; received %s, sent %s", ui_bytes(number_of(s, "bytes_in"), in), ui_bytes(number_of(s, "bytes_out"), out));
 	if (number_of(s, "conflicts"))
 		printf("; %llu conflicts kept beside", (unsigned long long)number_of(s, "conflicts"));
+	if (number_of(s, "local_differences"))
+		printf("; %llu local differences", (unsigned long long)number_of(s, "local_differences"));
 	if (number_of(s, "peer_held"))
 		printf("; it holds %llu deletions: if they are meant, confirm them there", (unsigned long long)number_of(s, "peer_held"));
 	if (json_is_true(json_object_get(s, "ignore_differs")))
@@ -170,6 +172,8 @@ static void print_peer(const json_t *p)
 	int64_t since = json_integer_value(json_object_get(p, "since"));
 
 	printf("  peer %s: %s", text_of(p, "peer"), text_of(p, "state"));
+	if (number_of(p, "local_differences"))
+		printf(", %llu local differences", (unsigned long long)number_of(p, "local_differences"));
 	if (*text_of(p, "error"))
 		printf(": %s", text_of(p, "error"));
 	if (since)

@@ -372,11 +372,16 @@ static int set_dots(
 
 /* --- the rows of the table --- */
 
+static bool has_record(enum decide_action action)
+{
+	return action == DECIDE_TAKE || action == DECIDE_MERGE || action == DECIDE_ASIDE;
+}
+
 static int finish(struct decide_result *res, enum decide_action action)
 {
 	bool same_dot = res->same_dot;
 
-	if (action != DECIDE_TAKE && action != DECIDE_MERGE && action != DECIDE_ASIDE) {
+	if (!has_record(action)) {
 		decide_result_deinit(res);
 		res->same_dot = same_dot;
 	}
@@ -544,6 +549,100 @@ static int decide_both(const struct decide_input *in, struct decide_result *res)
 	return r;
 }
 
+/* --- what only this replica wrote gives way --- */
+
+static bool written_here(const struct decide_input *in, const struct version_dots *dots)
+{
+	for (size_t i = 0; i < dots->n; i++) {
+		const struct version_incarnation *inc =
+			in->lineage ? version_lineage_find(in->lineage, dots->v[i].inc) : NULL;
+
+		if (!inc || inc->replica != in->revert)
+			return false;
+	}
+	return dots->n > 0;
+}
+
+/* Ours is a version that lost, as in a conflict. */
+static int give_way(const struct decide_input *in, struct decide_result *res)
+{
+	int r;
+
+	decide_result_deinit(res);
+	r = make(in, in->theirs, res);
+	if (r >= 0 && in->ours->live && in->theirs->live)
+		r = version_dots_unite(&res->record.lost, &in->ours->dots);
+	if (r >= 0 && in->theirs->live)
+		r = version_dots_unite(&res->record.lost, &in->ours->lost);
+	return r < 0 ? r : finish(res, DECIDE_TAKE);
+}
+
+static int revert_attributes(const struct decide_input *in, struct decide_result *res)
+{
+	const struct record *o = in->ours, *t = in->theirs;
+
+	if (record_same_attributes(&res->record, t) || !written_here(in, &o->adots))
+		return 0;
+	res->record.mode = t->mode;
+	res->record.uid = t->uid;
+	res->record.gid = t->gid;
+	res->attributes_moved = !record_same_attributes(t, o);
+	res->privileges_cleared = false;
+	version_dots_deinit(&res->record.adots);
+	return version_dots_copy(&res->record.adots, &t->adots);
+}
+
+static int revert_mtime(const struct decide_input *in, struct decide_result *res)
+{
+	const struct record *o = in->ours, *t = in->theirs;
+
+	if (t->kind == RECORD_DIRECTORY || res->record.mtime_ns == t->mtime_ns || !written_here(in, &o->mdots))
+		return 0;
+	res->record.mtime_ns = t->mtime_ns;
+	res->mtime_moved = t->mtime_ns != o->mtime_ns;
+	version_dots_deinit(&res->record.mdots);
+	return version_dots_copy(&res->record.mdots, &t->mdots);
+}
+
+static int revert(const struct decide_input *in, struct decide_result *res)
+{
+	const struct record *o = in->ours, *t = in->theirs;
+	bool stays = res->action == DECIDE_NONE || res->action == DECIDE_MERGE;
+	bool same;
+	int r = 0;
+
+	if (!o || res->same_dot)
+		return 0;
+	if (!t)
+		return stays && o->live && written_here(in, &o->dots) ? finish(res, DECIDE_DELETE) : 0;
+	same = record_same_state(o, t);
+	if (!same && (stays || res->action == DECIDE_ASIDE) && written_here(in, &o->dots))
+		r = give_way(in, res);
+	if (r < 0 || !o->live || !t->live || !has_record(res->action) || (!same && res->action == DECIDE_MERGE))
+		return r;
+	r = revert_attributes(in, res);
+	return r < 0 ? r : revert_mtime(in, res);
+}
+
+/* --- what people see --- */
+
+static bool shows_other(const struct record *a, const struct record *b)
+{
+	bool live = a && a->live;
+
+	if (!live || !b || !b->live)
+		return live != (b && b->live);
+	return !record_same_state(a, b) || !record_same_attributes(a, b) ||
+	       (a->kind != RECORD_DIRECTORY && a->mtime_ns != b->mtime_ns);
+}
+
+static bool differs(const struct decide_input *in, const struct decide_result *res)
+{
+	const struct record *after = has_record(res->action) ? &res->record : in->ours;
+
+	return shows_other(res->action == DECIDE_DELETE ? NULL : after, in->theirs);
+}
+
 int decide(const struct decide_input *in, struct decide_result *ret)
 {
 	struct decide_result res = {0};
@@ -557,10 +656,14 @@ int decide(const struct decide_input *in, struct decide_result *ret)
 		r = theirs_absent(in, &res);
 	else
 		r = decide_both(in, &res);
+	if (r >= 0 && in->revert)
+		r = revert(in, &res);
 	/* Else a side that only takes, whose record stays ahead of the peer's, would write the same
 	 * again in each round. */
 	if (r >= 0 && res.action == DECIDE_MERGE && record_equal(&res.record, in->ours))
 		r = finish(&res, DECIDE_NONE);
+	if (r >= 0)
+		res.differs = differs(in, &res);
 	if (r < 0) {
 		decide_result_deinit(&res);
 		return r;

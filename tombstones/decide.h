@@ -47,6 +47,8 @@ struct decide_input {
 	const struct version_lineage *lineage;
 	bool taker_loses;		     /* the peer only sends: our version loses every conflict */
 	const struct decide_policy *policy; /* NULL: keep-both */
+	uint64_t revert; /* our replica id: what only this replica wrote gives way to what the (only sending) peer has, which
+			    is to trash, not aside; it becomes a version that lost, or a tombstone. 0: no */
 };
 
 struct decide_result {
@@ -56,6 +58,7 @@ struct decide_result {
 	bool mtime_moved;
 	bool privileges_cleared; /* setuid/setgid did not follow the content: to be told */
 	bool same_dot;		 /* one dot names two states, a fault (a clone, a liar): both are kept; to be told */
+	bool differs;		 /* afterwards this side shows another thing than the peer: content, attributes, mtime */
 };
 
 void decide_result_deinit(struct decide_result *r);

@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "tombstones/conflict.h"
+#include "tombstones/undo.h"
 
 #define BATCH_BYTES_MAX (16 * 1024 * 1024) /* of chunk-tree nodes held */
 #define ASIDE_NAMES_MAX 1000
@@ -70,7 +71,7 @@ struct appeared {
 };
 
 struct tally {
-	uint64_t created, changed, touched, deleted, restamped, raced;
+	uint64_t created, changed, touched, deleted, restamped, raced, undone, waiting;
 };
 
 struct paths {
@@ -93,6 +94,8 @@ struct run {
 	void (*directory)(int dirfd, const char *path, void *data);
 	void *directory_data;
 	struct observe_result *result;
+	enum observe_local local; /* of this run */
+	enum observe_local now;	  /* of the path that is being taken */
 	bool suspect;
 	bool stuck; /* something was left as it is that should not be */
 
@@ -101,6 +104,7 @@ struct run {
 	struct appeared appeared;
 	struct paths aside; /* directories moved aside: what was seen below is elsewhere now */
 	struct paths full;  /* gone, but K has no room to forget them: to be told after the commit */
+	struct paths emptied; /* directories to be removed if they are empty: a user's, with what was undone in them */
 };
 
 DEFINE_CLEANUP(struct index_txn *, index_abort)
@@ -250,6 +254,7 @@ static void run_deinit(struct run *x)
 	free(x->appeared.used);
 	paths_deinit(&x->aside);
 	paths_deinit(&x->full);
+	paths_deinit(&x->emptied);
 }
 
 static void tell(const struct run *x, const char *path, enum scan_what what, int error)
@@ -412,6 +417,156 @@ static void keep_unstored(struct record *found, const struct row *row)
 		found->mtime_ns = row->record.mtime_ns;
 }
 
+static int forget_implied(struct replica_txn *t, const char *path, struct row *row)
+{
+	if (!row_has_record(row))
+		return index_drop(t->index, path);
+	row->place = ROW_NOT_HERE;
+	row->stamp = (struct stamp){0};
+	return index_restamp(t->index, path, row);
+}
+
+/* --- taking back --- */
+
+/*
+ * A version that descends from an event of ours may not be forgotten, as K goes on knowing that event: who has it would be told
+ * that it was seen and deleted here. The user's change becomes one more event, and the session undoes them all.
+ */
+static enum observe_local local_of(const struct run *x, const struct row *row)
+{
+	const struct replica *r = x->options->replica;
+
+	for (size_t i = 0; i < row->record.vv.n; i++) {
+		const struct version_incarnation *inc = version_lineage_find(replica_lineage(r), row->record.vv.v[i].inc);
+
+		if (!inc || inc->replica == store_replica_id(replica_store(r)))
+			return OBSERVE_RECORD;
+	}
+	return x->local;
+}
+
+static int leave_local(struct seen *s)
+{
+	s->told = true;
+	s->error = OBSERVE_LOCAL;
+	return 0;
+}
+
+/* The directory of what was undone may be a user's, too. */
+static int note_emptied(struct run *x, const char *path, size_t n)
+{
+	const char *last = x->emptied.n ? x->emptied.v[x->emptied.n - 1] : "";
+	cleanup_free char *copy = NULL;
+
+	if (!n || (strlen(last) == n && memcmp(last, path, n) == 0))
+		return 0;
+	copy = strndup(path, n);
+	return copy ? paths_add(&x->emptied, copy) : -ENOMEM;
+}
+
+/* The row that something here was renamed from. */
+struct origin {
+	struct replica_txn *t;
+	const struct seen *s;
+	char *path; /* owned */
+};
+
+static int match_origin(const char *path, void *data)
+{
+	struct origin *o = data;
+	struct row row cleanup(row_deinit) = {0};
+	int dir cleanup_close = -1;
+	struct file_stat st;
+	const char *name;
+	int r = index_get(o->t->index, path, &row);
+
+	if (r || !row_live(&row) || row.place != ROW_ON_DISK || !record_same_state(&row.record, &o->s->state))
+		return r < 0 ? r : 0;
+	r = file_open_parent(store_root(replica_store(o->t->replica)), path, &dir, &name);
+	if (!r)
+		r = file_stat_at(dir, name, &st);
+	if (r != FILE_VANISHED || dir < 0)
+		return r < 0 ? r : 0;
+	o->path = strdup(path);
+	return o->path ? 1 : -ENOMEM;
+}
+
+/* 1: it is back where it was, and will be seen there. */
+static int undo_new_name(struct replica_txn *t, const struct seen *s)
+{
+	struct origin o = {.t = t, .s = s};
+	int r = index_by_inode(t->index, s->stamp.ino, match_origin, &o);
+
+	if (r > 0)
+		r = undo_rename(replica_store(t->replica), s->path, o.path) == 0;
+	free(o.path);
+	return r;
+}
+
+/* The row's version is to be fetched again. 1: K has no room for that now. */
+static int give_up_row(struct replica_txn *t, const char *path, struct row *row, struct tally *tally)
+{
+	int r = row_live(row) ? forget(t, path, &row->record) : 0;
+
+	if (r == -ENOSPC) {
+		tally->waiting++;
+		return 1;
+	}
+	if (r)
+		return r;
+	if (row_live(row))
+		return index_drop(t->index, path);
+	return row->place == ROW_IMPLIED ? forget_implied(t, path, row) : 0;
+}
+
+/* Something is there that the index does not have, or has otherwise. */
+static int undo_found(struct run *x, struct replica_txn *t, struct seen *s, struct row *row, struct tally *tally)
+{
+	bool directory = s->state.kind == RECORD_DIRECTORY;
+	int r = 0;
+
+	if (x->now == OBSERVE_LEAVE)
+		return leave_local(s);
+	if (!row_live(row))
+		r = undo_new_name(t, s);
+	if (r > 0) { /* the names below are other ones now, too */
+		tally->undone++;
+		tally->raced++;
+		return note_emptied(x, s->path, path_parent_length(s->path));
+	}
+	if (!r)
+		r = give_up_row(t, s->path, row, tally);
+	if (r)
+		return r < 0 ? r : 0;
+	if (directory)
+		return note_emptied(x, s->path, strlen(s->path));
+	r = undo_object(replica_store(t->replica), s->path);
+	if (r == FILE_VANISHED || r == FILE_IS_DIRECTORY) {
+		tally->raced++;
+		return 0;
+	}
+	if (r)
+		return leave(x, s, r);
+	tally->undone++;
+	return note_emptied(x, s->path, path_parent_length(s->path));
+}
+
+static int undo_touched(struct run *x, struct replica_txn *t, struct seen *s, struct row *row, struct tally *tally)
+{
+	int r;
+
+	if (x->now == OBSERVE_LEAVE)
+		return leave_local(s);
+	r = undo_attributes(replica_store(t->replica), s->path, &s->stamp, &row->stamp, &s->stamp, &s->looked_ns);
+	if (!r)
+		return put_stamp(t, s, row, row->place, &tally->undone);
+	if (r == FILE_BUSY || r == FILE_VANISHED) {
+		tally->raced++;
+		return 0;
+	}
+	return s->state.kind == RECORD_DIRECTORY ? leave(x, s, r) : undo_found(x, t, s, row, tally);
+}
+
 static int take_touched(struct run *x, struct replica_txn *t, struct seen *s, struct row *row, struct tally *tally)
 {
 	struct record made cleanup(record_deinit) = {0};
@@ -430,6 +585,8 @@ static int take_touched(struct run *x, struct replica_txn *t, struct seen *s, st
 	mtime = made.mtime_ns != row->record.mtime_ns;
 	if (!attributes && !mtime)
 		return put_stamp(t, s, row, row->place, &tally->restamped);
+	if (x->now)
+		return undo_touched(x, t, s, row, tally);
 	kind = attributes && mtime ? REPLICA_EVENT_BOTH : attributes ? REPLICA_EVENT_ATTRIBUTES : REPLICA_EVENT_MTIME;
 	return put_event(x, t, s, s->path, kind, row, &made, &tally->touched);
 }
@@ -438,6 +595,8 @@ static int take_changed(struct run *x, struct replica_txn *t, struct seen *s, st
 {
 	if (record_same_state(&s->state, &row->record))
 		return take_touched(x, t, s, row, tally);
+	if (x->now)
+		return undo_found(x, t, s, row, tally);
 	if (s->state.kind == row->record.kind)
 		keep_unstored(&s->state, row);
 	return put_event(x, t, s, s->path, REPLICA_EVENT_STATE, row, &s->state, &tally->changed);
@@ -577,10 +736,12 @@ static int take_new(struct run *x, struct replica_txn *t, struct seen *s, struct
 		}
 		if (record_same_state(&s->state, &row->record))
 			return put_stamp(t, s, row, ROW_ON_DISK, &tally->restamped);
-		return take_aside(x, t, s, row, tally);
+		return x->now ? undo_found(x, t, s, row, tally) : take_aside(x, t, s, row, tally);
 	}
 	if (row->place == ROW_IMPLIED && directory)
 		return put_stamp(t, s, row, ROW_IMPLIED, &tally->restamped);
+	if (x->now)
+		return undo_found(x, t, s, row, tally);
 	return put_event(x, t, s, s->path, REPLICA_EVENT_STATE, row, &s->state, &tally->created);
 }
 
@@ -664,6 +825,7 @@ static int take(struct run *x, struct replica_txn *t, struct seen *s, bool late,
 			return r < 0 ? r : 0;
 		}
 	}
+	x->now = local_of(x, &row);
 	on_disk = row_live(&row) && row.place == ROW_ON_DISK;
 	if (s->what == SCAN_NEW)
 		return take_new(x, t, s, &row, tally);
@@ -692,6 +854,8 @@ static void add_tally(struct observe_result *result, const struct tally *t, uint
 	result->deleted += t->deleted;
 	result->restamped += t->restamped;
 	result->raced += t->raced;
+	result->undone += t->undone;
+	result->waiting += t->waiting;
 }
 
 /* End the batch's transaction: commit if all went well. */
@@ -929,13 +1093,23 @@ static int delete_event(struct replica_txn *t, const char *path, const struct ro
 	return r;
 }
 
-static int forget_implied(struct replica_txn *t, const char *path, struct row *row)
+/* It is back where something was renamed back, and will be seen there; else it is fetched again. */
+static int undo_gone(struct run *x, struct replica_txn *t, const char *path, struct row *row, struct tally *tally)
 {
-	if (!row_has_record(row))
-		return index_drop(t->index, path);
-	row->place = ROW_NOT_HERE;
-	row->stamp = (struct stamp){0};
-	return index_restamp(t->index, path, row);
+	int dir cleanup_close = -1;
+	struct file_stat st;
+	const char *name;
+	int r = file_open_parent(store_root(replica_store(x->options->replica)), path, &dir, &name);
+
+	if (!r)
+		r = file_stat_at(dir, name, &st);
+	if (r != FILE_VANISHED) {
+		tally->raced++;
+		return r < 0 ? r : 0;
+	}
+	r = give_up_row(t, path, row, tally);
+	tally->undone += r == 0;
+	return r < 0 ? r : 0;
 }
 
 static int take_gone(struct run *x, struct replica_txn *t, const char *path, const struct gone *g, struct tally *tally)
@@ -957,6 +1131,9 @@ static int take_gone(struct run *x, struct replica_txn *t, const char *path, con
 	}
 	if (row.place == ROW_IMPLIED)
 		return forget_implied(t, path, &row);
+	x->now = local_of(x, &row);
+	if (x->now)
+		return undo_gone(x, t, path, &row, tally);
 	if (!x->suspect)
 		return delete_event(t, path, &row, tally);
 	r = forget(t, path, &row.record);
@@ -1028,12 +1205,66 @@ static int write_gone_batch(struct run *x, size_t from, size_t to)
 	return r;
 }
 
+static int compare_paths_descending(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)b, *(char *const *)a);
+}
+
+/* Is the directory the index's? 1 yes, 0 no. */
+static int has_directory(struct replica *r, const char *path)
+{
+	struct index_txn *t cleanup(index_abort_p) = NULL;
+	struct row row cleanup(row_deinit) = {0};
+	int e = index_begin_read(replica_index(r), &t);
+
+	if (!e)
+		e = index_get(t, path, &row);
+	return e < 0 ? e : row_live(&row) || row.place == ROW_IMPLIED;
+}
+
+/* Directories that a user made, deepest first, and those above that are empty then. */
+static int remove_emptied(struct run *x)
+{
+	struct paths *p = &x->emptied;
+	int r = 0;
+
+	if (p->n)
+		qsort(p->v, p->n, sizeof(*p->v), compare_paths_descending);
+	replica_lock(x->options->replica); /* no batch makes directories meanwhile */
+	for (size_t i = 0; i < p->n && r >= 0; i++) {
+		for (char *at = p->v[i]; *at; at[path_parent_length(at)] = '\0') {
+			r = has_directory(x->options->replica, at);
+			if (r == 0)
+				r = undo_directory(replica_store(x->options->replica), at);
+			if (r)
+				break;
+			x->result->undone++;
+		}
+		if (r == FILE_NOT_EMPTY && x->whole)
+			tell(x, p->v[i], SCAN_NEW, r);
+	}
+	replica_unlock(x->options->replica);
+	return r < 0 ? r : 0;
+}
+
+static void tell_gone(struct run *x)
+{
+	for (size_t i = 0; i < x->gone.n; i++)
+		tell(x, gone_path(&x->gone, i), SCAN_GONE, OBSERVE_LOCAL);
+}
+
 /* After a complete walk: what is gone, then what stands where directories were. */
 static int finish(struct run *x)
 {
 	bool held = false;
-	int r = 0;
+	int r = remove_emptied(x);
 
+	if (r)
+		return r;
+	if (x->local == OBSERVE_LEAVE) {
+		tell_gone(x);
+		return write_seen(x, &x->late, true);
+	}
 	if (x->gone.n)
 		qsort_r(x->gone.v, x->gone.n, sizeof(*x->gone.v), compare_gone, &x->gone);
 	if (x->gone.n && !x->options->confirmed && !x->suspect)
@@ -1078,6 +1309,26 @@ static void add_counts(struct scan_counts *sum, const struct scan_counts *c)
 	sum->hard_links += c->hard_links;
 }
 
+/* Has this replica the word of another one, so that what differs is known to be a user's doing? 1 yes, 0 no. */
+static int has_met(struct replica *r)
+{
+	const struct version_lineage *l = replica_lineage(r);
+	struct index_txn *t cleanup(index_abort_p) = NULL;
+	struct knowledge k = {0};
+	bool met = false;
+	int e = index_begin_read(replica_index(r), &t);
+
+	if (!e)
+		e = replica_knowledge_read(t, &k);
+	for (size_t i = 0; i < k.k.n && !e && !met; i++) {
+		const struct version_incarnation *inc = version_lineage_find(l, k.k.v[i].inc);
+
+		met = inc && inc->replica != store_replica_id(replica_store(r));
+	}
+	knowledge_deinit(&k);
+	return e < 0 ? e : met;
+}
+
 int observe_run(const struct observe_options *options, const struct scan_options *scan, const struct observe_path *paths,
 	size_t n, void (*directory)(int dirfd, const char *path, void *data), void *directory_data, struct observe_result *ret)
 {
@@ -1093,6 +1344,11 @@ int observe_run(const struct observe_options *options, const struct scan_options
 	int r = 0;
 
 	assert(scan->store == replica_store(options->replica));
+	if (options->local && !x.suspect) {
+		r = has_met(options->replica);
+		x.local = r > 0 ? options->local : OBSERVE_RECORD;
+		r = r < 0 ? r : 0;
+	}
 	for (size_t i = 0; i < n && !r; i++) {
 		struct scan_counts counts = {0};
 

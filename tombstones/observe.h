@@ -10,6 +10,12 @@
  * In a suspect replica (copied, restored) nothing is deleted: rows that are gone are dropped without a tombstone and K is
  * empty anyway; what differs is an event that descends from nothing. A complete look without errors ends the suspicion.
  * Where a row must be forgotten and K has no room for an exception, all is left as it is, and told with -ENOSPC.
+ *
+ * In a folder that takes only and undoes local changes (OBSERVE_UNDO) nothing becomes an event: files and symlinks go to trash
+ * and their rows are forgotten, to be fetched again; deleted ones are forgotten, too; what was renamed is renamed back; mode,
+ * owner and mtime are set again; directories that a user made are removed once they are empty. The budget holds for deletions
+ * as ever. OBSERVE_LEAVE does not even that, while nobody is there to fetch from. Both are OBSERVE_RECORD in a replica that has
+ * not met anyone, or is suspect: what differs from a peer is then undone by the session, which knows what the peer has.
  */
 #ifndef TOMBSTONES_OBSERVE_H
 #define TOMBSTONES_OBSERVE_H
@@ -21,8 +27,17 @@
 #define OBSERVE_BUDGET_MIN 100	   /* deletions that never need confirming */
 #define OBSERVE_BUDGET_PERCENT 20  /* of the live entries, overall or of a top-level subtree */
 
+enum observe_local {
+	OBSERVE_RECORD, /* what a user did becomes events */
+	OBSERVE_UNDO,	/* … is taken back */
+	OBSERVE_LEAVE,	/* … is told, and stays for now */
+};
+
+#define OBSERVE_LOCAL 1000 /* in place of an error that is told: a local change, left there for now */
+
 struct observe_options {
 	struct replica *replica;
+	enum observe_local local;
 	bool confirmed;	   /* a person confirmed the deletions that were held */
 	uint64_t recent;   /* deletions recorded a short while ago: they count for the budget, too */
 	/* Told once per path that is not in sync because of what was seen: left out, unsettled, error; SCAN_NEW with error 0:
@@ -40,6 +55,8 @@ struct observe_result {
 	char held_at[256];	/* "" = overall, else the top-level subtree whose budget it was */
 	uint64_t raced;		/* rows that changed meanwhile: look again */
 	uint64_t unsettled;	/* look again later */
+	uint64_t undone;	/* local changes taken back: rows may have been dropped */
+	uint64_t waiting;	/* to be undone, but K has no room to forget more before a round */
 	struct scan_counts scan;
 };
 

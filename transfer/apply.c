@@ -48,7 +48,7 @@ const char *apply_result_name(enum apply_result result)
 
 int apply_preview(struct index_txn *t, const struct knowledge *k,
 	const struct apply_options *options, const struct apply_item *item,
-	enum decide_action *ret_action, bool *ret_content)
+	enum decide_action *ret_action, bool *ret_content, bool *ret_differs)
 {
 	cleanup(row_deinit) struct row row = {0};
 	struct decide_result d = {0};
@@ -58,6 +58,7 @@ int apply_preview(struct index_txn *t, const struct knowledge *k,
 		.their_k = item->their_k,
 		.lineage = replica_lineage(options->replica),
 		.taker_loses = options->taker_loses,
+		.revert = options->revert,
 		.policy = options->policy,
 	};
 	int r;
@@ -72,6 +73,7 @@ int apply_preview(struct index_txn *t, const struct knowledge *k,
 	if (r != 0)
 		return r;
 	*ret_action = d.action;
+	*ret_differs = d.differs;
 	*ret_content = (d.action == DECIDE_TAKE || d.action == DECIDE_ASIDE) && d.record.live &&
 		       d.record.kind == RECORD_FILE &&
 		       plan_place(options, item->path, &d.record) == ROW_ON_DISK;

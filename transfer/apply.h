@@ -58,6 +58,7 @@ struct apply_options {
 	struct replica *replica;
 	const struct ignore *ignore;	       /* NULL: nothing is ignored */
 	bool taker_loses;		       /* the peer only sends */
+	uint64_t revert;		       /* what this replica (its id) alone wrote gives way to the peer's; 0: no */
 	const struct decide_policy *policy;    /* NULL: keep-both */
 	uint64_t source;		       /* the peer's replica id: rows taken unchanged name it */
 	int64_t grace_ns;		       /* before a tombstone may be dropped on the peer's absence */
@@ -69,10 +70,11 @@ struct apply_options {
 
 /*
  * What decide would do now, and whether content must be staged first, without changing anything: in a read transaction.
- * *ret_content: the item's content has to be staged (a live file whose bytes are not at the path already).
+ * *ret_content: the item's content has to be staged (a live file whose bytes are not at the path already). *ret_differs: this
+ * side will show another thing than the peer there, all the same.
  */
 int apply_preview(struct index_txn *t, const struct knowledge *k, const struct apply_options *options,
-	const struct apply_item *item, enum decide_action *ret_action, bool *ret_content);
+	const struct apply_item *item, enum decide_action *ret_action, bool *ret_content, bool *ret_differs);
 
 /* Takes the writer lock. Items are applied in an order that is safe (kind changes and deletions deepest first, creations
  * shallow first), whatever order they come in; a path stands in a batch at most once.

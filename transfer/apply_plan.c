@@ -203,6 +203,7 @@ static int plan_item(struct batch *b, struct replica_txn *t, struct apply_item *
 		.their_k = item->their_k,
 		.lineage = replica_lineage(b->options->replica),
 		.taker_loses = b->options->taker_loses,
+		.revert = b->options->revert,
 		.policy = b->options->policy,
 	};
 	int r = batch_add(b, t->index, item->path, item, &c);

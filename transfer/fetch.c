@@ -185,6 +185,7 @@ static struct apply_options apply_options_of(struct session *s)
 		.replica = s->replica,
 		.ignore = s->ignore,
 		.taker_loses = !session_we_send(s),
+		.revert = s->options.revert && !session_we_send(s) ? store_replica_id(replica_store(s->replica)) : 0,
 		.policy = s->policy_differs ? NULL : &s->options.policy,
 		.source = s->peer_replica,
 		.grace_ns = s->options.grace_ns,
@@ -262,7 +263,7 @@ static int decide_offer(struct index_txn *t, const struct knowledge *k, const st
 	bool lands, live;
 	int r;
 
-	r = apply_preview(t, k, options, &item, &o->action, ret_content);
+	r = apply_preview(t, k, options, &item, &o->action, ret_content, &o->differs);
 	if (r < 0)
 		return r;
 	r = index_get(t, o->path, &row);
@@ -348,6 +349,7 @@ static int planned(struct session *s, struct offer *o, bool *ret_stays)
 	int r;
 
 	*ret_stays = false;
+	s->differing += !o->error && o->differs && !o->deferred_once;
 	if (o->error || o->action == DECIDE_NONE || o->action == DECIDE_WAIT) {
 		o->result = o->error ? APPLY_FAILED : o->action == DECIDE_WAIT ? APPLY_WAIT : APPLY_NONE;
 		r = fetch_settle(s, o);

@@ -337,6 +337,7 @@ static int start_round(struct session *s)
 	s->lineage_wanted = s->deferred_overflow = false;
 	s->deferred_deletes = 0;
 	s->local_changed = s->progress = s->stuck = false;
+	s->differing = 0;
 	forget_skipped(s);
 	compare_reset(s);
 	return send_hello(s);
@@ -490,6 +491,12 @@ static int send_bye(struct session *s)
 	return session_send(s, MESSAGE_BYE, &m);
 }
 
+/* A side that only takes may be ahead by its records, and yet show all that the peer has, and nothing else. */
+static bool takes_all(const struct session *s, bool moved)
+{
+	return session_we_take(s) && !session_we_send(s) && !moved && !s->differing && !s->skipped_count;
+}
+
 static int end_round(struct session *s)
 {
 	bool moved = s->round == 1 || !hash_equal(&s->done_root, &s->last_root) ||
@@ -497,7 +504,9 @@ static int end_round(struct session *s)
 	int r = 0;
 
 	s->state = SESSION_LIVE;
-	s->in_sync = hash_equal(&s->done_root, &s->peer_done_root);
+	if (session_we_take(s) && !session_we_send(s))
+		s->differences = s->differing;
+	s->in_sync = hash_equal(&s->done_root, &s->peer_done_root) || takes_all(s, moved);
 	s->stuck = !s->in_sync && !moved;
 	s->last_root = s->done_root;
 	s->last_peer_root = s->peer_done_root;
@@ -1318,6 +1327,7 @@ void session_status(const struct session *s, struct session_status *ret)
 		.peer_held = s->peer_held + s->peer_disk_held,
 		.full = s->full_count,
 		.peer_full = s->peer_full,
+		.differences = s->differences,
 		.pending = s->pending,
 		.policy_differs = s->policy_differs,
 		.ignore_differs = s->ignore_differs,

@@ -78,6 +78,7 @@ struct session_options {
 	bool live;		    /* client: stay connected after the first time in sync */
 	bool confirmed;		    /* deletions beyond the budget are confirmed */
 	bool preserve_owner;
+	bool revert;		    /* where our side only takes: what was changed here alone is undone, to trash */
 	int64_t grace_ns;
 	struct decide_policy policy;
 	const char *name;	    /* what this machine is called */
@@ -135,6 +136,7 @@ struct session_status {
 	uint64_t applied, conflicts, skipped, held; /* skipped, held: of the last round */
 	uint64_t peer_skipped, peer_held;
 	uint64_t full, peer_full; /* of the skipped: the disk has no room for them */
+	uint64_t differences; /* where our side only takes: paths that show another thing here, after the last round */
 	uint64_t pending;	  /* paths being dealt with now */
 	bool policy_differs, ignore_differs;
 };

@@ -40,6 +40,7 @@ struct offer {
 	enum decide_action action;
 	bool deletes; /* would remove something live here */
 	bool defer;   /* is to wait until all else of the round is dealt with */
+	bool differs; /* is another thing here than at the peer, and will be */
 	bool fetch_tree;
 	int error;
 	struct stage *stage;
@@ -234,6 +235,7 @@ struct session {
 	bool skipped_overflow;
 	uint64_t skipped_count, held_count;
 	uint64_t applied, conflicts;
+	uint64_t differing, differences; /* paths that differ and may: of this round so far, of the last one */
 
 	/* serving */
 	struct serve_request *serve_head, **serve_tail;

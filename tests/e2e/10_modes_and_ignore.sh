@@ -38,6 +38,78 @@ timeout 60 "$BIN/syncctl" reconcile -q --json --mode pull "$A" "$B" >"$W/json"
 python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); sys.exit(d["applied"] != 0 or d["rounds"] > 2)' "$W/json" ||
     fail "a pull with nothing to take writes: $(grep -E 'applied|rounds' "$W/json" | tr -d '\n')"
 
+# --- local differences, and revert ---
+number() { python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); print(d[sys.argv[2]])' "$W/json" "$1"; }
+pull() { timeout 60 "$BIN/syncctl" reconcile -q --json --mode pull "$@" "$A" "$B" >"$W/json"; }
+fresh
+mkdir -p "$B/dir/sub"; cp /etc/passwd "$B/dir/sub/big"
+for name in edited deleted renamed chmodded touched; do echo "$name" >"$B/$name"; done
+ln -s target "$B/link"
+change_here() {
+    echo mine >"$A/edited"
+    rm "$A/deleted" "$A/link"
+    mv "$A/renamed" "$A/another name"
+    mv "$A/dir" "$A/moved"
+    chmod 0600 "$A/chmodded"
+    touch -d 2001-01-01 "$A/touched"
+    mkdir -p "$A/new/in"
+    echo created >"$A/new/in/file"
+}
+want "first pull" pull
+[ "$(number local_differences)" = 0 ] && [ "$(number in_sync)" = True ] || fail "a first pull leaves differences"
+change_here
+want "pull with local changes" pull
+[ "$(number local_differences)" = 16 ] || fail "$(number local_differences) local differences are told, not 16"
+[ "$(cat "$A/edited")" = mine ] && [ -e "$A/moved" ] || fail "pull without revert undid something"
+want "pull that undoes what was recorded" pull --revert
+want_equal "$B" "$A" "after reverting what was recorded"
+[ "$(number local_differences)" = 0 ] && [ "$(number in_sync)" = True ] || fail "differences are left after reverting"
+fresh
+mkdir -p "$B/dir/sub"; cp /etc/passwd "$B/dir/sub/big"
+for name in edited deleted renamed chmodded touched; do echo "$name" >"$B/$name"; done
+ln -s target "$B/link"
+want "first pull with revert" pull --revert
+change_here
+want "revert" pull --revert
+want_equal "$B" "$A" "after reverting"
+[ "$(root_of "$A")" = "$(root_of "$B")" ] || fail "something was recorded of what was reverted"
+"$BIN/syncctl" trash list --json "$A" | grep -o '"path": "[^"]*"' | sort | tr '\n' ' ' >"$W/trash"
+[ "$(cat "$W/trash")" = '"path": "edited" "path": "new/in/file" ' ] || fail "in trash: $(cat "$W/trash")"
+want "restore" "$BIN/syncctl" trash restore "$A" new/in/file
+[ "$(cat "$A/new/in/file")" = created ] || fail "what was reverted can't be restored"
+want_code 4 "pull from what is not there" rec --mode pull "$A" "$W/nothing"
+[ ! -e "$W/nothing" ] || fail "a directory was made to pull from it"
+want_code 2 "revert of a side that sends" "$BIN/syncctl" reconcile --revert "$A" "$B"
+# A seeded replica: what is the same on both sides stays, nothing is fetched.
+fresh
+cp -a /usr/share/doc/b* "$B/"; cp -a "$B/." "$A/"
+echo only here >"$A/own"
+want "first meeting with revert" pull --revert
+want_equal "$B" "$A" "a first meeting with revert"
+[ "$(number bytes_in)" -lt 100000 ] || fail "what was here already was fetched"
+[ -n "$(find "$A/.syncd/trash" -name own)" ] || fail "what was only here is not in trash"
+# By a daemon: at once, or, where no peer is there, as soon as one is.
+mkdir -p "$W/conf"
+reverting() { printf '[folder x]\npath = %s\ninterval = 300 ms\n[peer b]\nfolder = x\naddress = %s\nmode = pull\nrevert = yes\nsyncctl_path = %s\n' "$A" "$B" "$BIN/syncctl"; }
+fresh
+echo one >"$B/one"; echo two >"$B/two"
+daemon rev "$(reverting)"
+wait_for 20 test -e "$A/two" || die "the daemon did not pull"
+echo mine >"$A/one"; rm "$A/two"; echo three >"$A/three"
+wait_for 20 equal_trees "$B" "$A" || fail "the daemon does not revert: $(differences "$B" "$A")"
+mv "$B" "$B.away"
+stop "$DAEMON_PID"
+daemon_again rev
+echo offline >"$A/one"
+local_differences() { [ "$(ctl rev status --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["folders"][0]["local_differences"])')" = "$1" ]; }
+wait_for 20 local_differences 1 || fail "a local difference is not told: $(ctl rev status)"
+[ "$(cat "$A/one")" = offline ] || fail "a change is undone though there is nobody to fetch from"
+rm -rf "$B"; mv "$B.away" "$B"
+wait_for 30 equal_trees "$B" "$A" || fail "not reverted once the peer is back: $(differences "$B" "$A")"
+wait_for 20 local_differences 0 || fail "a local difference is told for ever"
+grep -rqx offline "$A/.syncd/trash" || fail "what was reverted is not in trash"
+stop "$DAEMON_PID"
+
 # --- ignore ---
 fresh
 printf '*.o\n/build/\n!keep.o\n' >"$A/.syncignore"

@@ -159,7 +159,7 @@ static void test_every_key(void **state)
 		"conflict = prefer\nprefer = 0123456789abcdef,  FEDCBA9876543210\ntombstone_grace = 2 d\nmember_expiry = 0\n"
 		"trash_keep = 12 h\ntrash_max = 20 G\nserve_users = alice 1001\towner-x, bob\nowner = no\n"
 		"[folder two]\npath = /nowhere/two\nhash = xxh3\nconflict = newest\nowner = yes\n"
-		"[peer x]\nfolder = My.docs_1-a\naddress = ssh://u@h:2222/~/docs\nmode = pull\ntransport = ssh\n"
+		"[peer x]\nfolder = My.docs_1-a\naddress = ssh://u@h:2222/~/docs\nmode = pull\nrevert = yes\ntransport = ssh\n"
 		"identity = /k#1\nknown_hosts = /kh\nsyncctl_path = /opt/bin/syncctl\nconnect_timeout = 3 s\n"
 		"[peer y]\nmode = push\naddress = /nowhere/b\nfolder = two\ntransport = syncd-ssh");
 	assert_string_equal(t->config->socket, "/run/x.sock");
@@ -194,6 +194,7 @@ static void test_every_key(void **state)
 	assert_string_equal(p->folder, "My.docs_1-a");
 	assert_string_equal(p->address, "ssh://u@h:2222/~/docs");
 	assert_int_equal(p->mode, CONFIG_PULL);
+	assert_true(p->revert);
 	assert_true(p->transport_ssh);
 	assert_string_equal(p->identity, "/k#1");
 	assert_string_equal(p->known_hosts, "/kh");
@@ -328,6 +329,10 @@ static void test_values(void **state)
 	bad(t, FOLDER "hash = md5\n", "3: hash = 'md5': it must be sha256, blake2b or xxh3");
 	bad(t, FOLDER "conflict = merge\n", "it must be keep-both, newest or prefer");
 	bad(t, FOLDER "owner = true\n", "it must be yes or no");
+	bad(t, PEER "revert = maybe\n", "6: revert = 'maybe': it must be yes or no");
+	bad(t, PEER "revert = yes\n", "3: the peer 'p' has revert = yes, which goes with mode = pull only");
+	bad(t, PEER "mode = pull\nrevert = yes\n[peer q]\nfolder = f\naddress = h:x\n",
+		"3: the peer 'p' has revert = yes, but the peer 'q' (line 8) of the same folder is two-way");
 	bad(t, PEER "mode = both\n", "6: mode = 'both': it must be two-way, push or pull");
 	bad(t, PEER "transport = tcp\n", "it must be syncd-ssh or ssh");
 	bad(t, "[daemon]\nlog_level = loud\n", "it must be error, warning, info or debug");
@@ -503,7 +508,7 @@ static void test_example(void **state)
 	}
 	fclose(f);
 	good(t, text);
-	assert_int_equal(keys, 23); /* all there are, but for prefer */
+	assert_int_equal(keys, 24); /* all there are, but for prefer */
 	folder = &t->config->folders[0];
 	assert_int_equal(t->config->log_level, LOG_LEVEL_INFO);
 	assert_int_equal(folder->algorithm, HASH_SHA256);
@@ -516,6 +521,7 @@ static void test_example(void **state)
 	assert_int_equal(folder->trash_keep_ms, 30 * DAY_MS);
 	assert_int_equal(folder->trash_max_bytes, 0);
 	assert_int_equal(t->config->peers[0].mode, CONFIG_TWO_WAY);
+	assert_false(t->config->peers[0].revert);
 	assert_false(t->config->peers[0].transport_ssh);
 	assert_int_equal(t->config->peers[0].connect_timeout_ms, 20000);
 	config_free(t->config);

@@ -73,6 +73,7 @@ struct context {
 	const struct decide_policy *policy;
 	const struct version_lineage *lineage;
 	bool taker_loses;
+	uint64_t revert;
 };
 
 static struct decide_result ask_in(const struct context *context, const struct spec *ours,
@@ -89,6 +90,7 @@ static struct decide_result ask_in(const struct context *context, const struct s
 		.policy = context->policy,
 		.lineage = context->lineage,
 		.taker_loses = context->taker_loses,
+		.revert = context->revert,
 	};
 
 	raise_all(&ko, our_k);
@@ -419,6 +421,72 @@ static void test_policies(void **state)
 	version_lineage_free(l);
 }
 
+/* We are replica 10, who only takes, and undoes what it did itself. */
+static void test_revert(void **state)
+{
+	static const struct version_incarnation line[] = {{1, 0, 0, 10}, {2, 0, 0, 20}, {3, 0, 0, 30}};
+	struct context context = {.taker_loses = true, .revert = 10}, plain = {.taker_loses = true};
+	const struct spec *base = FILE_(1, "2:1", "2:1"), *edit = FILE_(2, "2:1 1:2", "1:2");
+	struct version_lineage *l;
+
+	(void)state;
+	assert_int_equal(version_lineage_new(&l), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(line); i++)
+		assert_int_equal(version_lineage_add(l, &line[i]), 0);
+	context.lineage = plain.lineage = l;
+	/* created here; by another replica; deleted here, edited here, each of them left alone without revert */
+	assert_int_equal(action_of(ask_in(&plain, FILE_(1, "1:2", "1:2"), "1:2", NULL, "")), DECIDE_NONE);
+	assert_int_equal(action_of(ask_in(&context, FILE_(1, "1:2", "1:2"), "1:2", NULL, "")), DECIDE_DELETE);
+	assert_int_equal(action_of(ask_in(&context, FILE_(1, "3:2", "3:2"), "3:2", NULL, "")), DECIDE_NONE);
+	assert_int_equal(action_of(ask_in(&plain, TOMBSTONE_("2:1 1:2", "1:2"), "1:2 2:1", base, "2:1")), DECIDE_NONE);
+	assert_result(ask_in(&context, TOMBSTONE_("2:1 1:2", "1:2"), "1:2 2:1", base, "2:1"), DECIDE_TAKE,
+		FILE_(1, "2:1 1:2", "2:1"));
+	assert_int_equal(action_of(ask_in(&plain, edit, "1:2 2:1", base, "2:1")), DECIDE_NONE);
+	assert_result(ask_in(&context, edit, "1:2 2:1", base, "2:1"), DECIDE_TAKE,
+		FILE_(1, "2:1 1:2", "2:1", .lost = "1:2", .adots = "1:2"));
+	/* … and that is the end of it */
+	assert_int_equal(action_of(ask_in(&context, FILE_(1, "2:1 1:2", "2:1", .lost = "1:2", .adots = "1:2"), "1:2 2:1", base, "2:1")),
+		DECIDE_NONE);
+	/* an edit here of what was deleted there; a conflict: to trash, not aside */
+	assert_result(ask_in(&context, edit, "1:2 2:1", TOMBSTONE_("2:3", "2:3"), "2:3"), DECIDE_TAKE,
+		TOMBSTONE_("2:3 1:2", "2:3"));
+	assert_int_equal(action_of(ask_in(&plain, edit, "1:2 2:1", FILE_(3, "2:3", "2:3"), "2:3")), DECIDE_ASIDE);
+	assert_result(ask_in(&context, edit, "1:2 2:1", FILE_(3, "2:3", "2:3"), "2:3"), DECIDE_TAKE,
+		FILE_(3, "2:3 1:2", "2:3", .lost = "1:2", .adots = "1:2 2:3"));
+	/* a chmod and a touch go without the content */
+	assert_result(ask_in(&context, FILE_(1, "2:1 1:2", "2:1", .mode = 0600, .adots = "1:2", .mtime_ns = 7, .mdots = "1:2"),
+			      "1:2 2:1", base, "2:1"),
+		DECIDE_MERGE, FILE_(1, "2:1 1:2", "2:1"));
+	/* one content, written at both, is nobody's change */
+	assert_result(ask_in(&context, FILE_(1, "1:2", "1:2"), "1:2", base, "2:1"), DECIDE_MERGE,
+		FILE_(1, "1:2 2:1", "1:2 2:1"));
+	version_lineage_free(l);
+}
+
+static bool differs_after(const struct spec *ours, const struct spec *theirs)
+{
+	struct decide_result d = ask_in(&(struct context){.taker_loses = true}, ours, "1:9 2:1", theirs, "2:9");
+	bool differs = d.differs;
+
+	decide_result_deinit(&d);
+	return differs;
+}
+
+static void test_differs(void **state)
+{
+	const struct spec *base = FILE_(1, "2:1", "2:1");
+
+	(void)state;
+	assert_true(differs_after(FILE_(1, "1:2", "1:2"), NULL));
+	assert_false(differs_after(FILE_(1, "2:1", "2:1"), NULL)); /* it goes */
+	assert_false(differs_after(TOMBSTONE_("1:2", "1:2"), NULL));
+	assert_true(differs_after(TOMBSTONE_("2:1 1:2", "1:2"), base));
+	assert_true(differs_after(FILE_(2, "2:1 1:2", "1:2"), base));
+	assert_true(differs_after(FILE_(1, "2:1 1:2", "2:1", .mtime_ns = 7, .mdots = "1:2"), base));
+	assert_false(differs_after(FILE_(1, "1:2 2:1", "1:2 2:1"), base)); /* the record alone */
+	assert_false(differs_after(base, FILE_(3, "2:1 2:3", "2:3")));	   /* taken */
+}
+
 static void test_lineage_implies(void **state)
 {
 	static const struct version_incarnation line[] = {{1, 0, 0, 10}, {2, 1, 3, 10}};
@@ -477,6 +545,8 @@ int main(void)
 		cmocka_unit_test(test_attributes_come_with_another_kind),
 		cmocka_unit_test(test_a_directorys_mtime_is_nothing),
 		cmocka_unit_test(test_policies),
+		cmocka_unit_test(test_revert),
+		cmocka_unit_test(test_differs),
 		cmocka_unit_test(test_lineage_implies),
 		cmocka_unit_test(test_target_is_carried),
 	};

@@ -5,6 +5,7 @@
 #include "tests/unit/tombstones/replica_help.h"
 
 #include "tombstones/observe.h"
+#include "tombstones/trash.h"
 
 struct told {
 	char text[2048];
@@ -15,6 +16,7 @@ struct bench {
 	struct ignore *ignore;
 	struct told told;
 	struct observe_result result;
+	enum observe_local local;
 	bool confirmed;
 	void (*directory)(int dirfd, const char *path, void *data);
 };
@@ -51,7 +53,7 @@ static void on_tell(const char *path, enum scan_what what, int error, void *data
 static int look_at(struct bench *b, const struct observe_path *paths, size_t n)
 {
 	struct observe_options options = {
-		.replica = b->p.replica, .confirmed = b->confirmed, .tell = on_tell, .tell_data = &b->told};
+		.replica = b->p.replica, .local = b->local, .confirmed = b->confirmed, .tell = on_tell, .tell_data = &b->told};
 	struct scan_options scan = {.store = replica_store(b->p.replica), .ignore = b->ignore};
 
 	b->told.text[0] = '\0';
@@ -174,6 +176,28 @@ static void put_foreign(struct bench *b, const char *path, uint8_t kind, uint8_t
 	assert_int_equal(replica_commit(&t), 0);
 	replica_unlock(b->p.replica);
 	row_deinit(&row);
+}
+
+static void write_many(struct bench *b, const char *directory, int from, int to)
+{
+	char path[64], text[64];
+
+	mkdir(place_at(&b->p, directory), 0755);
+	for (int i = from; i < to; i++) {
+		snprintf(path, sizeof(path), "%s/%d", directory, i);
+		snprintf(text, sizeof(text), "%s of %d", directory, i);
+		place_write(&b->p, path, text);
+	}
+}
+
+static void unlink_many(struct bench *b, const char *directory, int from, int to)
+{
+	char path[64];
+
+	for (int i = from; i < to; i++) {
+		snprintf(path, sizeof(path), "%s/%d", directory, i);
+		assert_int_equal(unlink(place_at(&b->p, path)), 0);
+	}
 }
 
 /* --- what is seen --- */
@@ -681,28 +705,6 @@ static void test_several_paths(void **state)
 
 /* --- the budget --- */
 
-static void write_many(struct bench *b, const char *directory, int from, int to)
-{
-	char path[64], text[64];
-
-	mkdir(place_at(&b->p, directory), 0755);
-	for (int i = from; i < to; i++) {
-		snprintf(path, sizeof(path), "%s/%d", directory, i);
-		snprintf(text, sizeof(text), "%s of %d", directory, i);
-		place_write(&b->p, path, text);
-	}
-}
-
-static void unlink_many(struct bench *b, const char *directory, int from, int to)
-{
-	char path[64];
-
-	for (int i = from; i < to; i++) {
-		snprintf(path, sizeof(path), "%s/%d", directory, i);
-		assert_int_equal(unlink(place_at(&b->p, path)), 0);
-	}
-}
-
 static void test_over_budget(void **state)
 {
 	(void)state;
@@ -916,6 +918,219 @@ static void test_suspect_in_part(void **state)
 	assert_false(replica_suspect(b->p.replica));
 }
 
+/* --- what is taken back --- */
+
+static void remove_any(struct bench *b, const char *path)
+{
+	nftw(place_at(&b->p, path), place_remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static void become_foreign(struct row *row)
+{
+	struct version_dot dot = {77, 5};
+	struct record *r = &row->record;
+
+	version_vector_deinit(&r->vv);
+	version_dots_deinit(&r->dots);
+	version_dots_deinit(&r->adots);
+	version_dots_deinit(&r->mdots);
+	assert_int_equal(version_vector_raise(&r->vv, dot, NULL), 0);
+	assert_int_equal(version_dots_add(&r->dots, dot), 0);
+	assert_int_equal(version_dots_add(&r->adots, dot), 0);
+	if (r->kind != RECORD_DIRECTORY)
+		assert_int_equal(version_dots_add(&r->mdots, dot), 0);
+}
+
+/* d/, d/f, d/g, s, as if a peer had made them; from now on changes are taken back. */
+static void taken_from_peer(struct bench *b)
+{
+	static const char *const paths[] = {"d", "d/f", "d/g", "s"};
+
+	place_mkdir(&b->p, "d");
+	place_write(&b->p, "d/f", "text");
+	place_write(&b->p, "d/g", "text of g");
+	assert_int_equal(symlink("d/f", place_at(&b->p, "s")), 0);
+	look(b);
+	put_foreign(b, "purged", 0, ROW_NOT_HERE, true); /* K knows the peer */
+	for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
+		change_row(b, paths[i], become_foreign);
+	b->local = OBSERVE_UNDO;
+	look_again(b);
+	assert_int_equal(b->result.undone, 0);
+}
+
+static int note_trash(const struct trash_entry *e, void *data)
+{
+	strcat(strcat(data, e->path), " ");
+	return 0;
+}
+
+static const char *trash_of(struct bench *b)
+{
+	static char text[1000];
+
+	text[0] = 0;
+	assert_int_equal(trash_list(replica_store(b->p.replica), note_trash, text), 0);
+	return text;
+}
+
+static void look_undoes(struct bench *b, uint64_t undone)
+{
+	look(b);
+	assert_int_equal(b->result.events, 0);
+	assert_int_equal(b->result.undone, undone);
+}
+
+static void test_undo_content(void **state)
+{
+	struct version_dots dots = {0};
+	struct bench *b = *state;
+
+	taken_from_peer(b);
+	assert_int_equal(version_dots_add(&dots, (struct version_dot){77, 5}), 0);
+	place_write(&b->p, "d/f", "other text");
+	unlink(place_at(&b->p, "s"));
+	place_mkdir(&b->p, "new");
+	place_mkdir(&b->p, "new/in");
+	place_write(&b->p, "new/in/file", "mine");
+	place_write(&b->p, "d/new", "mine too");
+	look_undoes(b, 6); /* an edit, a deletion, two files, two directories */
+	assert_string_equal(trash_of(b), "d/f d/new new/in/file ");
+	assert_false(place_has(&b->p, "new"));
+	assert_true(place_has(&b->p, "d"));
+	assert_string_equal(state_of(b, "d/f"), NO_ROW); /* to be fetched again */
+	assert_string_equal(state_of(b, "s"), NO_ROW);
+	assert_false(known(b, "d/f", &dots));
+	assert_false(known(b, "s", &dots));
+	assert_string_equal(state_of(b, "d/g"), ON_DISK);
+	version_dots_deinit(&dots);
+	look_undoes(b, 0);
+}
+
+static void test_undo_attributes(void **state)
+{
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1000}};
+	struct bench *b = *state;
+	struct stat before, st;
+
+	taken_from_peer(b);
+	assert_int_equal(stat(place_at(&b->p, "d/f"), &before), 0);
+	assert_int_equal(chmod(place_at(&b->p, "d/f"), 0600), 0);
+	assert_int_equal(utimensat(AT_FDCWD, place_at(&b->p, "d/f"), times, 0), 0);
+	assert_int_equal(utimensat(AT_FDCWD, place_at(&b->p, "s"), times, AT_SYMLINK_NOFOLLOW), 0);
+	assert_int_equal(chmod(place_at(&b->p, "d"), 0700), 0);
+	look_undoes(b, 3);
+	assert_int_equal(stat(place_at(&b->p, "d/f"), &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0644);
+	assert_int_equal(st.st_mtim.tv_sec, before.st_mtim.tv_sec);
+	assert_int_equal(st.st_mtim.tv_nsec, before.st_mtim.tv_nsec);
+	assert_int_equal(stat(place_at(&b->p, "d"), &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0755);
+	assert_string_equal(trash_of(b), "");
+	assert_string_equal(state_of(b, "d/f"), ON_DISK);
+	look_undoes(b, 0);
+}
+
+static void test_undo_rename(void **state)
+{
+	struct bench *b = *state;
+
+	taken_from_peer(b);
+	assert_int_equal(rename(place_at(&b->p, "d"), place_at(&b->p, "e")), 0);
+	look(b);
+	assert_int_equal(b->result.events, 0);
+	assert_true(b->result.raced > 0);
+	look_undoes(b, 0);
+	assert_false(place_has(&b->p, "e"));
+	assert_string_equal(place_read(&b->p, "d/f"), "text");
+	assert_int_equal(rename(place_at(&b->p, "d/g"), place_at(&b->p, "a")), 0);
+	look(b);
+	look_undoes(b, 0);
+	assert_string_equal(place_read(&b->p, "d/g"), "text of g");
+	assert_string_equal(state_of(b, "d/g"), ON_DISK);
+	assert_string_equal(trash_of(b), "");
+}
+
+/* A kind that changes, both ways. */
+static void test_undo_kinds(void **state)
+{
+	struct bench *b = *state;
+
+	taken_from_peer(b);
+	remove_any(b, "d");
+	place_write(&b->p, "d", "a file");
+	unlink(place_at(&b->p, "s"));
+	place_mkdir(&b->p, "s");
+	place_write(&b->p, "s/x", "in it");
+	look(b);
+	assert_int_equal(b->result.events, 0);
+	look(b);
+	look_undoes(b, 0);
+	assert_string_equal(trash_of(b), "d s/x ");
+	assert_false(place_has(&b->p, "s"));
+	assert_false(place_has(&b->p, "d"));
+	assert_string_equal(state_of(b, "d"), NO_ROW);
+	assert_string_equal(state_of(b, "d/f"), NO_ROW);
+}
+
+/* Nobody is there to fetch from; and what is not the peer's alone is the session's to undo. */
+static void test_undo_waits(void **state)
+{
+	struct bench *b = *state;
+
+	taken_from_peer(b);
+	b->local = OBSERVE_LEAVE;
+	place_write(&b->p, "d/f", "other text");
+	unlink(place_at(&b->p, "s"));
+	look_undoes(b, 0);
+	assert_string_equal(b->told.text, "1:d/f:1000 4:s:1000 ");
+	assert_string_equal(place_read(&b->p, "d/f"), "other text");
+	assert_string_equal(state_of(b, "s"), ON_DISK);
+	b->local = OBSERVE_RECORD;
+	look(b);
+	assert_int_equal(b->result.events, 2);
+	b->local = OBSERVE_UNDO;
+	place_write(&b->p, "d/f", "still another");
+	look(b);
+	assert_int_equal(b->result.events, 1);
+	assert_string_equal(place_read(&b->p, "d/f"), "still another");
+}
+
+static void test_undo_first_meeting(void **state)
+{
+	struct bench *b = *state;
+
+	b->local = OBSERVE_UNDO; /* but it has met nobody */
+	place_write(&b->p, "f", "text");
+	look(b);
+	assert_int_equal(b->result.events, 1);
+	assert_string_equal(place_read(&b->p, "f"), "text");
+}
+
+/* Ignored content, and many deletions. */
+static void test_undo_keeps_off(void **state)
+{
+	struct bench *b = *state;
+	char name[32];
+
+	write_rules(b, "*.o\n");
+	write_many(b, "many", 0, 150);
+	taken_from_peer(b);
+	for (int i = 0; i < 150; i++) {
+		snprintf(name, sizeof(name), "many/%d", i);
+		change_row(b, name, become_foreign);
+	}
+	place_mkdir(&b->p, "kept");
+	place_write(&b->p, "kept/x.o", "ignored");
+	unlink_many(b, "many", 0, 150);
+	look_undoes(b, 0);
+	assert_int_equal(b->result.held, 150);
+	assert_string_equal(place_read(&b->p, "kept/x.o"), "ignored");
+	b->confirmed = true;
+	look_undoes(b, 150);
+	assert_string_equal(state_of(b, "many/7"), NO_ROW);
+}
+
 /* --- big files --- */
 
 static void test_nodes(void **state)
@@ -957,11 +1172,6 @@ static uint64_t next_random(uint64_t *x)
 	*x ^= *x >> 7;
 	*x ^= *x << 17;
 	return *x;
-}
-
-static void remove_any(struct bench *b, const char *path)
-{
-	nftw(place_at(&b->p, path), place_remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 static void edit_at_random(struct bench *b, uint64_t *x)
@@ -1078,6 +1288,13 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_budget_and_applied_deletions, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_suspect, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_suspect_in_part, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_undo_content, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_undo_attributes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_undo_rename, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_undo_kinds, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_undo_waits, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_undo_first_meeting, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_undo_keeps_off, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_second_look_is_silent, setup, teardown),
 	};
