@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,7 +18,6 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "syncd/commands.h"
-#include "syncd/config.h"
 #include "syncd/control.h"
 #include "syncd/endpoint.h"
 #include "syncd/exit_codes.h"
@@ -65,7 +63,7 @@ static const struct option options[] = {
 
 static const char usage[] =
 	"usage: syncctl reconcile [--mode two-way|push|pull [--revert]] [-i KEY] [--known-hosts FILE] [--syncctl-path CMD]\n"
-	"                         [--transport ssh|syncd-ssh] [--confirm-deletions] [--hash sha256|blake2b|xxh3] [--config FILE] [-q] [--json] A B\n"
+	"                         [--transport ssh|syncd-ssh] [--confirm-deletions] [--hash sha256|blake2b|xxh3] [--config FILE] [--socket PATH] [-q] [--json] A B\n"
 	"A or B is on this machine; push: A to B only, pull: B to A only\n";
 
 static int parse_option(struct reconcile *r, int c)
@@ -146,23 +144,15 @@ static int parse_endpoints(struct reconcile *r, const char *a, const char *b)
 	return 0;
 }
 
-/* A word that is no directory may be a configured folder's name. */
-static void resolve_folder(struct reconcile *r)
+/* A word that is no directory may be a configured folder's name; at a far side `serve` sees to that. */
+static void resolve_folder(const struct reconcile *r, struct endpoint *e)
 {
-	struct config *config = NULL;
-	const struct config_folder *folder;
-	struct stat st;
+	char path[PATH_MAX];
 
-	if (strchr(r->here.path, '/') || stat(r->here.path, &st) == 0)
+	if (e->remote || command_named_folder(e->path, r->socket, r->config_file, path, sizeof(path)) < 0)
 		return;
-	if (config_load(&config, r->config_file ? r->config_file : COMMAND_CONFIG, NULL, NULL) < 0)
-		return; /* then it is a path that is not there, and told as such */
-	folder = config_find_folder(config, r->here.path);
-	if (folder) {
-		free(r->here.path);
-		r->here.path = strdup(folder->path);
-	}
-	config_free(config);
+	free(e->path);
+	e->path = strdup(path);
 }
 
 /* --- the child --- */
@@ -437,7 +427,7 @@ static int open_here(struct reconcile *r)
 	if (error == 0)
 		return run_here(r);
 	if (error == STORE_LOCKED && store_lock_holder(r->path, &pid, &holder) == 0 && *holder) {
-		code = run_in_daemon(r, holder);
+		code = run_in_daemon(r, r->socket ? r->socket : holder);
 		free(holder);
 		return code;
 	}
@@ -485,9 +475,11 @@ int cmd_reconcile(int argc, char **argv)
 		log_error("--revert undoes changes on a side that only takes: with --mode pull A B, A must be on this machine");
 		good = false;
 	}
-	if (good)
-		resolve_folder(&r);
-	if (good && r.here.path && command_absolute(r.here.path, r.path, sizeof(r.path)) == 0) {
+	if (good) {
+		resolve_folder(&r, &r.here);
+		resolve_folder(&r, &r.there);
+	}
+	if (good && r.here.path && r.there.path && command_absolute(r.here.path, r.path, sizeof(r.path)) == 0) {
 		if (overlapping(&r)) {
 			log_error("%s and %s are, or contain, the same directory", quoted(r.here.path), quoted(r.there.path));
 		} else {

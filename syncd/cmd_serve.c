@@ -1,7 +1,8 @@
 /*
  * syncctl serve — the far end of a session, on standard input and output.
  *
- * The client's OPEN says which replica it wants; --root or --folder fix it (for a forced command in authorized_keys: what the client
+ * The client's OPEN says which replica it wants: a path, from the home directory on, or the name of a configured folder, where
+ * nothing of that name is there; --root or --folder fix it (for a forced command in authorized_keys: what the client
  * asks is then ignored), --mode fixes what this side does. Where a daemon has the replica, the stream is handed to it
  * together with what was read of it, and this process stays until the daemon is done: sshd ends with its command.
  */
@@ -19,7 +20,6 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "syncd/commands.h"
-#include "syncd/config.h"
 #include "syncd/control.h"
 #include "syncd/exit_codes.h"
 #include "syncd/ui.h"
@@ -34,6 +34,7 @@ struct serve {
 	struct buf initial;	   /* what was read of the stream */
 	struct message_open open;
 	char path[PATH_MAX];
+	bool configured;	   /* it is a configured folder's: never made here */
 	struct folder *folder;
 	struct folder_session *session;
 	uint16_t fail_code;
@@ -122,28 +123,23 @@ static int read_open(struct serve *s)
 /* Which directory is it about? 0, or the reason in why. */
 static int find_path(struct serve *s)
 {
-	const char *name = s->folder_name ? s->folder_name : s->open.is_folder ? s->open.place : NULL;
 	const char *place = s->root ? s->root : s->open.place;
-	struct config *config = NULL;
-	const struct config_folder *folder;
-	int r = 0;
+	int r;
 
 	s->fail_code = MESSAGE_FAIL_NO_FOLDER;
-	if (s->root || !name) {
-		r = command_absolute(place, s->path, sizeof(s->path));
+	if (s->folder_name) {
+		r = command_folder_path(s->folder_name, s->socket, s->config_file, s->path, sizeof(s->path));
 		if (r < 0)
-			snprintf(s->why, sizeof(s->why), "%s: %s", place, file_error_text(r));
+			snprintf(s->why, sizeof(s->why), "no folder of the name %s is configured there", s->folder_name);
+		s->configured = true;
 		return r;
 	}
-	r = config_load(&config, s->config_file ? s->config_file : COMMAND_CONFIG, NULL, NULL);
-	folder = r == 0 ? config_find_folder(config, name) : NULL;
-	if (!folder) {
-		snprintf(s->why, sizeof(s->why), "no folder of the name %s is configured there", name);
-		r = -ENOENT;
-	} else {
-		r = command_absolute(folder->path, s->path, sizeof(s->path));
-	}
-	config_free(config);
+	s->configured = !s->root && command_named_folder(place, s->socket, s->config_file, s->path, sizeof(s->path)) == 0;
+	if (s->configured)
+		return 0;
+	r = command_absolute(place, s->path, sizeof(s->path));
+	if (r < 0)
+		snprintf(s->why, sizeof(s->why), "%s: %s", place, file_error_text(r));
 	return r;
 }
 
@@ -237,7 +233,7 @@ static int open_and_run(struct serve *s)
 	int r, code;
 
 	command_folder_options(&o, &s->loop, s->path);
-	o.create = s->open.create && !s->folder_name;
+	o.create = s->open.create && !s->configured;
 	o.algorithm = (enum hash_algorithm)s->open.algorithm;
 	o.watch = s->open.live;
 	/* There is nothing to be had from a directory that is not there. */
@@ -245,7 +241,7 @@ static int open_and_run(struct serve *s)
 		log_debug("cannot make %s: %s", s->path, file_error_text(-errno));
 	r = folder_open(&s->folder, &o, s->why, sizeof(s->why));
 	if (r == STORE_LOCKED && store_lock_holder(s->path, &pid, &holder) == 0 && *holder) {
-		code = run_in_daemon(s, holder);
+		code = run_in_daemon(s, s->socket ? s->socket : holder);
 		free(holder);
 		return code;
 	}

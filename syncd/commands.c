@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "syncd/config.h"
 #include "syncd/control.h"
 #include "syncd/exit_codes.h"
 
@@ -51,6 +53,55 @@ int command_absolute(const char *text, char *ret, size_t n)
 		return -ENAMETOOLONG;
 	strcpy(ret, joined);
 	return 0;
+}
+
+static int folder_of_daemon(const char *name, const char *socket, char *ret, size_t n)
+{
+	json_t *request = json_pack("{s:s, s:s}", "command", "status", "folder", name), *answer = NULL;
+	const json_t *folder;
+	const char *path;
+	int r = request ? control_call(command_socket(socket), request, NULL, 0, &answer) : -ENOMEM;
+
+	json_decref(request);
+	if (r < 0)
+		return r;
+	folder = json_array_get(json_object_get(answer, "folders"), 0);
+	path = json_string_value(json_object_get(folder, "path"));
+	r = path ? command_absolute(path, ret, n) : -ENOENT;
+	json_decref(answer);
+	return r;
+}
+
+static int folder_of_file(const char *name, const char *file, char *ret, size_t n)
+{
+	struct config *config = NULL;
+	const struct config_folder *folder;
+	int r = config_load(&config, file, NULL, NULL);
+
+	if (r < 0)
+		return r;
+	folder = config_find_folder(config, name);
+	r = folder ? command_absolute(folder->path, ret, n) : -ENOENT;
+	config_free(config);
+	return r;
+}
+
+int command_folder_path(const char *name, const char *socket, const char *config_file, char *ret, size_t n)
+{
+	if (config_file)
+		return folder_of_file(name, config_file, ret, n);
+	if (folder_of_daemon(name, socket, ret, n) == 0)
+		return 0;
+	return socket ? -ENOENT : folder_of_file(name, COMMAND_CONFIG, ret, n);
+}
+
+int command_named_folder(const char *word, const char *socket, const char *config_file, char *ret, size_t n)
+{
+	struct stat st;
+
+	if (!*word || *word == '~' || strchr(word, '/') || lstat(word, &st) == 0)
+		return -ENOENT;
+	return command_folder_path(word, socket, config_file, ret, n);
 }
 
 int command_mode(const char *text, bool *ret_sends, bool *ret_takes)

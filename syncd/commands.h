@@ -25,6 +25,11 @@ int cmd_check_config(int argc, char **argv);
 void command_folder_options(struct folder_options *ret, uv_loop_t *loop, const char *path);
 /* Make an absolute path of what a person wrote: "~/", relative; symlinks are resolved where the path exists. */
 int command_absolute(const char *text, char *ret, size_t n);
+/* The path of a configured folder: as the configuration file says, where one is given, else as the daemon at the socket (NULL:
+ * the default one), or else the installed configuration. -ENOENT. */
+int command_folder_path(const char *name, const char *socket, const char *config_file, char *ret, size_t n);
+/* The same of a word that may be a folder's name: it has no '/', and is not there as a file or directory. */
+int command_named_folder(const char *word, const char *socket, const char *config_file, char *ret, size_t n);
 /* "two-way", "push", "pull" → does this side send, take. -EINVAL. */
 int command_mode(const char *text, bool *ret_sends, bool *ret_takes);
 /* Ask the daemon; on failure prints why and returns an exit code, 0 with *ret_answer otherwise. */

@@ -4,7 +4,8 @@
  *   PATH  ./PATH  /PATH              a directory on this machine (a path with ':' needs a '/' before the colon)
  *   [user@]host:PATH  [user@][v6]:PATH
  *   ssh://[user@]host[:port]/PATH    the path is absolute; /~/PATH is below the home directory
- *   NAME                             a configured folder, where there is one of that name and no such directory
+ *   NAME, [user@]host:NAME           a configured folder of that side, where there is one of that name and no such directory
+ *                                    (below the home directory)
  */
 #ifndef SYNCD_ENDPOINT_H
 #define SYNCD_ENDPOINT_H

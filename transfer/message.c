@@ -82,7 +82,7 @@ static void put_open(struct buf *b, const union message *m)
 	const struct message_open *o = &m->open;
 
 	put_text(b, o->place);
-	put_u8(b, o->is_folder);
+	put_u8(b, 0); /* reserved */
 	put_u8(b, o->create);
 	put_u8(b, o->algorithm);
 	put_u8(b, o->sends);
@@ -97,7 +97,8 @@ static void get_open(struct cursor *c, union message *m)
 	struct message_open *o = &m->open;
 
 	o->place = get_text(c, FILE_PATH_BYTES_MAX);
-	o->is_folder = get_flag(c);
+	if (get_u8(c))
+		cursor_fail(c);
 	o->create = get_flag(c);
 	o->algorithm = get_u8(c);
 	o->sends = get_flag(c);

@@ -68,7 +68,6 @@ enum message_type { /* values are part of the protocol */
 /* What the client asks of the far side; a forced command on the far side has the last word. */
 struct message_open {
 	char *place;	    /* a path, or a configured folder's name */
-	uint8_t is_folder;  /* place is a folder's name */
 	uint8_t create;	    /* make the replica (and the directory's .syncd) where there is none */
 	uint8_t algorithm;  /* for a created folder; 0: default */
 	uint8_t sends;	    /* the far side shall send / take */

@@ -110,6 +110,32 @@ wait_for 20 local_differences 0 || fail "a local difference is told for ever"
 grep -rqx offline "$A/.syncd/trash" || fail "what was reverted is not in trash"
 stop "$DAEMON_PID"
 
+# --- folders by their names, the daemon by its socket ---
+fresh
+echo a >"$A/a"
+daemon named "$(printf '[folder named]\npath = %s\n[folder gone]\npath = %s\n' "$B" "$W/gone")"
+# The lock names the daemon's socket: where that is another one now, -s says it.
+socket=$W/d/named/sock
+start_sshd
+printf '#!/bin/sh\nexec "%s" "$@" --socket "%s"\n' "$BIN/syncctl" "$socket" >"$W/far"
+chmod +x "$W/far"
+far() { HOME=$W/home timeout 60 "$BIN/syncctl" reconcile -q -p "$SSH_PORT" -i "$W/ssh/key" --known-hosts "$W/ssh/known_hosts" --syncctl-path "$W/far" "$@"; }
+want "a far folder by its name" far "$A" root@127.0.0.1:named
+[ "$(cat "$B/a")" = a ] || fail "host:NAME is not the configured folder"
+want_code 4 "a far folder that is configured and not there" far "$A" root@127.0.0.1:gone
+[ ! -e "$W/gone" ] && [ ! -e /root/gone ] || fail "a configured folder was made by whom it was served to"
+mkdir "$W/cwd" "$W/cwd/c"
+echo c >"$W/cwd/c/c"
+(cd "$W/cwd" && want "near folders by their names" timeout 60 "$BIN/syncctl" reconcile -q -s "$socket" named c; exit $FAILED) || FAILED=1
+[ "$(cat "$B/c" "$W/cwd/c/a" | tr '\n' ' ')" = "c a " ] || fail "a near NAME is not the configured folder"
+mkdir "$W/cwd/named" # a directory of that name is meant itself
+(cd "$W/cwd" && want "a directory called as a folder" timeout 60 "$BIN/syncctl" reconcile -q -s "$socket" named "$A"; exit $FAILED) || FAILED=1
+[ -e "$W/cwd/named/a" ] || fail "a folder's name hides a directory"
+mv "$socket" "$socket.moved"
+want_code 7 "a daemon whose socket was moved" timeout 60 "$BIN/syncctl" reconcile -q "$B" "$A"
+want "a daemon by its socket" timeout 60 "$BIN/syncctl" reconcile -q --socket "$socket.moved" "$B" "$A"
+stop "$DAEMON_PID"
+
 # --- ignore ---
 fresh
 printf '*.o\n/build/\n!keep.o\n' >"$A/.syncignore"

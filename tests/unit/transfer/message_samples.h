@@ -229,7 +229,6 @@ static inline void sample_message(struct sample *s, uint8_t type, union message 
 	case MESSAGE_OPEN:
 		ret->open = (struct message_open){
 			.place = sample_text(s, 100),
-			.is_folder = sample_flag(s),
 			.create = sample_flag(s),
 			.algorithm = (uint8_t)sample_below(s, 4),
 			.sends = sample_flag(s),

@@ -86,7 +86,7 @@ static bool same_pair(const struct message_pair *a, const struct message_pair *b
 
 static bool same_open(const struct message_open *a, const struct message_open *b)
 {
-	return same_text(a->place, b->place) && same_text(a->version, b->version) && a->is_folder == b->is_folder &&
+	return same_text(a->place, b->place) && same_text(a->version, b->version) &&
 	       a->create == b->create && a->algorithm == b->algorithm && a->sends == b->sends && a->takes == b->takes &&
 	       a->live == b->live && a->confirmed == b->confirmed;
 }
