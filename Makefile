@@ -12,6 +12,7 @@
 #   make differential  CASES=100000 SEED=     the decision table in C against its model
 #   make sim-rules     RUNS=20000 SEED=       random histories under the rules
 #   make sim-sessions  RUNS=300 SEED=         random histories of real replicas and sessions
+#   make sim-pair      RUNS=1000 SEED=        two replicas on simulated disks, which crash at any call
 #   make bench      BENCH='--runs 3 --scale small WORK…'   side by side with rsync, unison and the floors (tests/bench/README.md)
 #   V=1 shows the commands; BUILD=dir builds elsewhere; CC, CFLAGS and LDFLAGS are yours.
 
@@ -209,6 +210,17 @@ $(BUILD)/sim-sessions: $(BUILD)/tests/sim/histories.o $(archives)
 sim-sessions: $(BUILD)/sim-sessions
 	@$< $(RUNS) $(SEED)
 
+# Two replicas on simulated disks, which crash at any call.
+sim-pair: RUNS ?= 1000
+objects += $(BUILD)/tests/sim/pair.o
+
+$(BUILD)/sim-pair: $(BUILD)/tests/sim/pair.o $(sim_objects) $(archives)
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+sim-pair: $(BUILD)/sim-pair
+	@$< $(RUNS) $(SEED)
+
 # All tests; tests/check.sh says how each step went and counts. The packages come first, as the rest asks pkg-config.
 check check-full: install-test-deps
 	@MAKE='$(MAKE)' BUILD='$(BUILD)' tests/check.sh $(@:check-%=%)
@@ -265,5 +277,5 @@ clean:
 -include $(objects:.o=.d)
 
 .PHONY: check check-full e2e install-test-deps demo asan-bins
-.PHONY: all unit differential sim-rules sim-sessions unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
+.PHONY: all unit differential sim-rules sim-sessions sim-pair unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
 .SECONDARY:

@@ -112,6 +112,7 @@ check | full)
 	# A fixed seed, so that the slice is the same in every run; a full check draws one (see DESIGN.md, "Known").
 	one "histories under the rules" run sim-rules RUNS=$rules SEED=$seed
 	one "histories of real sessions" run sim-sessions RUNS=$sessions SEED=$seed
+	one "histories on simulated disks" run sim-pair RUNS=$((sessions * 3)) SEED=$seed
 	one "manual pages" run check-man
 	one "documents" run check-docs
 	e2e

@@ -17,10 +17,12 @@
  * What a crash leaves (sim_disk_crash): what was synced, and of the rest:
  *
  *   data        each page of 4 KiB by itself is as it was when last synced, or as it is now, or (now and then) torn between two
- *               sectors; the size is as it was, as it is, as small as it once was since, or between that and what it is, at a
- *               page; what is then missing reads as zeros
+ *               sectors; the size is as it was, as it is, as small as it once was since, or at a page between; what is then
+ *               missing reads as zeros. SIM_ORDERED: a file has grown only over what was written, and was cut short only
+ *               together with its times; what is overwritten in place is as above
  *   attributes  of a file (mode, owner, times) as they were or as they are; as they are, where newer data or size survives
- *               (unless stale_times: then new data may stand beneath old times, as ext4 writes data before it commits inodes)
+ *               (unless stale_times: then new data may stand beneath old times, as ext4 writes data before it commits
+ *               inodes). New times above old data are always possible
  *   names       operations (create, link, unlink, rename, exchange), each whole, by enum sim_order:
  *
  *     SIM_ORDERED    a prefix, which contains what was done before the last sync of anything: the journals of ext4 and xfs

@@ -75,6 +75,11 @@ static struct page *page_copy(const struct page *p, size_t need, size_t kept)
 	return copy;
 }
 
+struct page *page_cut(const struct page *p, size_t n)
+{
+	return page_copy(p, n, n);
+}
+
 static void page_put(struct page *p, size_t at, const void *bytes, size_t n)
 {
 	if (at > p->n)
@@ -240,7 +245,7 @@ static void extent_cut(struct sim_disk *d, struct node *n, struct extent *e, siz
 	if (!e->now || e->now->n <= at)
 		return;
 	extent_dirty(d, n, e);
-	p = page_copy(e->now, at, at);
+	p = page_cut(e->now, at);
 	page_unref(e->now);
 	e->now = p;
 }
@@ -537,7 +542,7 @@ void content_trim(struct node *n, uint64_t size)
 		e->old = NULL;
 		e->dirty = e->lost = false;
 		if (e->now && from + e->now->n > size) {
-			struct page *cut = from < size ? page_copy(e->now, size - from, size - from) : NULL;
+			struct page *cut = from < size ? page_cut(e->now, size - from) : NULL;
 
 			page_unref(e->now);
 			e->now = cut;

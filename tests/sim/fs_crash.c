@@ -242,6 +242,24 @@ static void attributes_durable(struct node *n)
 	n->attributes_dirty = false;
 }
 
+/* The journal has the inode, whatever is written of its data: what was cut off is gone. */
+static void inode_durable(struct node *n)
+{
+	for (size_t i = 0; i < n->n_extents && n->size_min < n->durable.size; i++) {
+		struct extent *e = &n->extents[i];
+		uint64_t at = e->page * PAGE_BYTES;
+		struct page *old = e->old;
+
+		if (!old || at + old->n <= n->size_min)
+			continue;
+		e->old = at < n->size_min ? page_cut(old, n->size_min - at) : NULL;
+		page_unref(old);
+	}
+	if (n->size_min < n->durable.size)
+		n->durable.size = n->size_min;
+	attributes_durable(n);
+}
+
 static void node_durable(struct node *n)
 {
 	size_t kept = 0;
@@ -287,7 +305,7 @@ int crash_fsync(struct sim_disk *d, struct node *n, int error)
 	node_durable(n);
 	if (d->options.order == SIM_ORDERED) {
 		for (size_t i = 0; i < d->n_dirty; i++)
-			attributes_durable(d->dirty[i]);
+			inode_durable(d->dirty[i]);
 		log_drop_first(d, d->n_log);
 	} else if (n->kind == FILE_KIND_DIRECTORY) {
 		sync_directory(d, n);
@@ -370,59 +388,64 @@ static struct page *torn(const struct extent *e, uint64_t *stream)
 }
 
 /* True if something newer is left of the page. */
-static bool page_crash(struct node *n, struct extent *e, size_t chance, uint64_t *stream)
+static bool page_crash(struct node *n, struct extent *e, bool newer, uint64_t *stream)
 {
-	if (!e->lost && sim_below(stream, 4) < chance) {
-		struct page *p = NULL;
+	struct page *p;
 
-		if (!n->region && sim_one_in(stream, 8)) {
-			p = torn(e, stream);
-			content_set_page(n, e, p);
-			page_unref(p);
-		}
-		return true;
+	if (!newer || e->lost) {
+		content_set_page(n, e, e->old);
+		return false;
 	}
-	content_set_page(n, e, e->old);
-	return false;
+	if (!n->region && sim_one_in(stream, 8)) {
+		p = torn(e, stream);
+		content_set_page(n, e, p);
+		page_unref(p);
+	}
+	return true;
 }
 
-static uint64_t size_crash(const struct node *n, size_t chance, uint64_t *stream)
+/* As large as it was, is, was at its smallest, or at a page between. */
+static uint64_t size_crash(const struct node *n, uint64_t low, uint64_t *stream)
 {
-	uint64_t low = n->size_min < n->durable.size ? n->size_min : n->durable.size;
+	uint64_t between = low;
 
-	if (n->now.size == n->durable.size && n->size_min == n->now.size)
-		return n->now.size;
-	if (chance == 4)
-		return n->now.size;
-	switch (sim_below(stream, chance ? 4 : 2)) {
+	switch (sim_below(stream, 4)) {
 	case 0:
-		return n->durable.size;
-	case 1:
 		return low;
+	case 1:
+		return n->durable.size > low && n->durable.size <= n->now.size ? n->durable.size : low;
 	case 2:
 		return n->now.size;
 	default:
-		if (n->now.size <= low)
-			return n->now.size;
-		low += (uint64_t)sim_below(stream, (size_t)(n->now.size - low));
-		return low / PAGE_BYTES * PAGE_BYTES;
+		if (n->now.size > low)
+			between += sim_below(stream, (size_t)(n->now.size - low));
+		return between / PAGE_BYTES * PAGE_BYTES < low ? low : between / PAGE_BYTES * PAGE_BYTES;
 	}
 }
 
+/* An ordered file system makes a file larger when what is then in it was written, and shorter in one step with the inode. */
 static void node_crash(struct sim_disk *d, struct node *n, uint64_t *stream)
 {
+	uint64_t low = n->size_min < n->durable.size ? n->size_min : n->durable.size, size = size_crash(n, low, stream);
+	bool in_order = d->options.order == SIM_ORDERED, cut = low < n->durable.size, newer = false;
+	bool before = in_order ? cut && sim_one_in(stream, 2) : sim_one_in(stream, 8);
 	struct attributes now = n->now;
 	size_t chance = sim_below(stream, 5);
-	bool newer = false;
-	uint64_t size;
 
-	for (size_t i = 0; i < n->n_extents; i++)
-		if (n->extents[i].dirty)
-			newer |= page_crash(n, &n->extents[i], chance, stream);
-	size = size_crash(n, chance, stream);
+	if (before || (!in_order && sim_one_in(stream, 4)))
+		size = n->durable.size;
+	for (size_t i = 0; i < n->n_extents; i++) {
+		struct extent *e = &n->extents[i];
+		bool grown = in_order && (e->page + 1) * PAGE_BYTES > low && e->page * PAGE_BYTES < size;
+
+		if (e->dirty && grown && !before && !e->lost)
+			newer = true;
+		else if (e->dirty)
+			newer |= page_crash(n, e, !before && sim_below(stream, 4) < chance, stream);
+	}
 	newer |= size != n->durable.size;
 	content_trim(n, size);
-	if (newer ? d->options.stale_times && sim_one_in(stream, 4) : sim_one_in(stream, 2))
+	if (before || (newer ? d->options.stale_times && sim_one_in(stream, 4) : sim_one_in(stream, 2)))
 		now = n->durable;
 	now.size = size;
 	n->now = n->durable = now;

@@ -220,6 +220,7 @@ bool node_lease_broken(const struct node *n); /* and not released yet */
 
 struct page *page_ref(struct page *p); /* NULL is harmless, as for the next */
 void page_unref(struct page *p);
+struct page *page_cut(const struct page *p, size_t n); /* a copy of its beginning */
 void content_free(struct sim_disk *d, struct node *n);
 void content_map(struct sim_disk *d, struct node *n); /* gives it a region */
 bool content_is_region(const void *p);

@@ -560,6 +560,35 @@ static void test_data_is_torn(void **state)
 	assert_true(mixed && whole && torn);
 }
 
+/* Cut short and written anew, in order: old bytes only beneath old times, and not at all once the journal was written. */
+static void test_rewritten_in_order(void **state)
+{
+	unsigned seen = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < CRASHES; i++) {
+		struct file_stat before, after;
+		bool journal = i % 2;
+		uint64_t stream = i;
+		int root;
+		struct sim_disk *d = begin(NULL, i, &root);
+
+		put(root, "f", "old", true);
+		assert_int_equal(file_stat_at(root, "f", &before), 0);
+		assert_int_equal(sim_user_write(d, "f", "new", 3), 0);
+		if (journal)
+			put(root, "g", "x", true);
+		close_keep(root);
+		sim_disk_crash(d, &stream);
+		assert_int_equal(sim_user_stat(d, "f", &after), 0);
+		assert_true(is(d, "f", "old") || is(d, "f", "new") || is(d, "f", ""));
+		assert_int_equal(is(d, "f", "old"), before.mtime_ns == after.mtime_ns);
+		assert_false(journal && is(d, "f", "old"));
+		seen |= is(d, "f", "old") ? 1 : is(d, "f", "new") ? 2 : 4;
+	}
+	assert_int_equal(seen, 7);
+}
+
 static void test_failed_sync_drops(void **state)
 {
 	const struct sim_fault once = {.calls = SIM_BIT(FSYNC), .error = EIO, .times = 1};
@@ -1006,6 +1035,7 @@ int main(void)
 		test(nothing_synced_is_lost),
 		test(directories_inside_out),
 		test(data_is_torn),
+		test(rewritten_in_order),
 		test(failed_sync_drops),
 		test(faults),
 		test(full),
