@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "merkle/index_check.h"
 #include "merkle/index_internal.h"
 
 #define INDEX_READERS_MAX 256
@@ -40,6 +41,19 @@ static const char *const table_names[INDEX_TABLES] = {
 /* Sparse: only what is used takes room. The smaller ones are for limits on address space, and
  * valgrind. */
 static const uint64_t map_bytes[] = {UINT64_C(1) << 40, UINT64_C(1) << 36, UINT64_C(1) << 32};
+
+const char *index_table_name(enum index_table table)
+{
+	return table_names[table];
+}
+
+int index_table_find(const void *name, size_t n)
+{
+	for (int i = 0; i < INDEX_TABLES; i++)
+		if (strlen(table_names[i]) == n && memcmp(table_names[i], name, n) == 0)
+			return i;
+	return -1;
+}
 
 int index_error(int rc)
 {
@@ -250,8 +264,8 @@ static int check_opened(MDB_env *env, int dir)
 	return opened.ino == named.ino && opened.dev == named.dev ? 0 : -EPERM;
 }
 
-/* A file cut short would be a SIGBUS; what is missing reads as zeros now, which LMDB takes for
- * damage. */
+/* The last pages may be free ones that were never written: nothing that LMDB might read lies beyond
+ * the end (a SIGBUS). */
 static int extend_file(MDB_env *env)
 {
 	struct file_stat file;
@@ -392,6 +406,9 @@ int index_open(struct index **ret, int dir, bool create)
 		return r;
 	if (r == INDEX_ABSENT && !create)
 		return INDEX_MISSING;
+	r = index_check(dir, NULL);
+	if (r < 0 || (r == INDEX_MISSING && !create))
+		return r;
 
 	x = calloc(1, sizeof(*x));
 	if (!x)

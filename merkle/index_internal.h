@@ -71,6 +71,9 @@ struct index_txn {
 	struct buf scratch; /* a value being put together */
 };
 
+const char *index_table_name(enum index_table table);
+int index_table_find(const void *name, size_t n); /* -1: none of ours */
+
 /* LMDB's result as ours: 0, INDEX_ABSENT (not found), or a negative errno. */
 int index_error(int rc);
 

@@ -65,10 +65,13 @@ struct store {
 	char *path;
 	int root, syncd, staging, trash, lock_fd;
 	int state_dir; /* -1: the index is in .syncd */
+	int index_dir;
 	struct file_stat root_stat;
 	struct file_abilities abilities;
 	struct index *index;
-	bool created, copied;
+	bool created, copied, rebuilding, identity_remade;
+	bool rebuilt; /* once: `rebuild` tells */
+	struct rebuild rebuild;
 	pthread_mutex_t mutex; /* over meta and what changes it */
 	struct meta meta;
 };
@@ -151,36 +154,35 @@ static int identity_locate(int fd, struct identity *ret)
 	return 0;
 }
 
-/* Reads .syncd/name. 0 with replica == 0: there is none. */
+/* Reads .syncd/name. 0 with replica == 0: there is none. -EBADMSG: damaged; *ret says where the file
+ * is, if it is one (ino). */
 static int identity_read(int syncd, const char *name, struct identity *ret)
 {
 	char text[IDENTITY_BYTES_MAX + 1];
 	struct identity id = {0};
 	cleanup_close int fd = -1;
 	size_t n;
-	int r;
+	int r, located;
+
+	*ret = id;
 
 	r = file_open_read(syncd, name, &fd);
-	if (r == FILE_VANISHED) {
-		*ret = id;
+	if (r == FILE_VANISHED)
 		return 0;
-	}
 	if (r)
 		return r == FILE_UNSUPPORTED ? -EBADMSG : refused(r);
 	r = file_read(fd, text, IDENTITY_BYTES_MAX, 0, &n);
 	if (r)
 		return refused(r);
 	text[n] = '\0';
-	if (strlen(text) != n)
-		return -EBADMSG;
-	r = identity_parse(text, &id);
-	if (r)
+	r = strlen(text) == n ? identity_parse(text, &id) : -EBADMSG;
+	if (r && r != -EBADMSG)
 		return r;
-	r = identity_locate(fd, &id);
-	if (r)
-		return r;
+	located = identity_locate(fd, &id);
+	if (located)
+		return located;
 	*ret = id;
-	return 0;
+	return r;
 }
 
 static bool same_ids(const struct identity *a, const struct identity *b)
@@ -421,20 +423,36 @@ static int begin_anew(struct store *s, const struct identity *file, enum hash_al
 	return adopt(s, now, file, file->replica != 0, false);
 }
 
+/* The text of the identity file is damaged; the index knows what it was. `file`: where it is. */
+static int remake_identity(struct store *s, const struct meta *m, const struct identity *file)
+{
+	struct identity now = m->now;
+
+	s->identity_remade = true;
+	if (!same_file(file, &m->now))
+		return s->state_dir >= 0 ? STORE_FOREIGN : begin_as_copy(s, m, file);
+	now.generation = now.file_system = 0;
+	return adopt(s, now, file, m->joined, false);
+}
+
 /* Do root and index belong together? See the table in the header. */
 static int identify(struct store *s, const struct store_options *options)
 {
 	struct identity file;
 	struct meta m;
+	bool damaged;
 	int r;
 
 	r = identity_read(s->syncd, IDENTITY, &file);
-	if (!r)
+	damaged = r == -EBADMSG && file.ino;
+	if (!r || damaged)
 		r = meta_read(s->index, &m);
 	if (r)
 		return r;
 	if (!m.now.replica) {
-		if (!options->create)
+		if (damaged)
+			return -EBADMSG;
+		if (!options->create && !s->rebuilding)
 			return STORE_NO_INDEX;
 		return begin_anew(s, &file, options->algorithm ? options->algorithm : HASH_SHA256);
 	}
@@ -443,6 +461,8 @@ static int identify(struct store *s, const struct store_options *options)
 		s->meta = m;
 		return m.pending ? settle(s, &m) : 0;
 	}
+	if (damaged)
+		return remake_identity(s, &m, &file);
 	if (!file.replica) {
 		if (s->state_dir >= 0)
 			return STORE_FOREIGN;
@@ -777,9 +797,9 @@ static int give_index(const struct store *s, int dir)
 	return refused(r);
 }
 
-static int open_index_in(struct store *s, int dir, bool create)
+static int open_index_in(struct store *s, bool create)
 {
-	int r;
+	int r, dir = s->index_dir;
 
 	r = index_open(&s->index, dir, false);
 	if (r == INDEX_MISSING && create) {
@@ -795,20 +815,119 @@ static int open_index_in(struct store *s, int dir, bool create)
 	return r == INDEX_MISSING ? STORE_NO_INDEX : refused(r);
 }
 
-static int open_index(struct store *s, const struct store_options *options)
+/* Only the identity file says now that this is the root, and which folder it is of. */
+static int check_identity(const struct store *s)
 {
-	cleanup_close int dir = -1;
+	struct identity file;
+	int r = identity_read(s->syncd, IDENTITY, &file);
+
+	if (!r && !file.replica)
+		r = s->state_dir >= 0 ? STORE_FOREIGN : -EBADMSG;
+	return r;
+}
+
+static int finish_rebuild(struct store *s)
+{
+	int r = check_identity(s);
+
+	if (!r)
+		r = rebuild_set_aside(s->index_dir, &s->rebuild);
+	if (r)
+		return r;
+	r = open_index_in(s, true);
+	if (r == -EBADMSG) { /* the new one, cut off while it was made */
+		r = refused(file_unlink(s->index_dir, "data.mdb"));
+		if (!r)
+			r = open_index_in(s, true);
+	} else if (r == -ENOSPC || r == -EDQUOT) {
+		r = rebuild_make_room(s->index_dir);
+		if (!r)
+			r = open_index_in(s, true);
+	}
+	s->rebuilding = !r;
+	return r;
+}
+
+static int begin_rebuild(struct store *s, const char *why)
+{
+	int r = check_identity(s);
+
+	if (!r)
+		r = rebuild_begin(s->index_dir, why, clock_wall_ns() / CLOCK_NS_PER_S, &s->rebuild);
+	if (r == REBUILD_TOO_OFTEN)
+		return STORE_FAILING;
+	return r ? r : finish_rebuild(s);
+}
+
+/* An index that was committed to once does not become empty by itself. */
+static bool was_emptied(const struct store *s)
+{
+	struct file_stat st;
+
+	return file_stat_at(s->index_dir, "data.mdb", &st) == 0 && check_identity(s) == 0;
+}
+
+/* Open the index, and read from it who it is of: -EBADMSG if either can't be. */
+static int try_index(struct store *s, bool create)
+{
+	struct meta m;
+	int r;
+
+	r = open_index_in(s, false);
+	if (r == STORE_NO_INDEX && was_emptied(s))
+		return -EBADMSG;
+	if (r == STORE_NO_INDEX && create)
+		r = open_index_in(s, true);
+	if (!r)
+		r = meta_read(s->index, &m);
+	if (r == -EBADMSG)
+		index_close(steal(s->index));
+	return r;
+}
+
+static int open_index_dir(struct store *s, const struct store_options *options)
+{
 	bool made;
 	int r;
 
-	if (options->state_dir) {
-		r = open_state_dir(s, options->state_dir, options->create);
-		if (!r)
-			r = check_state_dir(s, options->state_dir);
-		return r ? r : open_index_in(s, s->state_dir, options->create);
+	if (!options->state_dir)
+		return open_made(s, s->syncd, "index", &s->index_dir, &made);
+	r = open_state_dir(s, options->state_dir, options->create);
+	if (!r)
+		r = check_state_dir(s, options->state_dir);
+	if (!r)
+		r = refused(file_open_directory_at(s->state_dir, "", &s->index_dir));
+	return r;
+}
+
+static int open_index(struct store *s, const struct store_options *options)
+{
+	char why[INDEX_CHECK_TEXT_BYTES] = "";
+	int r = open_index_dir(s, options);
+
+	if (!r) {
+		r = rebuild_read(s->index_dir, &s->rebuild);
+		s->rebuilt = !r;
+		r = r < 0 ? r : 0;
 	}
-	r = open_made(s, s->syncd, "index", &dir, &made);
-	return r ? r : open_index_in(s, dir, options->create);
+	if (r)
+		return r;
+	if (s->rebuild.aside)
+		return finish_rebuild(s);
+	r = try_index(s, options->create);
+	if (r != -EBADMSG)
+		return r;
+	if (index_check(s->index_dir, why) != -EBADMSG)
+		snprintf(why, sizeof(why), "it is empty, or does not say whose it is");
+	return begin_rebuild(s, why);
+}
+
+static int end_rebuild(struct store *s)
+{
+	if (!s->rebuilding)
+		return 0;
+	s->rebuilt = true;
+	return rebuild_end(s->index_dir, &s->rebuild);
 }
 
 /* --- opening and closing --- */
@@ -825,7 +944,7 @@ static int store_new(struct store **ret)
 		free(s);
 		return -r;
 	}
-	s->root = s->syncd = s->staging = s->trash = s->lock_fd = s->state_dir = -1;
+	s->root = s->syncd = s->staging = s->trash = s->lock_fd = s->state_dir = s->index_dir = -1;
 	*ret = s;
 	return 0;
 }
@@ -852,6 +971,8 @@ int store_open(struct store **ret, const char *root, const struct store_options 
 	if (!r)
 		r = identify(s, options);
 	if (!r)
+		r = end_rebuild(s);
+	if (!r)
 		r = open_places(s);
 	if (r)
 		return r;
@@ -868,6 +989,7 @@ void store_close(struct store *s)
 	close_keep(s->trash);
 	close_keep(s->syncd);
 	close_keep(s->root);
+	close_keep(s->index_dir);
 	close_keep(s->state_dir);
 	close_keep(s->lock_fd); /* last: whoever gets the lock finds all closed */
 	pthread_mutex_destroy(&s->mutex);
@@ -1038,6 +1160,31 @@ bool store_created(const struct store *s)
 bool store_copied(const struct store *s)
 {
 	return s->copied;
+}
+
+const struct rebuild *store_rebuilt(const struct store *s)
+{
+	return s->rebuilt ? &s->rebuild : NULL;
+}
+
+bool store_rebuilt_now(const struct store *s)
+{
+	return s->rebuilding;
+}
+
+bool store_damaged_kept(const struct store *s)
+{
+	return rebuild_kept(s->index_dir);
+}
+
+bool store_identity_remade(const struct store *s)
+{
+	return s->identity_remade;
+}
+
+int store_check_index(const struct store *s, char *ret_what)
+{
+	return index_check(s->index_dir, ret_what);
 }
 
 /* --- later --- */

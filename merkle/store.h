@@ -21,6 +21,14 @@
  *   none      there, in state_dir   STORE_FOREIGN     STORE_FOREIGN (the root is not mounted, or emptied;
  *                                   without .syncd and create: STORE_NO_INDEX)
  *   there     of other ids          STORE_FOREIGN     STORE_FOREIGN
+ *   there     damaged               set aside; the same folder, joined, as a new replica with an empty index (merkle/rebuild)
+ *   damaged   there, of this file   remade from the index
+ *   damaged   of another file       as a copy; in state_dir: STORE_FOREIGN
+ *   none      damaged               -EBADMSG; in state_dir: STORE_FOREIGN
+ *   damaged   none, or damaged      -EBADMSG: nothing says any more which folder this is
+ *
+ * That a new replica follows says all that is needed: K is empty, its events have no parent, and a first comparison pairs by
+ * content. What the lost index had under way is in staging, and goes to trash at the first recovery (transfer/recover).
  *
  * A crash while any of this is made or changed is repaired by the next open. Folders must not overlap: a root below
  * another one, on the same mount, is refused here; a root inside this one is left out by the scan. `.syncd` must
@@ -31,6 +39,7 @@
 
 #include "base/file.h"
 #include "merkle/index.h"
+#include "merkle/rebuild.h"
 
 enum store_outcome {
 	STORE_NO_ROOT = 1,  /* the path is not a directory (not there, not mounted) */
@@ -41,6 +50,7 @@ enum store_outcome {
 	STORE_DENIED,	    /* no permission, or .syncd belongs to someone who does not own the root */
 	STORE_READ_ONLY,
 	STORE_OVERLAP,	    /* the root is inside another folder, or state_dir is inside the root */
+	STORE_FAILING,	    /* the index was damaged and rebuilt REBUILD_PER_DAY times today, and is damaged again */
 };
 
 struct store;
@@ -54,8 +64,8 @@ struct store_options {
 	const char *holder;		/* written into the lock for others to find us (socket path); may be NULL */
 };
 
-/* Besides outcomes: -EBADMSG: identity or index is damaged; -EPROTONOSUPPORT: either is of another format. options may be
- * NULL. The getters are thread-safe; store_join and store_renew_replica exclude each other. */
+/* Besides outcomes: -EBADMSG: see above; -EPROTONOSUPPORT: identity or index is of another format. Reads all of the index
+ * (merkle/index_check). options may be NULL. The getters are thread-safe; store_join and store_renew_replica exclude each other. */
 int store_open(struct store **ret, const char *root, const struct store_options *options);
 void store_close(struct store *s);
 
@@ -83,6 +93,12 @@ uint64_t store_replica_id(const struct store *s);
 bool store_joined(const struct store *s); /* has this replica ever met a peer? until then it adopts the peer's folder id */
 bool store_created(const struct store *s); /* the index, by this open */
 bool store_copied(const struct store *s);  /* recognised as a copy or restored by this open */
+const struct rebuild *store_rebuilt(const struct store *s); /* when and why last; NULL: never. Valid until store_close */
+bool store_rebuilt_now(const struct store *s);		    /* by this open */
+bool store_damaged_kept(const struct store *s);		    /* the damaged one is still there */
+bool store_identity_remade(const struct store *s);	    /* by this open */
+/* index_check on the open index. The caller keeps all from writing: see replica_lock. */
+int store_check_index(const struct store *s, char *ret_what);
 
 /* Is the path still the directory that we opened, with our .syncd/identity in it? 0 or STORE_ROOT_CHANGED. Cheap. */
 int store_check_root(const struct store *s);

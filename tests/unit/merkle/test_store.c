@@ -463,12 +463,34 @@ static void test_damaged_identity(void **state)
 			-EBADMSG},
 	};
 	struct place *p = *state;
+	cleanup_store struct store *s = opened(p, &create);
+	uint64_t folder = store_folder_id(s), replica = store_replica_id(s);
 
-	assert_int_equal(open_result(p->root, &create), 0);
+	put_row(s, "d");
+	store_close(steal(s));
 	for (size_t k = 0; k < ARRAY_SIZE(bad); k++) {
 		write_text(at(p, ".syncd/identity"), bad[k].text);
-		assert_int_equal(open_result(p->root, &create), bad[k].result);
+		if (bad[k].result != -EBADMSG) {
+			assert_int_equal(open_result(p->root, &create), bad[k].result);
+			continue;
+		}
+		s = opened(p, k % 2 ? &create : NULL); /* the index knows better */
+		assert_true(store_identity_remade(s));
+		assert_false(store_copied(s) || store_created(s));
+		assert_true(store_folder_id(s) == folder && store_replica_id(s) == replica);
+		assert_int_equal(live_rows(s), 1);
+		assert_int_equal(store_check_root(s), 0);
+		store_close(steal(s));
+		s = opened(p, NULL);
+		assert_false(store_identity_remade(s));
+		store_close(steal(s));
 	}
+	write_text(at(p, ".syncd/identity"), "zeros");
+	run("cp -a %s %s", p->root, at(p, "../copy"));
+	assert_int_equal(store_open(&s, at(p, "../copy"), NULL), 0);
+	assert_true(store_copied(s) && store_folder_id(s) == folder && store_replica_id(s) != replica);
+	store_close(steal(s));
+	assert_int_equal(open_result(p->root, NULL), 0);
 	assert_int_equal(unlink(at(p, ".syncd/identity")), 0);
 	assert_int_equal(symlink("/dev/zero", at(p, ".syncd/identity")), 0);
 	assert_int_equal(open_result(p->root, &create), -EBADMSG);
@@ -556,6 +578,197 @@ static void test_renew(void **state)
 	assert_int_equal(store_replica_id(s), renewed);
 	assert_false(store_copied(s));
 	assert_false(store_joined(s));
+}
+
+/* --- a damaged index --- */
+
+struct ids {
+	uint64_t folder, replica;
+	enum hash_algorithm algorithm;
+};
+
+/* A joined replica with a row; closed. */
+static struct ids make_replica(const struct place *p, const char *state_dir)
+{
+	const struct store_options options = {.create = true, .state_dir = state_dir, .algorithm = HASH_BLAKE2B};
+	cleanup_store struct store *s = opened(p, &options);
+
+	assert_int_equal(store_join(s, store_folder_id(s), store_algorithm(s)), 0);
+	put_row(s, "d");
+	return (struct ids){store_folder_id(s), store_replica_id(s), store_algorithm(s)};
+}
+
+static void damage(const char *data, const char *how)
+{
+	char command[512];
+
+	snprintf(command, sizeof(command), how, data);
+	assert_int_equal(system(command), 0);
+}
+
+static bool same_bytes(const char *a, const char *b)
+{
+	char command[512];
+
+	snprintf(command, sizeof(command), "cmp -s %s %s", a, b);
+	return system(command) == 0;
+}
+
+/* It goes on as a new replica of the same folder, which says why; the damaged index is kept as it was. */
+static void assert_rebuilt(const struct place *p, const struct ids *ids, const struct store_options *options)
+{
+	const char *dir = options ? options->state_dir : at(p, ".syncd/index");
+	cleanup_store struct store *s = NULL;
+	uint64_t replica;
+	char kept[256], data[256];
+
+	snprintf(kept, sizeof(kept), "%s/" REBUILD_KEPT, dir);
+	snprintf(data, sizeof(data), "%s/data.mdb", dir);
+	run("cp %s %s", data, at(p, "../damaged"));
+	s = opened(p, options);
+	replica = store_replica_id(s);
+	assert_true(store_rebuilt_now(s) && store_created(s) && store_joined(s) && !store_copied(s));
+	assert_true(store_folder_id(s) == ids->folder && store_algorithm(s) == ids->algorithm);
+	assert_true(replica != ids->replica);
+	assert_int_equal(live_rows(s), 0);
+	assert_non_null(store_rebuilt(s));
+	assert_true(store_rebuilt(s)->why[0] && store_rebuilt(s)->last_s && !store_rebuilt(s)->aside);
+	assert_true(same_bytes(kept, at(p, "../damaged")));
+	assert_int_equal(store_check_root(s), 0);
+	store_close(steal(s));
+	s = opened(p, options);
+	assert_false(store_rebuilt_now(s) || store_created(s));
+	assert_true(store_rebuilt(s) && store_replica_id(s) == replica);
+}
+
+static const char *const damages[] = {
+	": >%s",
+	"truncate -s 100 %s",
+	"truncate -s 8192 %s",
+	"truncate -s -4096 %s",
+	"head -c 65536 /dev/urandom >%s",
+	"echo this is no index >%s",
+	"dd if=/dev/zero of=%s bs=4096 count=1 conv=notrunc status=none",
+	"dd if=/dev/zero of=%s bs=4096 seek=1 count=1 conv=notrunc status=none",
+	"dd if=/dev/zero of=%s bs=4096 seek=2 count=8 conv=notrunc status=none",
+	"printf X | dd of=%s bs=1 seek=16 conv=notrunc status=none",
+};
+
+static void test_damaged_index(void **state)
+{
+	struct place *p = *state;
+
+	for (size_t k = 0; k < ARRAY_SIZE(damages); k++) {
+		struct ids ids = make_replica(p, NULL);
+
+		damage(at(p, ".syncd/index/data.mdb"), damages[k]);
+		assert_rebuilt(p, &ids, NULL);
+		remove_tree(at(p, ".syncd"));
+	}
+}
+
+/* Each byte in its turn would be many: a file of this size has its tables in a few pages. */
+static void test_damaged_in_the_middle(void **state)
+{
+	struct place *p = *state;
+	struct ids ids = make_replica(p, NULL);
+	struct stat st;
+	int told = 0;
+
+	run("cp -a %s %s", p->root, at(p, "../whole"));
+	assert_int_equal(stat(at(p, ".syncd/index/data.mdb"), &st), 0);
+	for (int page = 2; page < st.st_size / 4096; page++) {
+		cleanup_store struct store *s = NULL;
+		char how[128];
+
+		snprintf(how, sizeof(how), "printf Q | dd of=%%s bs=1 seek=%d conv=notrunc status=none", page * 4096 + 4080);
+		damage(at(p, ".syncd/index/data.mdb"), how);
+		s = opened(p, NULL); /* in a free page it does not matter */
+		assert_int_equal(live_rows(s), store_rebuilt_now(s) ? 0 : 1);
+		assert_true(store_folder_id(s) == ids.folder);
+		told += store_rebuilt_now(s);
+		store_close(steal(s));
+		run("cp %s/.syncd/index/data.mdb %s/.syncd/index/", at(p, "../whole"), p->root);
+		run("cp %s/.syncd/identity %s/.syncd/", at(p, "../whole"), p->root);
+		if (!unlink(at(p, ".syncd/index/" REBUILD_NOTE)))
+			unlink(at(p, ".syncd/index/" REBUILD_KEPT));
+	}
+	assert_true(told > 5);
+}
+
+static void put_identity(const struct place *p, const void *bytes, size_t n)
+{
+	cleanup_store struct store *s = opened(p, NULL);
+	struct index_txn *w;
+
+	assert_int_equal(index_begin_write(store_index(s), &w), 0);
+	assert_int_equal(index_meta_put(w, INDEX_META_IDENTITY, bytes, n), 0);
+	assert_int_equal(index_commit(&w), 0);
+}
+
+static void test_damaged_identity_row(void **state)
+{
+	struct place *p = *state;
+	struct ids ids = make_replica(p, NULL);
+
+	put_identity(p, "\1junk", 5);
+	assert_rebuilt(p, &ids, NULL);
+	put_identity(p, "\2of another version", 19);
+	assert_int_equal(open_result(p->root, NULL), -EPROTONOSUPPORT);
+	assert_int_equal(open_result(p->root, NULL), -EPROTONOSUPPORT);
+}
+
+static void test_damaged_index_of_nobody(void **state)
+{
+	struct place *p = *state;
+
+	make_replica(p, NULL);
+	damage(at(p, ".syncd/index/data.mdb"), damages[2]);
+	write_text(at(p, ".syncd/identity"), "zeros");
+	assert_int_equal(open_result(p->root, &create), -EBADMSG);
+	assert_int_equal(unlink(at(p, ".syncd/identity")), 0);
+	assert_int_equal(open_result(p->root, &create), -EBADMSG);
+	assert_int_equal(access(at(p, ".syncd/index/data.mdb"), F_OK), 0);
+	assert_int_equal(access(at(p, ".syncd/index/" REBUILD_KEPT), F_OK), -1);
+}
+
+static void test_damaged_index_in_state_dir(void **state)
+{
+	struct place *p = *state;
+	const char *dir = at(p, "../state");
+	const struct store_options options = {.state_dir = dir};
+	struct ids ids = make_replica(p, dir);
+
+	damage(at(p, "../state/data.mdb"), damages[8]);
+	assert_int_equal(rename(at(p, ".syncd/identity"), at(p, "../identity")), 0);
+	assert_int_equal(open_result(p->root, &options), STORE_FOREIGN); /* the root is not mounted */
+	assert_int_equal(access(at(p, "../state/" REBUILD_KEPT), F_OK), -1);
+	assert_int_equal(rename(at(p, "../identity"), at(p, ".syncd/identity")), 0);
+	assert_rebuilt(p, &ids, &options);
+}
+
+/* A disk that damages each index is not given one after the other. */
+static void test_damaged_again_and_again(void **state)
+{
+	struct place *p = *state;
+	struct ids ids = make_replica(p, NULL);
+	char text[512], *since;
+
+	for (int k = 0; k < REBUILD_PER_DAY; k++) {
+		damage(at(p, ".syncd/index/data.mdb"), damages[k + 1]);
+		assert_rebuilt(p, &ids, NULL);
+	}
+	run("cp %s %s", at(p, ".syncd/index/" REBUILD_KEPT), at(p, "../last"));
+	damage(at(p, ".syncd/index/data.mdb"), damages[8]);
+	assert_int_equal(open_result(p->root, NULL), STORE_FAILING);
+	assert_int_equal(open_result(p->root, &create), STORE_FAILING);
+	assert_true(same_bytes(at(p, ".syncd/index/" REBUILD_KEPT), at(p, "../last")));
+	read_text(at(p, ".syncd/index/rebuilt"), text, sizeof(text));
+	since = strstr(text, "since ");
+	assert_non_null(since);
+	since[6] = '0' + (since[6] - '0' + 9) % 10; /* a digit less: long ago */
+	write_text(at(p, ".syncd/index/rebuilt"), text);
+	assert_rebuilt(p, &ids, NULL);
 }
 
 /* --- crashes --- */
@@ -659,6 +872,13 @@ static int work_join(const struct place *p)
 	return store_open(&s, p->root, NULL) || store_join(s, 77, HASH_SHA256);
 }
 
+static int work_open(const struct place *p)
+{
+	struct store *s;
+
+	return store_open(&s, p->root, NULL) != 0;
+}
+
 static int work_renew(const struct place *p)
 {
 	struct store *s;
@@ -740,6 +960,35 @@ static void test_killed_while_joining(void **state)
 	assert_true(n > 20 && joined > 1 && copies > 1);
 }
 
+/* Whatever was done by then: the next opening goes on, and what is kept is the damaged index, not a new one that was cut off. */
+static void test_killed_while_rebuilding(void **state)
+{
+	struct place *p = *state;
+	int r, begun = 0, n = 1;
+
+	for (r = 1; r > 0; n++) {
+		struct ids ids = make_replica(p, NULL);
+		cleanup_store struct store *s = NULL;
+
+		damage(at(p, ".syncd/index/data.mdb"), "truncate -s 20000 %s");
+		r = killed_at(n, work_open, p);
+		if (r < 0)
+			skip();
+		begun += access(at(p, ".syncd/index/" REBUILD_NOTE), F_OK) == 0;
+		s = opened(p, NULL);
+		assert_true(store_joined(s) && !store_copied(s));
+		assert_true(store_folder_id(s) == ids.folder && store_algorithm(s) == ids.algorithm);
+		assert_true(store_replica_id(s) != ids.replica);
+		assert_int_equal(live_rows(s), 0);
+		assert_true(store_rebuilt(s)->count == 1 && !store_rebuilt(s)->aside);
+		damage(at(p, ".syncd/index/" REBUILD_KEPT), "test $(stat -c %%s %s) = 20000");
+		assert_int_equal(access(at(p, ".syncd/identity.new"), F_OK), -1);
+		store_close(steal(s));
+		remove_tree(at(p, ".syncd"));
+	}
+	assert_true(begun > 20 && begun < n);
+}
+
 static void test_killed_while_renewing(void **state)
 {
 	struct place *p = *state;
@@ -764,13 +1013,6 @@ static void test_killed_while_renewing(void **state)
 
 /* A copy that was interrupted while it took its new id is still told to be one, or is not yet one.
  */
-static int work_open(const struct place *p)
-{
-	struct store *s;
-
-	return store_open(&s, p->root, NULL) != 0;
-}
-
 static void test_killed_while_a_copy_is_recognised(void **state)
 {
 	struct place *p = *state;
@@ -1022,6 +1264,13 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_identity_lost, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_foreign_identity, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged_identity, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_damaged_index, setup_in_memory, teardown),
+		cmocka_unit_test_setup_teardown(test_damaged_in_the_middle, setup_in_memory, teardown),
+		cmocka_unit_test_setup_teardown(test_damaged_identity_row, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_damaged_index_of_nobody, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_damaged_index_in_state_dir, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_damaged_again_and_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_killed_while_rebuilding, setup_in_memory, teardown),
 		cmocka_unit_test_setup_teardown(test_root_replaced, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_join, setup, teardown),
 		cmocka_unit_test_setup_teardown(
