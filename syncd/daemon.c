@@ -28,6 +28,7 @@
 #include "syncd/ui.h"
 
 #define REOPEN_MS 2000
+#define FAILING_MS 60000 /* each attempt reads the whole index */
 #define LOCKED_MS 500 /* well under a peer's wait before it connects again: whoever gives the lock up gives it to us */
 #define REAP_MS 50
 #define REAP_TRIES 100
@@ -289,7 +290,7 @@ static void place_open(struct place *p)
 		p->reason_since = (int64_t)time(NULL);
 		log_error("%s: halted: %s", c->name, why);
 	}
-	uv_timer_start(&p->reopen, place_on_reopen, r == STORE_LOCKED ? LOCKED_MS : REOPEN_MS, 0);
+	uv_timer_start(&p->reopen, place_on_reopen, r == STORE_LOCKED ? LOCKED_MS : r == STORE_FAILING ? FAILING_MS : REOPEN_MS, 0);
 }
 
 static void on_halted_closed(void *data)

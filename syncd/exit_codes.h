@@ -8,7 +8,7 @@ enum exit_code {
 	EXIT_USAGE = 2,	      /* wrong arguments */
 	EXIT_CONFIG = 3,      /* the configuration has errors */
 	EXIT_NO_FOLDER = 4,   /* the folder, or its index, is not there */
-	EXIT_HALTED = 5,      /* the root is not what it was: halted */
+	EXIT_HALTED = 5,      /* the root is not what it was, or the index is damaged again and again: halted */
 	EXIT_FOLDER_ID = 6,   /* the replicas belong to different folders */
 	EXIT_LOCKED = 7,      /* another process has the folder, or no daemon answers */
 	EXIT_DENIED = 8,      /* this user may not */

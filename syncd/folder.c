@@ -32,6 +32,7 @@
 #define BURST_MAX_MS 2000
 #define WRITING_MAX_NS (10 * CLOCK_NS_PER_S) /* a file that is written without end is looked at this often */
 #define ROOT_CHECK_MS 1000
+#define VERIFY_PAUSE_NS (10 * 60 * CLOCK_NS_PER_S) /* a peer that talks nonsense can't keep us busy with reading the index */
 #define RETRY_NS (5 * CLOCK_NS_PER_S)
 #define UPKEEP_FIRST_MS (30 * 1000) /* the peers have told by then what they know */
 #define UPKEEP_MS (10 * 60 * 1000)
@@ -58,7 +59,7 @@ struct problem {
 	char path[];
 };
 
-enum errand_type { ERRAND_SCAN, ERRAND_RECOVER, ERRAND_UPKEEP };
+enum errand_type { ERRAND_SCAN, ERRAND_RECOVER, ERRAND_UPKEEP, ERRAND_VERIFY };
 
 struct told {
 	struct told *next;
@@ -82,6 +83,7 @@ struct errand {
 	uint64_t intents;
 	bool asked; /* somebody waits for this upkeep */
 	struct folder_upkeep upkeep;
+	char damage[INDEX_CHECK_TEXT_BYTES];
 };
 
 struct folder_session {
@@ -109,13 +111,15 @@ struct folder {
 	unsigned handles;
 	struct dirty *dirty; /* uthash */
 	int64_t first_dirty_ns;
-	bool scan_wanted, scan_confirmed, recover_wanted, upkeep_wanted;
+	bool scan_wanted, scan_confirmed, recover_wanted, upkeep_wanted, verify_wanted;
+	int64_t verified_ns; /* when the index was read whole last */
 	bool scanned; /* a whole scan is over */
 	int64_t retry_ns; /* an errand failed: none begins before */
 	struct errand *errand;
 	atomic_bool cancel;
 	struct folder_session *sessions;
 	bool halted, closing;
+	bool damaged; /* the index is: halted for good */
 	char halt_reason[512];
 	uint64_t held;
 	char held_at[256];
@@ -286,7 +290,7 @@ static bool check_root(struct folder *f)
 	char reason[512];
 
 	if (store_check_root(replica_store(f->replica)) == 0) {
-		if (f->halted) {
+		if (f->halted && !f->damaged) {
 			log_info("%s: the root is back, going on", f->name);
 			f->halted = false;
 			folder_scan(f, false);
@@ -298,6 +302,31 @@ static bool check_root(struct folder *f)
 		f->path);
 	halt(f, reason);
 	return false;
+}
+
+/* Something that came from the index, or from a peer, contradicts itself: is it the index? */
+static void doubt_index(struct folder *f, int error)
+{
+	int64_t now = clock_monotonic_ns();
+
+	if (error != -EBADMSG || (f->verified_ns && now - f->verified_ns < VERIFY_PAUSE_NS))
+		return;
+	f->verified_ns = now;
+	f->verify_wanted = true;
+}
+
+static void verify_over(struct folder *f, const struct errand *e)
+{
+	char reason[512];
+
+	if (e->error < 0 && e->error != -EBADMSG)
+		log_warning("%s: the index cannot be read: %s", f->name, file_error_text(e->error));
+	if (e->error != -EBADMSG)
+		return;
+	snprintf(reason, sizeof(reason), "the index is damaged (%s); it is rebuilt from what is on disk when the folder is opened again",
+		e->damage);
+	f->damaged = true;
+	halt(f, reason);
 }
 
 /* --- what is dirty --- */
@@ -483,6 +512,13 @@ static void run_upkeep(struct errand *e)
 		u->error = count_tombstones(f, &u->left);
 }
 
+static void run_verify(struct errand *e)
+{
+	replica_lock(e->folder->replica);
+	e->error = store_check_index(replica_store(e->folder->replica), e->damage);
+	replica_unlock(e->folder->replica);
+}
+
 static void run_errand(uv_work_t *request)
 {
 	struct errand *e = request->data;
@@ -496,6 +532,9 @@ static void run_errand(uv_work_t *request)
 		break;
 	case ERRAND_UPKEEP:
 		run_upkeep(e);
+		break;
+	case ERRAND_VERIFY:
+		run_verify(e);
 		break;
 	}
 }
@@ -637,6 +676,10 @@ static void errand_over(uv_work_t *request, int status)
 
 	(void)status;
 	f->errand = NULL;
+	if (e->type == ERRAND_VERIFY)
+		verify_over(f, e);
+	else
+		doubt_index(f, e->type == ERRAND_UPKEEP ? e->upkeep.error : e->error);
 	if (e->type == ERRAND_SCAN) {
 		scan_over(f, e);
 	} else if (e->type == ERRAND_RECOVER) {
@@ -646,7 +689,7 @@ static void errand_over(uv_work_t *request, int status)
 		if (e->error < 0)
 			f->retry_ns = clock_monotonic_ns() + RETRY_NS;
 		f->scan_wanted = true;
-	} else {
+	} else if (e->type == ERRAND_UPKEEP) {
 		if (e->upkeep.error < 0)
 			log_warning("%s: upkeep failed: %s", f->name, file_error_text(e->upkeep.error));
 		if (e->asked)
@@ -681,6 +724,11 @@ static struct errand *next_errand(struct folder *f)
 		return NULL;
 	e->folder = f;
 	e->request.data = e;
+	if (f->verify_wanted) {
+		f->verify_wanted = false;
+		e->type = ERRAND_VERIFY;
+		return e;
+	}
 	if (f->recover_wanted) {
 		e->type = ERRAND_RECOVER;
 		return e;
@@ -717,11 +765,11 @@ static void start_errand(struct folder *f)
 {
 	if (f->errand || f->closing || f->halted)
 		return;
-	if (f->recover_wanted && f->sessions)
+	if (f->recover_wanted && f->sessions && !f->verify_wanted)
 		return; /* their jobs end first */
-	if (!f->scanned && !f->scan_wanted && !f->recover_wanted)
+	if (!f->scanned && !f->scan_wanted && !f->recover_wanted && !f->verify_wanted)
 		return; /* the first scan is a whole one */
-	if (f->retry_ns > clock_monotonic_ns()) {
+	if (f->retry_ns > clock_monotonic_ns() && !f->verify_wanted) {
 		uv_timer_start(&f->settle_timer, on_settle, (uint64_t)((f->retry_ns - clock_monotonic_ns()) / CLOCK_NS_PER_MS + 1), 0);
 		return;
 	}
@@ -852,12 +900,49 @@ static void explain_store(int r, const struct folder_options *o, char *why, size
 	case STORE_READ_ONLY:
 		snprintf(why, n, "%s is on a read-only file system: name a state_dir on another one", o->path);
 		return;
+	case STORE_FAILING:
+		snprintf(why, n,
+			"the index of %s was damaged and rebuilt %d times today, and is damaged again: is the disk or the memory broken? nothing "
+			"is changed; it is rebuilt tomorrow, or once " REBUILD_NOTE " beside the index is removed",
+			o->path, REBUILD_PER_DAY);
+		return;
+	case -EBADMSG:
+		snprintf(why, n,
+			"the state of %s is damaged so that nothing says which folder it is of; nothing is changed; to begin anew with what is "
+			"there now, move %s away",
+			o->path, PATH_STATE_NAME);
+		return;
 	case STORE_OVERLAP:
 		snprintf(why, n, "%s lies inside another folder, or another one inside it; folders must not overlap", o->path);
 		return;
 	default:
 		snprintf(why, n, "cannot open %s: %s", o->path, file_error_text(r));
 	}
+}
+
+/* Where the damaged index was kept; "" if it was not. */
+static void kept_path(const struct store *store, const struct folder_options *o, char *ret, size_t n)
+{
+	ret[0] = 0;
+	if (store_damaged_kept(store))
+		snprintf(ret, n, "%s%s/" REBUILD_KEPT, o->state_dir ? o->state_dir : store_path(store),
+			o->state_dir ? "" : "/" PATH_STATE_NAME "/index");
+}
+
+static void tell_opened(const struct store *store, const struct folder_options *o)
+{
+	char kept[4096];
+
+	if (store_copied(store))
+		log_warning("%s: this folder was copied or restored with its state: it goes on as a new replica", o->name);
+	if (store_identity_remade(store))
+		log_warning("%s: " PATH_STATE_NAME "/identity was damaged: written anew from the index", o->name);
+	if (!store_rebuilt_now(store))
+		return;
+	kept_path(store, o, kept, sizeof(kept));
+	log_warning("%s: the index was damaged (%s) and is rebuilt from what is on disk, as a new replica; nothing is deleted, and what "
+		    "was deleted since the last round with a peer may come back; the damaged index was %s%s",
+		o->name, store_rebuilt(store)->why, *kept ? "kept as " : "removed, as the disk is nearly full", kept);
 }
 
 static int start_watch(struct folder *f)
@@ -918,8 +1003,7 @@ int folder_open(struct folder **ret, const struct folder_options *options, char 
 	f->options = *options;
 	f->name = strdup(options->name);
 	f->path = strdup(store_path(store));
-	if (store_copied(store))
-		log_warning("%s: this folder was copied or restored with its state: it goes on as a new replica", options->name);
+	tell_opened(store, options);
 	r = replica_open(&f->replica, store);
 	if (r == 0)
 		r = apply_recover(f->replica, &intents);
@@ -1038,6 +1122,8 @@ static void on_link_ended(struct link *l, void *data)
 	session_end_in_folder(s);
 	if (f && status.failed && (status.error == -EPIPE || status.error == -ETIMEDOUT))
 		replica_doubt(f->replica, REPLICA_SESSION_LOST, clock_monotonic_ns());
+	if (f && status.failed)
+		doubt_index(f, status.error);
 	if (s->options.ended)
 		s->options.ended(s, &status, s->options.data);
 	link_free(l);
@@ -1153,6 +1239,7 @@ static void on_broken(struct session *core, int error, void *data)
 
 	log_error("%s: a batch could not be put in place: %s", f->name, file_error_text(error));
 	f->recover_wanted = true;
+	doubt_index(f, error);
 	for (struct folder_session *other = f->sessions; other; other = other->next) {
 		if (link_session(other->link) == core)
 			continue;
@@ -1433,6 +1520,19 @@ static const char *tier_word(const struct file_abilities *a)
 	return a->exchange ? "exchange" : "link and rename (a reader may see a replaced name missing for microseconds)";
 }
 
+static void add_rebuilt_json(const struct folder *f, json_t *o)
+{
+	const struct store *store = replica_store(f->replica);
+	const struct rebuild *rebuilt = store_rebuilt(store);
+	char kept[4096];
+
+	if (!rebuilt)
+		return;
+	kept_path(store, &f->options, kept, sizeof(kept));
+	json_object_set_new(o, "index_rebuilt", json_pack("{s:I, s:s, s:o}", "when", (json_int_t)rebuilt->last_s, "why", rebuilt->why,
+						      "kept", report_name(kept)));
+}
+
 static void add_index_json(struct folder *f, json_t *o)
 {
 	struct index_txn *t = NULL;
@@ -1500,6 +1600,7 @@ json_t *folder_status_json(struct folder *f)
 	json_object_set_new(o, "replica_id", json_string(id));
 	json_object_set_new(o, "hash", json_string(hash_algorithm_name(store_algorithm(store))));
 	add_index_json(f, o);
+	add_rebuilt_json(f, o);
 	json_object_set_new(o, "last_scan", json_integer((json_int_t)(f->last_scan_ns / CLOCK_NS_PER_S)));
 	json_object_set_new(o, "scanning", json_boolean(f->errand && f->errand->type == ERRAND_SCAN));
 	json_object_set_new(o, "replacing_by", json_string(tier_word(store_abilities(store))));

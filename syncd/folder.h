@@ -5,7 +5,8 @@
  *   watch ─▶ dirty paths ─(settle)─▶ scan (worker) ─▶ events ─▶ sessions told ─▶ a round with each peer
  *
  * A folder is: scanning until the first whole scan is over; then ready; halted when its root is not what it was (nothing
- * is concluded, nothing applied, until it is itself again). Problems are kept with what, since when, why and what to do (P12).
+ * is concluded, nothing applied, until it is itself again), or when its index was found damaged: it has to be closed and
+ * opened again, which rebuilds it. Problems are kept with what, since when, why and what to do (P12).
  */
 #ifndef SYNCD_FOLDER_H
 #define SYNCD_FOLDER_H

@@ -112,6 +112,7 @@ int ui_exit_of_store(int r)
 		return EXIT_LOCKED;
 	case STORE_ROOT_CHANGED:
 	case STORE_FOREIGN:
+	case STORE_FAILING:
 		return EXIT_HALTED;
 	case STORE_DENIED:
 		return EXIT_DENIED;
@@ -198,6 +199,11 @@ static void print_folder(const json_t *f)
 	if (number_of(f, "held"))
 		printf("  %llu deletions are held: confirm with: syncctl confirm %s\n", (unsigned long long)number_of(f, "held"),
 			text_of(f, "folder"));
+	item = json_object_get(f, "index_rebuilt");
+	if (item)
+		printf("  the index was damaged and rebuilt %s ago: %s%s%s\n",
+			ui_age((int64_t)time(NULL) - json_integer_value(json_object_get(item, "when")), age), text_of(item, "why"),
+			*text_of(item, "kept") ? "; the damaged one is " : "", text_of(item, "kept"));
 	if (number_of(f, "unwatched"))
 		printf("  %llu directories can't be watched: raise fs.inotify.max_user_watches\n",
 			(unsigned long long)number_of(f, "unwatched"));
