@@ -1,4 +1,5 @@
 /* tests/unit/transfer/test_message.c — every message of the table, there and back, cut, damaged, and too much of it. */
+#include <ctype.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -540,6 +541,63 @@ static void test_ranges(void **state)
 	refuse_ranges(UINT64_MAX, 0, CHUNK_BYTES_MAX, MESSAGE_REQUEST_BYTES_MAX / CHUNK_BYTES_MAX + 1);
 }
 
+/* --- the fuzzer's seeds --- */
+
+#define SEEDS "tests/fuzz/corpus/message"
+
+/* SEEDS_WRITE=1: when a message's format has changed. */
+static void write_seed(uint8_t type, unsigned number, const char *file)
+{
+	struct sample sample = {type * 100 + number};
+	struct buf b = BUF_INIT;
+	union message m;
+	FILE *f = fopen(file, "wb");
+
+	sample_message(&sample, type, &m);
+	put_u8(&b, type);
+	assert_int_equal(message_encode(type, &m, &b), 0);
+	assert_non_null(f);
+	assert_int_equal(fwrite(b.data, 1, b.len, f), b.len);
+	assert_int_equal(fclose(f), 0);
+	message_deinit(type, &m);
+	buf_deinit(&b);
+}
+
+static void read_seed(uint8_t type, const char *file)
+{
+	static uint8_t bytes[1 + MESSAGE_BYTES_MAX];
+	FILE *f = fopen(file, "rb");
+	union message m;
+	size_t n;
+
+	if (!f)
+		fail_msg("%s is not there: SEEDS_WRITE=1 makes it", file);
+	n = fread(bytes, 1, sizeof(bytes), f);
+	fclose(f);
+	if (n < 1 || bytes[0] != type || decode(type, bytes + 1, n - 1, &m) < 0)
+		fail_msg("%s is no %s any more: SEEDS_WRITE=1 makes it anew", file, message_info(type)->name);
+	message_deinit(type, &m);
+}
+
+/* A fuzzer that begins with what is refused at its first byte finds nothing. */
+static void test_seeds(void **state)
+{
+	char file[200];
+
+	(void)state;
+	for (uint8_t type = 1; type < MESSAGE_TYPES; type++)
+		for (unsigned i = 0; i < 2; i++) {
+			size_t at = strlen(SEEDS "/");
+
+			snprintf(file, sizeof(file), SEEDS "/%s-%u", message_info(type)->name, i);
+			for (; file[at]; at++)
+				file[at] = (char)tolower(file[at]);
+			if (getenv("SEEDS_WRITE"))
+				write_seed(type, i, file);
+			read_seed(type, file);
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -553,6 +611,7 @@ int main(void)
 		cmocka_unit_test(test_data_of_full_length),
 		cmocka_unit_test(test_values),
 		cmocka_unit_test(test_ranges),
+		cmocka_unit_test(test_seeds),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
