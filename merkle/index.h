@@ -44,6 +44,7 @@ enum index_meta { /* values are part of the format */
 	INDEX_META_PURGED_SEQ = 6,   /* the index's own: see index_counts */
 	INDEX_META_POLICY = 7,	     /* digest of the ignore policy of the last scan */
 	INDEX_META_RECOVERED = 8,    /* transfer/recover: staging was gone through once under this index */
+	INDEX_META_PLACES = 9,	     /* tombstones/places */
 };
 
 /* dir: descriptor of the directory that holds data.mdb and lock.mdb; may be closed afterwards. With create, an empty

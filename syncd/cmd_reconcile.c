@@ -28,7 +28,8 @@
 struct reconcile {
 	struct endpoint here, there;
 	char path[PATH_MAX];
-	bool sends, takes, revert, confirmed, quiet, json;
+	bool sends, takes, revert, confirmed, anew, quiet, json;
+	char *address; /* of the far one */
 	enum hash_algorithm algorithm;
 	const char *socket, *config_file;
 	struct transport_options transport;
@@ -52,6 +53,7 @@ static const struct option options[] = {
 	{"transport", required_argument, NULL, 't'},
 	{"port", required_argument, NULL, 'p'},
 	{"confirm-deletions", no_argument, NULL, 'D'},
+	{"new", no_argument, NULL, 'n'},
 	{"hash", required_argument, NULL, 'H'},
 	{"socket", required_argument, NULL, 's'},
 	{"config", required_argument, NULL, 'C'},
@@ -63,7 +65,8 @@ static const struct option options[] = {
 
 static const char usage[] =
 	"usage: syncctl reconcile [--mode two-way|push|pull [--revert]] [-i KEY] [--known-hosts FILE] [--syncctl-path CMD]\n"
-	"                         [--transport ssh|syncd-ssh] [--confirm-deletions] [--hash sha256|blake2b|xxh3] [--config FILE] [--socket PATH] [-q] [--json] A B\n"
+	"                         [--transport ssh|syncd-ssh] [--confirm-deletions] [--new] [--hash sha256|blake2b|xxh3]\n"
+	"                         [--config FILE] [--socket PATH] [-q] [--json] A B\n"
 	"A or B is on this machine; push: A to B only, pull: B to A only\n";
 
 static int parse_option(struct reconcile *r, int c)
@@ -91,6 +94,9 @@ static int parse_option(struct reconcile *r, int c)
 		return r->transport.port ? 0 : -EINVAL;
 	case 'D':
 		r->confirmed = true;
+		return 0;
+	case 'n':
+		r->anew = true;
 		return 0;
 	case 'H':
 		return hash_algorithm_parse(optarg, &r->algorithm);
@@ -194,8 +200,7 @@ static int start_child(struct reconcile *r)
 
 	r->transport.user = r->there.user;
 	r->transport.host = r->there.host;
-	if (r->there.port)
-		r->transport.port = r->there.port;
+	r->transport.port = r->there.port;
 	if (!r->there.remote)
 		r->transport.kind = TRANSPORT_LOCAL;
 	error = transport_start(&r->child, &r->transport);
@@ -346,6 +351,8 @@ static int run_here(struct reconcile *r)
 		.revert = r->revert,
 		.confirmed = r->confirmed,
 		.open = what_to_ask(r),
+		.address = r->address,
+		.anew = r->anew,
 		.ended = on_ended,
 		.data = r,
 	};
@@ -386,9 +393,9 @@ static int run_in_daemon(struct reconcile *r, const char *socket)
 
 	if (start_child(r) < 0)
 		return EXIT_COMMAND;
-	request = json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:i}", "command", "attach", "path", r->path, "place", r->there.path, "peer",
-		r->there.host ? r->there.host : r->there.path, "sends", r->sends, "takes", r->takes, "revert", r->revert,
-		"confirmed", r->confirmed, "algorithm", (int)r->algorithm);
+	request = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:i}", "command", "attach", "path", r->path, "place", r->there.path, "peer",
+		r->there.host ? r->there.host : r->there.path, "address", r->address, "sends", r->sends, "takes",
+		r->takes, "revert", r->revert, "confirmed", r->confirmed, "anew", r->anew, "algorithm", (int)r->algorithm);
 	fd = transport_take_fd(r->child);
 	code = command_call(socket, request, &fd, 1, &answer);
 	close(fd);
@@ -479,7 +486,10 @@ int cmd_reconcile(int argc, char **argv)
 		resolve_folder(&r, &r.here);
 		resolve_folder(&r, &r.there);
 	}
-	if (good && r.here.path && r.there.path && command_absolute(r.here.path, r.path, sizeof(r.path)) == 0) {
+	good = good && r.here.path && r.there.path && command_absolute(r.here.path, r.path, sizeof(r.path)) == 0;
+	if (good && !r.there.port)
+		r.there.port = r.transport.port;
+	if (good && (r.address = endpoint_address(&r.there))) {
 		if (overlapping(&r)) {
 			log_error("%s and %s are, or contain, the same directory", quoted(r.here.path), quoted(r.there.path));
 		} else {
@@ -491,5 +501,6 @@ int cmd_reconcile(int argc, char **argv)
 	}
 	endpoint_deinit(&r.here);
 	endpoint_deinit(&r.there);
+	free(r.address);
 	return code;
 }

@@ -165,6 +165,7 @@ void peer_on_timer(uv_timer_t *timer)
 static void peer_connect(struct peer *p)
 {
 	const struct config_peer *c = p->config;
+	cleanup_free char *address = endpoint_address(&p->endpoint);
 	bool sends = c->mode != CONFIG_PULL, takes = c->mode != CONFIG_PUSH;
 	struct transport_options transport = {
 		.kind = !p->endpoint.remote ? TRANSPORT_LOCAL : c->transport_ssh ? TRANSPORT_SSH : TRANSPORT_SSH2,
@@ -186,6 +187,7 @@ static void peer_connect(struct peer *p)
 		.takes = takes,
 		.revert = c->revert,
 		.open = {.place = p->endpoint.path, .create = true, .sends = takes, .takes = sends, .live = true},
+		.address = address,
 		.ended = on_peer_ended,
 		.round_over = on_peer_round_over,
 		.data = p,

@@ -505,6 +505,8 @@ static void answer_attach(struct daemon *d, struct control_connection *c, struct
 			.algorithm = (uint8_t)json_integer_value(json_object_get(j, "algorithm")),
 			.sends = takes,
 			.takes = sends},
+		.address = text_of(j, "address"),
+		.anew = json_is_true(json_object_get(j, "anew")),
 		.ended = on_serving_ended,
 	};
 	struct serving *s;

@@ -2,8 +2,12 @@
 #include "syncd/endpoint.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
 
 void endpoint_deinit(struct endpoint *e)
 {
@@ -124,4 +128,43 @@ int endpoint_parse(struct endpoint *ret, const char *text, const char **ret_why)
 	}
 	*ret = e;
 	return 0;
+}
+
+/* Without slashes at the end, and "./" in front of a relative one. */
+static char *plain_path(const char *path)
+{
+	size_t n;
+
+	while (strncmp(path, "./", 2) == 0)
+		for (path++; *path == '/'; path++)
+			;
+	for (n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
+		;
+	return strndup(n ? path : ".", n ? n : 1);
+}
+
+char *endpoint_address(const struct endpoint *e)
+{
+	cleanup_free char *path = plain_path(e->path), *cwd = NULL;
+	const char *user = e->user ? e->user : "", *at = e->user ? "@" : "", *open = "", *close = "";
+	char *ret = NULL;
+	int n;
+
+	if (!path)
+		return NULL;
+	if (!e->remote) {
+		cwd = *path == '/' || *path == '~' ? strdup("") : getcwd(NULL, 0);
+		n = cwd ? asprintf(&ret, "%s%s%s", cwd, *cwd ? "/" : "", path) : -1;
+		return n < 0 ? NULL : ret;
+	}
+	if (strchr(e->host, ':')) {
+		open = "[";
+		close = "]";
+	}
+	if (e->port)
+		n = asprintf(&ret, "ssh://%s%s%s%s%s:%u%s%s", user, at, open, e->host, close, e->port,
+			*path == '/' ? "" : strncmp(path, "~/", 2) == 0 ? "/" : "/~/", path);
+	else
+		n = asprintf(&ret, "%s%s%s%s%s:%s", user, at, open, e->host, close, path);
+	return n < 0 ? NULL : ret;
 }

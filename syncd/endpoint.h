@@ -23,6 +23,9 @@ struct endpoint {
 
 /* -EINVAL with a reason for people in *ret_why (static text). A host may not begin with '-'. */
 int endpoint_parse(struct endpoint *ret, const char *text, const char **ret_why);
+/* The same place as people may write it, wherever they are: /PATH, [user@]host:PATH or ssh://…; heap, NULL: out of memory. Other
+ * spellings of a path, links and names of hosts are not looked through. */
+char *endpoint_address(const struct endpoint *e);
 void endpoint_deinit(struct endpoint *e);
 
 #endif

@@ -23,6 +23,7 @@
 #include "syncd/report.h"
 #include "syncd/watch.h"
 #include "tombstones/observe.h"
+#include "tombstones/places.h"
 #include "tombstones/purge.h"
 #include "tombstones/trash.h"
 
@@ -93,6 +94,7 @@ struct folder_session {
 	struct folder_accept_options accept;
 	char *peer;
 	bool waits_for_scan, greeted;
+	bool was_met; /* another replica was met there: none is to be made */
 	unsigned generation; /* of its problems */
 	uint64_t trimmed_at; /* paths applied when memory was last given back */
 	int64_t since_ns;
@@ -1117,6 +1119,7 @@ static void on_link_ended(struct link *l, void *data)
 	struct folder_session *s = data;
 	struct folder *f = s->folder;
 	struct session_status status;
+	char text[1024];
 
 	session_status(link_session(l), &status);
 	session_end_in_folder(s);
@@ -1124,10 +1127,16 @@ static void on_link_ended(struct link *l, void *data)
 		replica_doubt(f->replica, REPLICA_SESSION_LOST, clock_monotonic_ns());
 	if (f && status.failed)
 		doubt_index(f, status.error);
+	if (s->was_met && status.peer_code == MESSAGE_FAIL_NO_FOLDER) {
+		snprintf(text, sizeof(text), "%s; it was there before, so nothing was made: bring it back, or, to fill it anew, run: "
+			"syncctl reconcile --new %s %s", status.text, quoted(folder_path(f)), quoted(s->options.address));
+		status.text = text;
+	}
 	if (s->options.ended)
 		s->options.ended(s, &status, s->options.data);
 	link_free(l);
 	free(s->peer);
+	free((char *)s->options.address);
 	free(s);
 	if (!f)
 		return;
@@ -1281,6 +1290,21 @@ static const char *machine_name(char *ret, size_t n)
 	return ret;
 }
 
+static int was_met(struct folder *f, const char *address, bool *ret)
+{
+	struct places places = {0};
+	struct index_txn *t = NULL;
+	int r = index_begin_read(replica_index(f->replica), &t);
+
+	if (r < 0)
+		return r;
+	r = places_read(t, &places);
+	index_abort(t);
+	*ret = r == 0 && places_find(&places, address);
+	places_deinit(&places);
+	return r;
+}
+
 int folder_connect(struct folder *f, struct folder_session **ret, const struct folder_session_options *options)
 {
 	struct folder_session *s = calloc(1, sizeof(*s));
@@ -1296,7 +1320,15 @@ int folder_connect(struct folder *f, struct folder_session **ret, const struct f
 	}
 	s->folder = f;
 	s->options = *options;
+	if (options->address && !options->anew) {
+		r = was_met(f, options->address, &s->was_met);
+		if (r < 0) {
+			free(s);
+			return r;
+		}
+	}
 	s->peer = strdup(options->peer);
+	s->options.address = options->address ? strdup(options->address) : NULL;
 	s->since_ns = clock_wall_ns();
 	link.session = core_options(s, f);
 	link.session.client = options->client;
@@ -1307,12 +1339,15 @@ int folder_connect(struct folder *f, struct folder_session **ret, const struct f
 	link.session.revert = link.session.revert || options->revert;
 	link.session.preserve_owner = link.session.preserve_owner && options->owners;
 	link.session.open = options->open;
+	link.session.open.create = options->open.create && !s->was_met;
+	link.session.address = options->address;
 	link.session.name = machine_name(name, sizeof(name));
 	link.ended = on_link_ended;
 	link.data = s;
-	r = s->peer ? link_new(&s->link, &link) : -ENOMEM;
+	r = s->peer && (s->options.address || !options->address) ? link_new(&s->link, &link) : -ENOMEM;
 	if (r < 0) {
 		free(s->peer);
+		free((char *)s->options.address);
 		free(s);
 		return r;
 	}

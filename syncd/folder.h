@@ -77,7 +77,9 @@ struct folder_session_options {
 	bool confirmed;
 	bool revert;		/* undo what was recorded here and is not the peer's; implied by the folder's */
 	bool owners;		/* who brought the stream may have owners and setuid bits set, where the folder does so */
-	struct message_open open; /* client */
+	struct message_open open; /* client. create is not asked for where another replica was met at `address`, but with `anew` */
+	const char *address;	  /* client: where the far side is, as endpoint_address has it; NULL: not to be remembered */
+	bool anew;		  /* a person says that it is to be made anew */
 	int fd_in, fd_out;	/* owned from success on */
 	/* The session ended; `status` is valid during the call. The session is freed afterwards. */
 	void (*ended)(struct folder_session *s, const struct session_status *status, void *data);

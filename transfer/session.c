@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "tombstones/anew.h"
+#include "tombstones/places.h"
 #include "transfer/session_internal.h"
 
 #define ZSTD_LEVEL 3
@@ -862,6 +863,41 @@ static int note_member(struct session_job *job, struct replica_txn *t)
 	return r;
 }
 
+static int note_place(struct session *s, struct replica_txn *t)
+{
+	struct places places = {0};
+	int r;
+
+	if (!s->options.address)
+		return 0;
+	r = places_read(t->index, &places);
+	if (r == 0)
+		r = places_note(&places, s->options.address, s->peer_replica, clock_wall_ns());
+	if (r == 0)
+		r = places_write(t->index, &places);
+	places_deinit(&places);
+	return r;
+}
+
+/* Is it remembered that the peer was met at its address? */
+static int place_is_noted(struct session *s, struct index_txn *t, bool *ret)
+{
+	struct places places = {0};
+	const struct place_met *met;
+	int r = 0;
+
+	*ret = true;
+	if (!s->options.address)
+		return 0;
+	r = places_read(t, &places);
+	if (r < 0)
+		return r;
+	met = places_find(&places, s->options.address);
+	*ret = met && met->replica == s->peer_replica;
+	places_deinit(&places);
+	return 0;
+}
+
 /* Would joining change anything? A no-op exchange must cost no commit. */
 static int learn_needed(struct session_job *job, bool *ret)
 {
@@ -870,6 +906,7 @@ static int learn_needed(struct session_job *job, bool *ret)
 	struct knowledge k = {0};
 	struct members members = {0};
 	struct member *member;
+	bool noted = true;
 	int r = index_begin_read(replica_index(s->replica), &t);
 
 	if (r < 0)
@@ -877,10 +914,12 @@ static int learn_needed(struct session_job *job, bool *ret)
 	r = replica_knowledge_read(t, &k);
 	if (r == 0)
 		r = replica_members_read(t, &members);
+	if (r == 0)
+		r = place_is_noted(s, t, &noted);
 	index_abort(t);
 	if (r == 0) {
 		member = members_find(&members, s->peer_replica);
-		*ret = !member || job->n_skipped || clock_wall_ns() - member->seen_ns > MEMBER_SEEN_NS ||
+		*ret = !member || !noted || job->n_skipped || clock_wall_ns() - member->seen_ns > MEMBER_SEEN_NS ||
 		       (job->peer_knowledge.k.n && (!version_vector_equal(&member->k, &job->peer_knowledge.k) ||
 							   member->excepted != (job->peer_knowledge.n > 0))) ||
 		       (job->learn && (k.n || job->peer_knowledge.n ||
@@ -914,6 +953,8 @@ static void run_learn(struct session_job *job)
 		}
 		if (job->error == 0)
 			job->error = note_member(job, &t);
+		if (job->error == 0)
+			job->error = note_place(s, &t);
 		if (job->error == 0)
 			job->error = replica_commit(&t);
 		else
@@ -1069,6 +1110,7 @@ int session_new(struct session **ret, const struct session_options *options)
 	s->options = *options;
 	s->options.open.place = options->open.place ? strdup(options->open.place) : NULL;
 	s->options.open.version = NULL;
+	s->options.address = options->address ? strdup(options->address) : NULL;
 	s->replica = options->replica;
 	s->ignore = options->ignore;
 	s->nonce = random_id();
@@ -1126,6 +1168,7 @@ void session_free(struct session *s)
 	free(s->peer_name);
 	free(s->peer_version);
 	free(s->options.open.place);
+	free((char *)s->options.address);
 	free(s);
 }
 

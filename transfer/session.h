@@ -83,6 +83,7 @@ struct session_options {
 	struct decide_policy policy;
 	const char *name;	    /* what this machine is called */
 	struct message_open open;   /* client: what to ask of the far side (copied) */
+	const char *address;	    /* client: where the far side is, to be remembered once it was met (copied; NULL: not) */
 	struct session_host host;
 };
 

@@ -133,6 +133,74 @@ wait_for 20 ready u || fail "not begun anew"
 want_sync "$U" "$V" 30 "(begun anew)"
 [ -e "$V/other" ] && [ -e "$V/file300" ] || fail "beginning anew lost something"
 
+# --- a far root that no daemon has: where a replica was met before, none is made ---
+P=$W/p Q=$W/mnt-q
+FAR=$W/image-far
+mkdir "$P" "$Q"
+for i in $(seq 50); do echo "$i" >"$P/f$i"; done
+truncate -s 16M "$FAR"
+mkfs.ext4 -q -F "$FAR"
+mount_far() { mount -o loop "$FAR" "$Q" || die "cannot mount"; }
+mount_far
+rec() { timeout 60 "$BIN/syncctl" reconcile -q "$@" 2>"$W/said"; }
+# want_not_made WHAT SPELLING: exit 4, says how to go on, and the mount point stays empty.
+want_not_made() {
+    rec "$P" "$2"
+    code=$?
+    [ "$code" -eq 4 ] || fail "$1: exit code $code"
+    [ "$(wc -l <"$W/said")" -eq 1 ] || fail "$1: not one line: $(cat "$W/said")"
+    for word in "mounted?" "it was there before" "syncctl reconcile --new '$P' '$Q'"; do
+        grep -qF -- "$word" "$W/said" || fail "$1: it does not say \"$word\": $(cat "$W/said")"
+    done
+    [ -z "$(ls -A "$Q")" ] || fail "$1: something was made in the mount point: $(ls -A "$Q")"
+}
+rec "$P" "$Q" || fail "first copy to a far root: $(cat "$W/said")"
+umount "$Q"
+want_not_made "far root unmounted" "$Q"
+want_not_made "far root unmounted, spelled otherwise" "$Q//"
+cd "$W" || die "cannot change to $W"
+want_not_made "far root unmounted, named from its parent" mnt-q
+cd - >/dev/null || die "cannot change back"
+mv "$Q" "$Q.away"
+rec "$P" "$Q"
+[ $? -eq 4 ] && [ ! -e "$Q" ] || fail "a far root that is gone was made: $(cat "$W/said")"
+mv "$Q.away" "$Q"
+mount_far
+echo more >"$P/more"
+rec "$P" "$Q" || fail "far root mounted again: $(cat "$W/said")"
+[ "$(cat "$Q/more")" = more ] || fail "far root mounted again: not in sync"
+
+# A daemon's peer likewise: told, and it goes on when the disk is back.
+umount "$Q"
+mkdir -p "$W/d/p"
+daemon p "[folder p]
+path = $P
+settle = 50ms
+[peer q]
+folder = p
+address = $Q"
+wait_for 20 says p p "syncctl reconcile --new" || { fail "far root of a daemon's peer: not told"; sed 's/^/    /' "$W/status"; }
+[ -z "$(ls -A "$Q")" ] || fail "far root of a daemon's peer: something was made in the mount point: $(ls -A "$Q")"
+mount_far
+echo again >"$P/again"
+wait_for 30 test -e "$Q/again" || fail "far root of a daemon's peer: does not go on"
+stop "$PID_p"
+
+# Emptied on purpose: filled anew when asked, by the daemon too, and never again without.
+umount "$Q"
+rm -f "$FAR"
+want_not_made "emptied on purpose, not yet asked" "$Q"
+rec --new "$P" "$Q" || fail "filled anew: $(cat "$W/said")"
+[ -e "$Q/f50" ] && [ -e "$P/f50" ] || fail "filled anew: not in sync"
+rec "$P" "$Q" || fail "after it was filled anew: $(cat "$W/said")"
+rm -r "$Q" && mkdir "$Q"
+daemon_again p
+wait_for 20 says p p "syncctl reconcile --new" || { fail "emptied again: not told"; sed 's/^/    /' "$W/status"; }
+timeout 60 "$BIN/syncctl" reconcile -q --new "$P" "$Q" || fail "filled anew by the daemon"
+[ -e "$Q/f50" ] || fail "filled anew by the daemon: not in sync"
+echo last >"$P/last"
+wait_for 30 test -e "$Q/last" || fail "filled anew by the daemon: its peer does not go on"
+
 # --- unreadable in a part: a daemon that is not root ---
 N=$W/n O=$W/o
 chmod 0711 "$W"

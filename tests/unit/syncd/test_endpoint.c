@@ -5,8 +5,10 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -105,9 +107,47 @@ static void test_bad(void **state)
 	}
 }
 
+/* Different places have different addresses, and an address names the place that it is of. */
+static void test_address(void **state)
+{
+	static const struct {
+		const char *text, *address; /* address NULL: below the current directory */
+	} cases[] = {
+		{"/srv/docs", "/srv/docs"}, {"/srv/docs//", "/srv/docs"}, {"/", "/"}, {"~/docs", "~/docs"},
+		{"docs", NULL}, {".//docs/", NULL},
+		{"host:docs", "host:docs"}, {"host:./docs/", "host:docs"}, {"host:", "host:."},
+		{"me@host:/srv/docs", "me@host:/srv/docs"}, {"[::1]:docs", "[::1]:docs"},
+		{"ssh://me@host:2222/srv", "ssh://me@host:2222/srv"}, {"ssh://[::1]:22/~/docs", "ssh://[::1]:22/~/docs"},
+		{"ssh://host/srv", "host:/srv"},
+	};
+	char here[4096], want[4200];
+
+	(void)state;
+	assert_non_null(getcwd(here, sizeof(here)));
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct endpoint e = {0}, again = {0};
+		const char *why;
+		char *address, *second;
+
+		assert_int_equal(endpoint_parse(&e, cases[i].text, &why), 0);
+		address = endpoint_address(&e);
+		snprintf(want, sizeof(want), "%s/docs", here);
+		assert_string_equal(address, cases[i].address ? cases[i].address : want);
+		assert_int_equal(endpoint_parse(&again, address, &why), 0);
+		second = endpoint_address(&again);
+		assert_string_equal(second, address);
+		assert_int_equal(again.remote, e.remote);
+		assert_int_equal(again.port, e.port);
+		free(address);
+		free(second);
+		endpoint_deinit(&e);
+		endpoint_deinit(&again);
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_good), cmocka_unit_test(test_bad)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_good), cmocka_unit_test(test_bad), cmocka_unit_test(test_address)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
