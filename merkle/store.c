@@ -852,8 +852,9 @@ static int begin_rebuild(struct store *s, const char *why)
 {
 	int r = check_identity(s);
 
-	if (!r)
-		r = rebuild_begin(s->index_dir, why, clock_wall_ns() / CLOCK_NS_PER_S, &s->rebuild);
+	if (r)
+		return r;
+	r = rebuild_begin(s->index_dir, why, clock_wall_ns() / CLOCK_NS_PER_S, &s->rebuild);
 	if (r == REBUILD_TOO_OFTEN)
 		return STORE_FAILING;
 	return r ? r : finish_rebuild(s);
