@@ -17,6 +17,7 @@
 
 #define BACKLOG 32
 #define CONNECTIONS_MAX 256
+#define PAUSE_MS 100
 #define SILENT_MAX 8 /* connections of one user that have not asked anything yet */
 
 struct control_connection {
@@ -35,13 +36,15 @@ struct control_connection {
 
 struct control_server {
 	uv_poll_t poll;
+	uv_timer_t pause; /* no descriptor was left for a connection: not asked again at once */
+	unsigned handles;
 	int fd;
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	control_handler *handler;
 	void *data;
 	struct control_connection *connections;
 	size_t n;
-	bool closing, closed;
+	bool closing;
 };
 
 void control_default_socket(char *ret, size_t n)
@@ -77,7 +80,7 @@ static void drop_fds(struct control_request *r)
 
 static void server_free_if_over(struct control_server *s)
 {
-	if (s->closed && !s->connections)
+	if (!s->handles && !s->connections)
 		free(s);
 }
 
@@ -258,6 +261,15 @@ static bool too_many(const struct control_server *s, uid_t uid)
 	return silent >= SILENT_MAX && uid != 0 && uid != geteuid();
 }
 
+static void on_listen(uv_poll_t *handle, int status, int events);
+
+static void on_pause_over(uv_timer_t *timer)
+{
+	struct control_server *s = timer->data;
+
+	uv_poll_start(&s->poll, UV_READABLE, on_listen);
+}
+
 static void on_listen(uv_poll_t *handle, int status, int events)
 {
 	struct control_server *s = handle->data;
@@ -269,6 +281,10 @@ static void on_listen(uv_poll_t *handle, int status, int events)
 	(void)status;
 	(void)events;
 	fd = accept4(s->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+		uv_poll_stop(&s->poll);
+		uv_timer_start(&s->pause, on_pause_over, PAUSE_MS, 0);
+	}
 	if (fd < 0)
 		return;
 	c = s->n < CONNECTIONS_MAX ? calloc(1, sizeof(*c)) : NULL;
@@ -332,7 +348,9 @@ int control_server_new(struct control_server **ret, uv_loop_t *loop, const char 
 		free(s);
 		return r;
 	}
-	s->poll.data = s;
+	uv_timer_init(loop, &s->pause);
+	s->handles = 2;
+	s->poll.data = s->pause.data = s;
 	uv_poll_start(&s->poll, UV_READABLE, on_listen);
 	*ret = s;
 	return 0;
@@ -342,8 +360,9 @@ static void on_server_closed(uv_handle_t *handle)
 {
 	struct control_server *s = handle->data;
 
+	if (--s->handles)
+		return;
 	close_keep(s->fd);
-	s->closed = true;
 	server_free_if_over(s);
 }
 
@@ -356,6 +375,7 @@ void control_server_close(struct control_server *s)
 	for (struct control_connection *c = s->connections; c; c = c->next)
 		connection_drop(c);
 	uv_close((uv_handle_t *)&s->poll, on_server_closed);
+	uv_close((uv_handle_t *)&s->pause, on_server_closed);
 }
 
 /* --- client --- */

@@ -12,10 +12,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -392,6 +394,45 @@ static void test_the_server_closes_first(void **state)
 }
 
 /* A user who connects again and again and asks nothing is sent away, and keeps nobody else out. */
+static int64_t cpu_ms(pthread_t thread)
+{
+	clockid_t clock;
+	struct timespec t;
+
+	assert_int_equal(pthread_getcpuclockid(thread, &clock), 0);
+	assert_int_equal(clock_gettime(clock, &t), 0);
+	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* A connection that no descriptor is left for waits in the backlog, and does not keep the loop busy. */
+static void test_no_descriptor_is_left(void **state)
+{
+	struct place *p = *state;
+	struct rlimit was, none;
+	int client, fds[64];
+	size_t n = 0;
+	int64_t before;
+
+	assert_serves(p);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+	none = was;
+	none.rlim_cur = 60;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	while (n < ARRAY_SIZE(fds) && (fds[n] = dup(0)) >= 0)
+		n++;
+	assert_in_range(n, 1, ARRAY_SIZE(fds) - 1);
+	close(fds[--n]);
+	before = cpu_ms(p->thread);
+	client = raw_client(p); /* takes the last one */
+	usleep(500 * 1000);
+	assert_true(cpu_ms(p->thread) - before < 100);
+	while (n)
+		close(fds[--n]);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+	assert_serves(p);
+	close(client);
+}
+
 static void test_silent_connections_are_limited(void **state)
 {
 	struct place *p = *state;
@@ -516,6 +557,7 @@ int main(void)
 		served(test_a_later_answer),
 		served(test_the_client_goes_before_the_answer),
 		served(test_the_server_closes_first),
+		served(test_no_descriptor_is_left),
 		served(test_silent_connections_are_limited),
 		prepared(test_a_stale_socket_is_replaced),
 		prepared(test_a_file_that_is_no_socket_stays),
