@@ -31,7 +31,8 @@
 #define FAILING_MS 60000 /* each attempt reads the whole index */
 #define LOCKED_MS 500 /* well under a peer's wait before it connects again: whoever gives the lock up gives it to us */
 #define REAP_MS 50
-#define REAP_TRIES 100
+#define REAP_TRIES 100 /* then it is asked to end */
+#define REAP_TERM_TRIES 20 /* then it is killed, and waited for: it can only be a moment */
 
 static void peer_connect(struct peer *p);
 
@@ -107,7 +108,11 @@ static void peer_reap(struct peer *p)
 	const char *text = "";
 	bool running = transport_reap(p->transport, &status) == TRANSPORT_RUNNING;
 
-	if (running && p->reap_tries++ < REAP_TRIES && !p->place->daemon->stopping) {
+	if (running && p->reap_tries++ < REAP_TRIES + REAP_TERM_TRIES && !p->place->daemon->stopping) {
+		if (p->reap_tries == REAP_TRIES)
+			transport_end(p->transport, false);
+		if (p->reap_tries == REAP_TRIES + REAP_TERM_TRIES)
+			transport_end(p->transport, true);
 		uv_timer_start(&p->timer, peer_on_timer, REAP_MS, 0);
 		return;
 	}
@@ -131,7 +136,7 @@ static void on_peer_ended(struct folder_session *s, const struct session_status 
 	p->reaping = true;
 	p->reap_tries = 0;
 	uv_timer_start(&p->timer, peer_on_timer, 0, 0);
-	daemon_flush_progress(p->place); /* its round will not end any more */
+	daemon_flush_lost(p);
 }
 
 static void on_peer_round_over(struct folder_session *s, bool in_sync, void *data)
@@ -147,7 +152,7 @@ static void on_peer_round_over(struct folder_session *s, bool in_sync, void *dat
 	p->in_sync = in_sync;
 	p->local_differences = st.differences;
 	uv_timer_start(&p->timer, peer_on_timer, (uint64_t)schedule_worked(&p->schedule, random_id()), 0);
-	daemon_flush_progress(p->place);
+	daemon_flush_round(p);
 }
 
 void peer_on_timer(uv_timer_t *timer)

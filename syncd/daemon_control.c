@@ -181,30 +181,66 @@ static void answer_confirm(struct daemon *d, struct control_connection *c, struc
 
 /* --- flush --- */
 
-static void flush_over(struct flush *f, json_t *answer)
+static void flush_forget(struct flush *f)
 {
 	f->place->flush = NULL;
-	if (f->connection)
-		control_answer(f->connection, answer);
-	else
-		json_decref(answer);
+	for (size_t i = 0; i < f->place->n_peers; i++)
+		f->place->peers[i].flushing = false;
 	free(f);
 }
 
-void daemon_flush_progress(struct place *p)
+static void flush_over(struct flush *f, json_t *answer)
 {
-	struct flush *f = p->flush;
+	control_answer(f->connection, answer);
+	flush_forget(f);
+}
 
-	if (!f || !f->settled || !f->waits_for || --f->waits_for)
+static void flush_failed(struct peer *p)
+{
+	flush_over(p->place->flush, control_error(EXIT_PARTIAL, "%s: peer %s is not in sync: see syncctl status",
+					    p->place->config->name, p->config->name));
+}
+
+void daemon_flush_lost(struct peer *p)
+{
+	if (p->flushing)
+		flush_failed(p);
+}
+
+/* Does the index still say what the peer had at the end of the round? */
+static bool has_root(const struct place *p, const struct hash *root)
+{
+	struct index_txn *t = NULL;
+	struct hash now;
+	bool same = index_begin_read(replica_index(folder_replica(p->folder)), &t) == 0 && tree_root(t, TREE_LIVE, &now) == 0 &&
+		    hash_equal(&now, root);
+
+	index_abort(t);
+	return same;
+}
+
+/* A round that moved something, but did not bring all in sync (a conflict settles), is followed by another one. One that had
+ * begun before the flush counts if nothing has changed since. */
+void daemon_flush_round(struct peer *p)
+{
+	struct session_status st;
+	bool counts;
+
+	if (!p->flushing)
 		return;
-	for (size_t i = 0; i < p->n_peers; i++) {
-		if (p->peers[i].session && p->peers[i].in_sync)
-			continue;
-		flush_over(f, control_error(EXIT_PARTIAL, "%s: peer %s is not in sync: see syncctl status", p->config->name,
-				   p->peers[i].config->name));
+	session_status(folder_session_core(p->session), &st);
+	counts = st.round >= p->flush_round || has_root(p->place, &st.root);
+	if (counts && st.stuck) {
+		flush_failed(p);
 		return;
 	}
-	flush_over(f, done());
+	if (!counts || !st.in_sync)
+		return;
+	p->flushing = false;
+	for (size_t i = 0; i < p->place->n_peers; i++)
+		if (p->place->peers[i].flushing)
+			return;
+	flush_over(p->place->flush, done());
 }
 
 void daemon_flush_abandon(struct place *p)
@@ -216,22 +252,27 @@ void daemon_flush_abandon(struct place *p)
 static void on_flush_settled(void *data)
 {
 	struct place *p = data;
-	struct flush *f = p->flush;
 
-	if (!f)
+	if (!p->flush)
 		return;
-	f->settled = true;
-	for (size_t i = 0; i < p->n_peers; i++)
-		f->waits_for += p->peers[i].session != NULL;
-	if (f->waits_for < p->n_peers) {
-		flush_over(f, control_error(EXIT_CONNECT, "%s: not all peers are connected: see syncctl status", p->config->name));
-		return;
-	}
-	if (!f->waits_for) {
-		flush_over(f, done());
+	for (size_t i = 0; i < p->n_peers; i++) {
+		if (p->peers[i].session)
+			continue;
+		flush_over(p->flush, control_error(EXIT_CONNECT, "%s: not all peers are connected: see syncctl status", p->config->name));
 		return;
 	}
-	for (size_t i = 0; i < p->n_peers; i++)
+	if (!p->n_peers) {
+		flush_over(p->flush, done());
+		return;
+	}
+	for (size_t i = 0; i < p->n_peers; i++) {
+		struct session_status st;
+
+		session_status(folder_session_core(p->peers[i].session), &st);
+		p->peers[i].flushing = true;
+		p->peers[i].flush_round = st.round + 1;
+	}
+	for (size_t i = 0; i < p->n_peers && p->flush; i++)
 		folder_session_check(p->peers[i].session);
 }
 
@@ -239,8 +280,7 @@ static void on_flush_gone(void *data)
 {
 	struct place *p = data;
 
-	free(p->flush); /* nobody waits for it any more */
-	p->flush = NULL;
+	flush_forget(p->flush); /* nobody waits for it any more */
 }
 
 static void answer_flush(struct daemon *d, struct control_connection *c, struct control_request *request)
@@ -337,14 +377,66 @@ static void answer_trash_restore(struct daemon *d, struct control_connection *c,
 	folder_scan(p->folder, false);
 }
 
+/* It writes, and may wait for others that do: not on the loop's thread. */
+struct retiring {
+	struct control_connection *connection; /* NULL: gone */
+	char *member;
+	json_t *answer;
+};
+
+static void run_retire(struct replica *r, void *data)
+{
+	struct retiring *x = data;
+
+	x->answer = report_retire(r, x->member);
+}
+
+static void on_retired(bool done, void *data)
+{
+	struct retiring *x = data;
+
+	if (!done)
+		x->answer = control_error(EXIT_HALTED, "the folder was closed meanwhile");
+	if (x->connection)
+		control_answer(x->connection, x->answer);
+	else
+		json_decref(x->answer);
+	free(x->member);
+	free(x);
+}
+
+static void on_retiring_gone(void *data)
+{
+	((struct retiring *)data)->connection = NULL;
+}
+
 static void answer_retire(struct daemon *d, struct control_connection *c, struct control_request *request)
 {
 	struct place *p = find_open(d, c, request);
 	const char *member = text_of(request->json, "member");
+	struct retiring *x;
+	int r;
 
-	if (p)
-		control_answer(c, member ? report_retire(folder_replica(p->folder), member)
-					 : control_error(EXIT_USAGE, "name the member that is to be retired"));
+	if (!p)
+		return;
+	if (!member) {
+		control_answer(c, control_error(EXIT_USAGE, "name the member that is to be retired"));
+		return;
+	}
+	x = calloc(1, sizeof(*x));
+	r = x && (x->member = strdup(member)) ? 0 : -ENOMEM;
+	if (r == 0) {
+		x->connection = c;
+		r = folder_call(p->folder, run_retire, on_retired, x);
+	}
+	if (r == 0) {
+		control_on_gone(c, on_retiring_gone, x);
+		return;
+	}
+	if (x)
+		free(x->member);
+	free(x);
+	control_answer(c, control_error(EXIT_FAILED, "%s: cannot retire %s now: %s", p->config->name, quoted(member), file_error_text(r)));
 }
 
 /* --- sessions on streams that clients bring --- */

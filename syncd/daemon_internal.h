@@ -30,15 +30,15 @@ struct peer {
 	char error[1024];	/* why it is not connected; "" */
 	int64_t error_since, last_round; /* wall clock, seconds */
 	bool in_sync;
+	bool flushing;	      /* a flush waits for it: */
+	uint32_t flush_round; /* a round that begins with what there was to be flushed */
 	uint64_t local_differences; /* mode pull: after the last round */
 };
 
 /* A flush that waits: until the folder has settled, then a round with each connected peer. */
 struct flush {
-	struct control_connection *connection; /* NULL: gone */
+	struct control_connection *connection;
 	struct place *place;
-	bool settled;
-	size_t waits_for; /* rounds that are to end */
 };
 
 struct place {
@@ -71,7 +71,8 @@ bool place_reverts(const struct place *p); /* does it undo what is changed here?
 void daemon_check_stopped(struct daemon *d);
 /* daemon_control.c */
 void daemon_handle(struct control_connection *c, struct control_request *request, void *data);
-void daemon_flush_progress(struct place *p);
+void daemon_flush_round(struct peer *p); /* a round of its session is over */
+void daemon_flush_lost(struct peer *p);	 /* its session is over */
 void daemon_flush_abandon(struct place *p); /* its folder was closed */
 
 #endif

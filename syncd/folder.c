@@ -60,7 +60,14 @@ struct problem {
 	char path[];
 };
 
-enum errand_type { ERRAND_SCAN, ERRAND_RECOVER, ERRAND_UPKEEP, ERRAND_VERIFY };
+enum errand_type { ERRAND_SCAN, ERRAND_RECOVER, ERRAND_UPKEEP, ERRAND_VERIFY, ERRAND_CALL };
+
+/* What somebody else wants to have done as an errand. */
+struct call {
+	void (*run)(struct replica *r, void *data); /* NULL: nothing */
+	void (*over)(bool done, void *data);
+	void *data;
+};
 
 struct told {
 	struct told *next;
@@ -138,11 +145,13 @@ struct folder {
 	void *settled_data;
 	void (*upkept)(const struct folder_upkeep *result, void *data);
 	void *upkept_data;
+	struct call call;
 	void (*closed)(void *data);
 	void *closed_data;
 };
 
 static void start_errand(struct folder *f);
+static void call_cancel(struct folder *f);
 static void upkeep_over(struct folder *f, const struct folder_upkeep *result);
 static void on_settle(uv_timer_t *timer);
 static void folder_changed(struct folder *f, const struct folder_session *except);
@@ -285,6 +294,7 @@ static void halt(struct folder *f, const char *reason)
 		link_kick(s->link);
 	}
 	upkeep_over(f, &(struct folder_upkeep){.error = -ECANCELED});
+	call_cancel(f);
 }
 
 static bool check_root(struct folder *f)
@@ -538,6 +548,9 @@ static void run_errand(uv_work_t *request)
 	case ERRAND_VERIFY:
 		run_verify(e);
 		break;
+	case ERRAND_CALL:
+		e->folder->call.run(e->folder->replica, e->folder->call.data);
+		break;
 	}
 }
 
@@ -671,6 +684,15 @@ static void scan_over(struct folder *f, struct errand *e)
 		folder_changed(f, NULL);
 }
 
+static void call_over(struct folder *f, bool done)
+{
+	struct call call = f->call;
+
+	f->call = (struct call){0};
+	if (call.over)
+		call.over(done, call.data);
+}
+
 static void errand_over(uv_work_t *request, int status)
 {
 	struct errand *e = request->data;
@@ -691,6 +713,8 @@ static void errand_over(uv_work_t *request, int status)
 		if (e->error < 0)
 			f->retry_ns = clock_monotonic_ns() + RETRY_NS;
 		f->scan_wanted = true;
+	} else if (e->type == ERRAND_CALL) {
+		call_over(f, true);
 	} else if (e->type == ERRAND_UPKEEP) {
 		if (e->upkeep.error < 0)
 			log_warning("%s: upkeep failed: %s", f->name, file_error_text(e->upkeep.error));
@@ -756,6 +780,10 @@ static struct errand *next_errand(struct folder *f)
 		f->upkeep_wanted = false;
 		e->type = ERRAND_UPKEEP;
 		e->asked = f->upkept != NULL;
+		return e;
+	}
+	if (f->call.run) {
+		e->type = ERRAND_CALL;
 		return e;
 	}
 	free(e);
@@ -857,6 +885,26 @@ int folder_upkeep(struct folder *f, void (*over)(const struct folder_upkeep *res
 	f->upkeep_wanted = true;
 	start_errand(f);
 	return 0;
+}
+
+int folder_call(struct folder *f, void (*run)(struct replica *r, void *data), void (*over)(bool done, void *data), void *data)
+{
+	if (f->call.run)
+		return -EBUSY;
+	if (f->closing || f->halted)
+		return -ECANCELED;
+	if (!store_joined(replica_store(f->replica)))
+		return -ENOENT;
+	f->call = (struct call){run, over, data};
+	start_errand(f);
+	return 0;
+}
+
+/* One that runs ends by itself. */
+static void call_cancel(struct folder *f)
+{
+	if (!f->errand || f->errand->type != ERRAND_CALL)
+		call_over(f, false);
 }
 
 static void upkeep_over(struct folder *f, const struct folder_upkeep *result)
@@ -1086,6 +1134,7 @@ void folder_close(struct folder *f, void (*done)(void *data), void *data)
 		f->closing = true;
 		atomic_store(&f->cancel, true);
 		upkeep_over(f, &(struct folder_upkeep){.error = -ECANCELED});
+		call_cancel(f);
 		for (s = f->sessions; s; s = next) {
 			next = s->next;
 			folder_session_finish(s);

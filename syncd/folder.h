@@ -65,6 +65,11 @@ struct folder_upkeep {
  * once, later. -EBUSY: somebody waits for one already; -ENOENT: no peer was met yet, there is nothing; -ECANCELED as above. */
 int folder_upkeep(struct folder *f, void (*over)(const struct folder_upkeep *result, void *data), void *data);
 
+/* Have run() called on a worker thread when no scan, recovery or upkeep is under way, and over() on the loop's afterwards; run()
+ * was not called (done = false) where the folder was closed first. -EBUSY: another call is under way; -ECANCELED: closing or
+ * halted; -ENOENT: it has not met anybody. */
+int folder_call(struct folder *f, void (*run)(struct replica *r, void *data), void (*over)(bool done, void *data), void *data);
+
 /* --- sessions --- */
 
 struct folder_session;

@@ -366,6 +366,12 @@ int transport_reap(struct transport *t, int *ret_status)
 	return pid < 0 ? -errno : 0;
 }
 
+void transport_end(struct transport *t, bool force)
+{
+	if (t->pid > 0 && !t->reaped)
+		kill(t->pid, force ? SIGKILL : SIGTERM);
+}
+
 /* It may end in order; one that does not listen must not hold us up. */
 static void end_child(pid_t pid)
 {

@@ -12,6 +12,7 @@
 #define TRANSFER_TRANSPORT_H
 
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -58,7 +59,9 @@ int transport_reap(struct transport *t, int *ret_status);
 /* After the child ended with a wait status: what to tell a person (one line, from its stderr and status), and a
  * TRANSPORT_EXIT_… code (0 when it ended well). */
 const char *transport_explain(struct transport *t, int wait_status, int *ret_code);
-/* Kills the child if it still runs, reaps it, closes everything. */
+/* Ask the child to end, or (force) kill it. Does not wait: see transport_reap. */
+void transport_end(struct transport *t, bool force);
+/* Kills the child if it still runs, reaps it (which takes a second where it does not end by itself), closes everything. */
 void transport_free(struct transport *t);
 
 #endif

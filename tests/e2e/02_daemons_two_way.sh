@@ -67,6 +67,15 @@ both "directory against file of one name" 'mkdir clash && echo in >clash/in' 'ec
 grep -rqx in "$A" --exclude-dir=.syncd || fail "what was in the directory is gone"
 grep -rqx file "$A" --exclude-dir=.syncd || fail "the file is gone"
 
+# --- a flush while conflicts settle: it waits for the next round ---
+for i in $(seq 10); do
+    echo "a $i" >"$A/work/contested"
+    echo "b $i" >"$B/work/contested"
+    want "flush $i" ctl a flush t
+    grep -rqx "a $i" "$B" --exclude-dir=.syncd || fail "flush $i came back before all was at the peer"
+done
+want_sync "$A" "$B" 60 "(after the flushes)"
+
 # --- away, restarts, purges ---
 stop "$PID_b"
 rm -rf "$A/work/renamedB"
