@@ -869,7 +869,6 @@ static int put_node(const struct hash *hash, uint8_t level, const void *payload,
 /* … a file of n times the same chunk of 4 MiB. */
 static void announce_bomb(struct site *s, const char *path, size_t n, struct content *ret)
 {
-	cleanup(row_deinit) struct row row = {0};
 	struct chunk chunk = {.length = CHUNK_BYTES_MAX};
 	struct chunk_tree_builder *b;
 	struct index_txn *t = NULL;
