@@ -1,0 +1,149 @@
+/*
+ * syncd/folder_internal.h — what a folder's parts share: folder.c (opening, halting, closing), folder_errand.c (scans and other
+ * work), folder_session.c, folder_status.c (problems, status). Nobody else includes it.
+ */
+#ifndef SYNCD_FOLDER_INTERNAL_H
+#define SYNCD_FOLDER_INTERNAL_H
+
+#include <uthash.h>
+
+#include "base/clock.h"
+#include "syncd/folder.h"
+#include "syncd/watch.h"
+#include "tombstones/observe.h"
+
+struct dirty {
+	UT_hash_handle hh;
+	bool whole;	   /* all below, not only the path and its children */
+	int64_t first_ns;  /* when it was marked first */
+	int64_t due_ns;	   /* not before: still being written */
+	char path[];
+};
+
+struct problem {
+	UT_hash_handle hh;
+	char *why;
+	const char *todo;	/* static */
+	int64_t since_ns;	/* wall clock */
+	const void *origin;	/* the session, or NULL: a scan */
+	bool local;		/* a change that is to be undone */
+	unsigned generation;
+	char path[];
+};
+
+enum errand_type { ERRAND_SCAN, ERRAND_RECOVER, ERRAND_UPKEEP, ERRAND_VERIFY, ERRAND_CALL };
+
+/* What somebody else wants to have done as an errand. */
+struct call {
+	void (*run)(struct replica *r, void *data); /* NULL: nothing */
+	void (*over)(bool done, void *data);
+	void *data;
+};
+
+struct told {
+	struct told *next;
+	enum scan_what what;
+	int error;
+	char path[];
+};
+
+struct errand {
+	uv_work_t request;
+	struct folder *folder;
+	enum errand_type type;
+	int error;
+	bool whole;	    /* the whole root */
+	bool confirmed;
+	enum observe_local local;
+	struct dirty *dirty; /* what is scanned */
+	uint64_t recent;     /* deletions of the last minute */
+	struct observe_result result;
+	struct told *told;
+	uint64_t intents;
+	bool asked; /* somebody waits for this upkeep */
+	struct folder_upkeep upkeep;
+	char damage[INDEX_CHECK_TEXT_BYTES];
+};
+
+struct folder_session {
+	struct folder *folder; /* NULL: not chosen yet */
+	struct link *link;
+	struct folder_session_options options;
+	struct folder_accept_options accept;
+	char *peer;
+	bool waits_for_scan, greeted;
+	bool was_met; /* another replica was met there: none is to be made */
+	unsigned generation; /* of its problems */
+	uint64_t trimmed_at; /* paths applied when memory was last given back */
+	int64_t since_ns;
+	struct folder_session *next;
+};
+
+struct folder {
+	struct folder_options options;
+	char *name;
+	char *path;
+	struct replica *replica;
+	struct ignore *ignore;
+	struct watch *watch;
+	uv_poll_t watch_poll;
+	uv_timer_t settle_timer, root_timer, rescan_timer, upkeep_timer;
+	unsigned handles;
+	struct dirty *dirty; /* uthash */
+	int64_t first_dirty_ns;
+	bool scan_wanted, scan_confirmed, recover_wanted, upkeep_wanted, verify_wanted;
+	int64_t verified_ns; /* when the index was read whole last */
+	bool scanned; /* a whole scan is over */
+	int64_t retry_ns; /* an errand failed: none begins before */
+	struct errand *errand;
+	atomic_bool cancel;
+	struct folder_session *sessions;
+	bool halted, closing;
+	bool damaged; /* the index is: halted for good */
+	char halt_reason[512];
+	uint64_t held;
+	char held_at[256];
+	uint64_t deleted_recently;
+	int64_t deleted_since_ns;
+	struct problem *problems; /* uthash */
+	unsigned scan_generation;
+	struct scan_counts counts; /* of the last whole scan */
+	int64_t last_scan_ns;
+	bool overflowed;
+	struct clock_watch clock;
+	bool undo_waits; /* a round makes room for undoing more */
+	void (*settled)(void *data);
+	void *settled_data;
+	void (*upkept)(const struct folder_upkeep *result, void *data);
+	void *upkept_data;
+	struct call call;
+	void (*closed)(void *data);
+	void *closed_data;
+};
+
+/* folder.c */
+void folder_halt(struct folder *f, const char *reason);
+bool folder_check_root(struct folder *f); /* halts, or goes on */
+void folder_doubt_index(struct folder *f, int error); /* -EBADMSG: have it read whole; others are fine */
+/* Where the damaged index was kept; "" if it was not. */
+void folder_kept_path(const struct store *store, const struct folder_options *o, char *ret, size_t n);
+
+/* folder_errand.c */
+int folder_start_watch(struct folder *f);
+void folder_mark_dirty(struct folder *f, const char *path, bool whole, int64_t wait_ms);
+void folder_start_errand(struct folder *f); /* begin the next one, if none runs */
+void folder_cancel_asked(struct folder *f);
+
+/* folder_session.c */
+void folder_changed(struct folder *f, const struct folder_session *except); /* the index was: tell the sessions */
+
+/* folder_status.c; origin: the session, or NULL: a scan */
+void folder_note_problem(struct folder *f, const char *path, const char *why, const char *todo, const void *origin,
+	unsigned generation);
+void folder_note_scan(struct folder *f, const struct told *t);
+void folder_clear_problem(struct folder *f, const char *path);
+void folder_expire_problems(struct folder *f, const void *origin, unsigned generation);
+void folder_forget_problem(struct folder *f, struct problem *p);
+uint64_t folder_count_local(const struct folder *f); /* changes that are to be undone */
+
+#endif
