@@ -35,7 +35,8 @@
 #define LOCK "lock"
 #define LOCK_TRIES 5 /* store_lock_holder holds the lock for a moment when it looks */
 #define WANTED "wanted"
-#define META_VERSION 1
+#define META_VERSION 2
+#define META_VERSION_MIN 1 /* had `joined` as a flag, and no former ids */
 #define PATH_TEXT_MAX 4096
 
 static const char cachedir_tag[] = "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -56,9 +57,12 @@ struct identity {
 struct meta {
 	struct identity now;
 	struct identity before; /* while pending */
-	bool joined;
+	enum store_standing standing;
 	bool pending;
 	bool copied; /* while pending: it comes about because the root was recognised as a copy */
+	uint64_t former[STORE_FORMER_MAX];
+	size_t n_former;
+	uint32_t left;
 };
 
 struct store {
@@ -72,7 +76,8 @@ struct store {
 	bool created, copied, rebuilding, identity_remade;
 	bool rebuilt; /* once: `rebuild` tells */
 	struct rebuild rebuild;
-	pthread_mutex_t mutex; /* over meta and what changes it */
+	pthread_mutex_t changing; /* held by who changes meta, all the while */
+	pthread_mutex_t mutex;	  /* over meta itself: for a moment only, as loops ask for it */
 	struct meta meta;
 };
 
@@ -235,17 +240,25 @@ static int meta_decode(const struct buf *b, struct meta *ret)
 {
 	struct cursor c = cursor_over(b->data, b->len);
 	struct meta m = {0};
-	uint8_t flags;
+	uint8_t version = get_u8(&c), flags;
 
-	if (get_u8(&c) != META_VERSION)
+	if (version < META_VERSION_MIN || version > META_VERSION)
 		return -EPROTONOSUPPORT;
 	flags = get_u8(&c);
-	m.joined = flags & 1;
 	m.pending = flags & 2;
 	m.copied = flags & 4;
+	/* what version 1 had not joined may have been greeted, and its id adopted */
+	m.standing = version > 1 ? get_u8(&c) : flags & 1 ? STORE_JOINED : STORE_OFFERED;
 	identity_get(&c, &m.now);
 	identity_get(&c, &m.before);
-	if (flags > 7 || !m.now.replica || !hash_algorithm_known((uint8_t)m.now.algorithm))
+	m.n_former = version > 1 ? get_u8(&c) : 0;
+	if (m.n_former > STORE_FORMER_MAX)
+		cursor_fail(&c);
+	for (size_t i = 0; i < m.n_former && !c.failed; i++)
+		m.former[i] = get_u64(&c);
+	m.left = version > 1 ? get_u32(&c) : 0;
+	if (flags > 7 || (version > 1 && flags & 1) || m.standing > STORE_JOINED || !m.now.replica ||
+		!hash_algorithm_known((uint8_t)m.now.algorithm))
 		cursor_fail(&c);
 	if (cursor_finish(&c))
 		return -EBADMSG;
@@ -281,9 +294,14 @@ static int meta_store(struct index_txn *w, const struct meta *m)
 	int r;
 
 	put_u8(&b, META_VERSION);
-	put_u8(&b, (uint8_t)(m->joined | m->pending << 1 | m->copied << 2));
+	put_u8(&b, (uint8_t)(m->pending << 1 | m->copied << 2));
+	put_u8(&b, (uint8_t)m->standing);
 	identity_put(&b, &m->now);
 	identity_put(&b, &m->before);
+	put_u8(&b, (uint8_t)m->n_former);
+	for (size_t i = 0; i < m->n_former; i++)
+		put_u64(&b, m->former[i]);
+	put_u32(&b, m->left);
 	r = buf_error(&b);
 	if (!r)
 		r = index_meta_put(w, INDEX_META_IDENTITY, b.data, b.len);
@@ -349,6 +367,18 @@ static int stage_identity(const struct store *s, struct identity *id)
 	return r ? r : sync_directory(s->syncd);
 }
 
+static int write_down(struct store *s, const struct meta *m)
+{
+	int r = meta_write(s->index, m);
+
+	if (r)
+		return r;
+	pthread_mutex_lock(&s->mutex);
+	s->meta = *m;
+	pthread_mutex_unlock(&s->mutex);
+	return 0;
+}
+
 /* Steps 3 and 4. */
 static int settle(struct store *s, const struct meta *pending)
 {
@@ -368,26 +398,20 @@ static int settle(struct store *s, const struct meta *pending)
 		return -EIO;
 	m.pending = m.copied = false;
 	m.before = (struct identity){0};
-	r = meta_write(s->index, &m);
-	if (r)
-		return r;
-	s->meta = m;
-	return 0;
+	return write_down(s, &m);
 }
 
-/* Take on the ids of `now` (its file is made here); `before` is what the identity file is at
+/* Take on the ids of `m` (its file is made here); `before` is what the identity file is at
  * present. */
-static int adopt(struct store *s, struct identity now, const struct identity *before, bool joined,
-	bool copied)
+static int adopt(struct store *s, struct meta m, const struct identity *before)
 {
-	struct meta m = {.joined = joined, .copied = copied, .pending = true, .before = *before};
 	int r;
 
-	r = stage_identity(s, &now);
-	if (r)
-		return r;
-	m.now = now;
-	r = meta_write(s->index, &m);
+	m.before = *before;
+	m.pending = true;
+	r = stage_identity(s, &m.now);
+	if (!r)
+		r = meta_write(s->index, &m);
 	return r ? r : settle(s, &m);
 }
 
@@ -406,33 +430,37 @@ static bool only_rename_missing(
 
 static int begin_as_copy(struct store *s, const struct meta *m, const struct identity *file)
 {
-	struct identity now = {
-		.folder = m->now.folder, .replica = random_id(), .algorithm = m->now.algorithm};
+	struct meta copy = *m;
 
-	s->copied = true;
-	return adopt(s, now, file, m->joined, true);
+	copy.now = (struct identity){
+		.folder = m->now.folder, .replica = random_id(), .algorithm = m->now.algorithm};
+	copy.copied = s->copied = true;
+	return adopt(s, copy, file);
 }
 
 static int begin_anew(struct store *s, const struct identity *file, enum hash_algorithm algorithm)
 {
-	struct identity now = {.folder = file->replica ? file->folder : random_id(),
-		.replica = random_id(),
-		.algorithm = file->replica ? file->algorithm : algorithm};
+	struct meta m = {
+		.now = {.folder = file->replica ? file->folder : random_id(),
+			.replica = random_id(),
+			.algorithm = file->replica ? file->algorithm : algorithm},
+		.standing = file->replica ? STORE_JOINED : STORE_NEW,
+	};
 
 	s->created = true;
-	return adopt(s, now, file, file->replica != 0, false);
+	return adopt(s, m, file);
 }
 
 /* The text of the identity file is damaged; the index knows what it was. `file`: where it is. */
 static int remake_identity(struct store *s, const struct meta *m, const struct identity *file)
 {
-	struct identity now = m->now;
+	struct meta again = *m;
 
 	s->identity_remade = true;
 	if (!same_file(file, &m->now))
 		return s->state_dir >= 0 ? STORE_FOREIGN : begin_as_copy(s, m, file);
-	now.generation = now.file_system = 0;
-	return adopt(s, now, file, m->joined, false);
+	again.now.generation = again.now.file_system = 0;
+	return adopt(s, again, file);
 }
 
 /* Do root and index belong together? See the table in the header. */
@@ -941,6 +969,11 @@ static int store_new(struct store **ret)
 	if (!s)
 		return -ENOMEM;
 	r = pthread_mutex_init(&s->mutex, NULL);
+	if (!r) {
+		r = pthread_mutex_init(&s->changing, NULL);
+		if (r)
+			pthread_mutex_destroy(&s->mutex);
+	}
 	if (r) {
 		free(s);
 		return -r;
@@ -994,6 +1027,7 @@ void store_close(struct store *s)
 	close_keep(s->state_dir);
 	close_keep(s->lock_fd); /* last: whoever gets the lock finds all closed */
 	pthread_mutex_destroy(&s->mutex);
+	pthread_mutex_destroy(&s->changing);
 	free(s->path);
 	free(s);
 }
@@ -1150,7 +1184,27 @@ uint64_t store_replica_id(const struct store *s)
 
 bool store_joined(const struct store *s)
 {
-	return meta_of(s).joined;
+	return meta_of(s).standing == STORE_JOINED;
+}
+
+void store_folder(const struct store *s, struct store_folder *ret)
+{
+	struct meta m = meta_of(s);
+
+	*ret = (struct store_folder){.id = m.now.folder,
+		.algorithm = m.now.algorithm,
+		.standing = m.standing,
+		.n_former = m.n_former,
+		.left = m.left};
+	memcpy(ret->former, m.former, sizeof(ret->former));
+}
+
+bool store_folder_was(const struct store_folder *f, uint64_t id)
+{
+	for (size_t i = 0; i < f->n_former; i++)
+		if (f->former[i] == id)
+			return true;
+	return false;
 }
 
 bool store_created(const struct store *s)
@@ -1190,7 +1244,7 @@ int store_check_index(const struct store *s, char *ret_what)
 
 /* --- later --- */
 
-static int check_root(const struct store *s)
+int store_check_root(const struct store *s)
 {
 	cleanup_close int root = -1, syncd = -1;
 	struct file_stat st;
@@ -1207,60 +1261,80 @@ static int check_root(const struct store *s)
 		r = file_stat_at(syncd, IDENTITY, &st);
 	if (r < 0)
 		return r;
-	return r || st.ino != s->meta.now.ino ? STORE_ROOT_CHANGED : 0;
+	return r || st.ino != meta_of(s).now.ino ? STORE_ROOT_CHANGED : 0;
 }
 
-int store_check_root(const struct store *s)
-{
-	pthread_mutex_t *mutex = (pthread_mutex_t *)&s->mutex;
-	int r;
-
-	pthread_mutex_lock(mutex);
-	r = check_root(s);
-	pthread_mutex_unlock(mutex);
-	return r;
-}
-
-static int change(struct store *s, struct identity now, bool joined)
+/* Other ids than before: their file is made anew. */
+static int change(struct store *s, struct meta m)
 {
 	struct identity before = s->meta.now;
-	int r;
+	int r = store_check_root(s);
 
-	now.generation = now.file_system = 0;
-	r = check_root(s);
-	return r ? r : adopt(s, now, &before, joined, false);
+	if (r)
+		return r;
+	if (same_ids(&m.now, &before))
+		return write_down(s, &m);
+	m.now.generation = m.now.file_system = 0;
+	return adopt(s, m, &before);
 }
 
-int store_join(struct store *s, uint64_t folder_id, enum hash_algorithm algorithm)
+static void note_former(struct meta *m, uint64_t id, bool left)
 {
-	struct identity now;
-	bool other;
-	int r = 0;
+	size_t i = 0;
 
-	if (!folder_id || !hash_algorithm_known((uint8_t)algorithm))
+	while (i < m->n_former && m->former[i] != id)
+		i++;
+	if (i == STORE_FORMER_MAX) {
+		memmove(m->former, m->former + 1, --i * sizeof(*m->former));
+		m->left >>= 1;
+		m->n_former--;
+	}
+	if (i == m->n_former)
+		m->former[m->n_former++] = id;
+	m->left |= (uint32_t)left << i;
+}
+
+static int join(struct store *s, const struct store_folder *was, const struct store_folder *now)
+{
+	struct meta m = s->meta;
+	bool moves = now->id != was->id;
+
+	if (m.now.folder != was->id || (moves && m.standing != was->standing))
+		return STORE_MOVED;
+	if (now->algorithm != m.now.algorithm && (!moves || m.standing == STORE_JOINED))
 		return -EINVAL;
-	pthread_mutex_lock(&s->mutex);
-	now = s->meta.now;
-	other = now.folder != folder_id || now.algorithm != algorithm;
-	now.folder = folder_id;
-	now.algorithm = algorithm;
-	if (other && s->meta.joined)
-		r = -EINVAL;
-	else if (other || !s->meta.joined)
-		r = change(s, now, true);
-	pthread_mutex_unlock(&s->mutex);
+	if (moves && m.standing != STORE_NEW)
+		note_former(&m, was->id, true);
+	for (size_t i = 0; i < now->n_former; i++)
+		note_former(&m, now->former[i], false);
+	if (moves || now->standing > m.standing)
+		m.standing = now->standing;
+	m.now.folder = now->id;
+	m.now.algorithm = now->algorithm;
+	return change(s, m);
+}
+
+int store_join(struct store *s, const struct store_folder *was, const struct store_folder *now)
+{
+	int r;
+
+	if (!now->id || !hash_algorithm_known((uint8_t)now->algorithm) || now->n_former > STORE_FORMER_MAX)
+		return -EINVAL;
+	pthread_mutex_lock(&s->changing);
+	r = join(s, was, now);
+	pthread_mutex_unlock(&s->changing);
 	return r;
 }
 
 int store_renew_replica(struct store *s)
 {
-	struct identity now;
+	struct meta m;
 	int r;
 
-	pthread_mutex_lock(&s->mutex);
-	now = s->meta.now;
-	now.replica = random_id();
-	r = change(s, now, s->meta.joined);
-	pthread_mutex_unlock(&s->mutex);
+	pthread_mutex_lock(&s->changing);
+	m = s->meta;
+	m.now.replica = random_id();
+	r = change(s, m);
+	pthread_mutex_unlock(&s->changing);
 	return r;
 }

@@ -30,6 +30,10 @@
  * That a new replica follows says all that is needed: K is empty, its events have no parent, and a first comparison pairs by
  * content. What the lost index had under way is in staging, and goes to trash at the first recovery (transfer/recover).
  *
+ * Which folder. A new replica draws an id of its own, and takes over another's when it meets one (transfer/meeting.h). Meetings
+ * may be cut off, and several may go on at once; so what a replica has told others about its id is kept (`standing`), and the
+ * ids that were left for the one it has now (`former`): whoever came to one of those through somebody who left it can follow.
+ *
  * A crash while any of this is made or changed is repaired by the next open. Folders must not overlap: a root below
  * another one, on the same mount, is refused here; a root inside this one is left out by the scan. `.syncd` must
  * belong to the owner of the root directory, to root, or to us: who else may write into the root can't plant one.
@@ -51,6 +55,26 @@ enum store_outcome {
 	STORE_READ_ONLY,
 	STORE_OVERLAP,	    /* the root is inside another folder, or state_dir is inside the root */
 	STORE_FAILING,	    /* the index was damaged and rebuilt REBUILD_PER_DAY times today, and is damaged again */
+	STORE_MOVED,	    /* the folder id is not what the caller thought */
+};
+
+/* Values are part of the protocol and of the index. */
+enum store_standing {
+	STORE_NEW,     /* nobody has come to this id through us */
+	STORE_OFFERED, /* we may have said HELLO under it, so that somebody may have; but we have seen nobody who holds it, and may leave it */
+	STORE_JOINED,  /* a peer showed that it holds this id too: we leave it only to follow those who did */
+};
+
+#define STORE_FORMER_MAX 32 /* beyond it the oldest is forgotten */
+
+/* The folder a replica belongs to. */
+struct store_folder {
+	uint64_t id;
+	enum hash_algorithm algorithm;
+	enum store_standing standing;
+	uint64_t former[STORE_FORMER_MAX]; /* ids that were left for this one, oldest first; may name `id` itself */
+	size_t n_former;
+	uint32_t left; /* bit i: former[i] was ours, and we left it; the others we were told of */
 };
 
 struct store;
@@ -90,7 +114,8 @@ const struct file_abilities *store_abilities(const struct store *s);
 enum hash_algorithm store_algorithm(const struct store *s);
 uint64_t store_folder_id(const struct store *s);
 uint64_t store_replica_id(const struct store *s);
-bool store_joined(const struct store *s); /* has this replica ever met a peer? until then it adopts the peer's folder id */
+void store_folder(const struct store *s, struct store_folder *ret);
+bool store_joined(const struct store *s); /* standing == STORE_JOINED */
 bool store_created(const struct store *s); /* the index, by this open */
 bool store_copied(const struct store *s);  /* recognised as a copy or restored by this open */
 const struct rebuild *store_rebuilt(const struct store *s); /* when and why last; NULL: never. Valid until store_close */
@@ -102,10 +127,14 @@ int store_check_index(const struct store *s, char *ret_what);
 
 /* Is the path still the directory that we opened, with our .syncd/identity in it? 0 or STORE_ROOT_CHANGED. Cheap. */
 int store_check_root(const struct store *s);
-/* Take a folder id and algorithm from a peer (others than ours: -EINVAL once joined) and mark as joined. Rewrites identity
- * and meta durably; rebuilds the tree if the id changes; a changed algorithm drops all rows (they are rescanned). Begins a write
- * transaction of its own. After a failure close the store: the next open completes it or takes it back. */
-int store_join(struct store *s, uint64_t folder_id, enum hash_algorithm algorithm);
+/* Go from the folder id of `was` (by store_folder) to `now`, durably. STORE_MOVED: the id is another by now, or it would change
+ * and the standing is another; then nothing is done. For the same id the standing never falls. `former` of now is added to what
+ * is noted already, as is, with its bit in `left`, an id that we leave and that was not STORE_NEW. Another id rewrites
+ * identity and meta, and rebuilds the tree; another algorithm (only with another id, and not once joined: -EINVAL) drops all
+ * rows, to be rescanned. Begins a write transaction of its own. After a failure close the store: the next open completes it or
+ * takes it back. */
+int store_join(struct store *s, const struct store_folder *was, const struct store_folder *now);
+bool store_folder_was(const struct store_folder *f, uint64_t id); /* is it a former id of this folder? */
 /* Draw a new replica id (a clone met its original). */
 int store_renew_replica(struct store *s);
 

@@ -65,16 +65,22 @@ static void remember(const struct place *p)
 
 /* --- peers --- */
 
-static void peer_retry(struct peer *p, const char *why)
+/* in_order: nothing is wrong, as far as we know. */
+static void peer_retry(struct peer *p, const char *why, bool in_order)
 {
+	bool stopping = p->place->daemon->stopping;
 	int64_t ms = schedule_failed(&p->schedule, random_id());
 
 	if (strcmp(p->error, why) != 0) {
 		snprintf(p->error, sizeof(p->error), "%s", why);
 		p->error_since = (int64_t)time(NULL);
-		log_warning("%s: peer %s: %s; trying again", p->place->config->name, p->config->name, why);
+		if (in_order)
+			log_info("%s: peer %s: %s%s", p->place->config->name, p->config->name, why,
+				stopping ? "" : "; connecting again when it is back");
+		else
+			log_warning("%s: peer %s: %s%s", p->place->config->name, p->config->name, why, stopping ? "" : "; trying again");
 	}
-	if (!p->place->daemon->stopping)
+	if (!stopping)
 		uv_timer_start(&p->timer, peer_on_timer, (uint64_t)ms, 0);
 }
 
@@ -121,7 +127,7 @@ static void peer_reap(struct peer *p)
 		text = transport_explain(p->transport, status, &code);
 	p->reaping = false;
 	uv_close((uv_handle_t *)&p->err_poll, on_peer_poll_closed);
-	peer_retry(p, code && p->connection_lost ? text : p->ended_text);
+	peer_retry(p, code && p->connection_lost ? text : p->ended_text, p->ended_in_order);
 }
 
 static void on_peer_ended(struct folder_session *s, const struct session_status *st, void *data)
@@ -131,8 +137,9 @@ static void on_peer_ended(struct folder_session *s, const struct session_status 
 	(void)s;
 	p->session = NULL;
 	p->connection_lost = st->error == -EPIPE || st->error == -EPROTO;
+	p->ended_in_order = !st->failed;
 	snprintf(p->ended_text, sizeof(p->ended_text), "%s",
-		st->failed ? (*st->text ? st->text : file_error_text(st->error)) : "the session was ended by the other side");
+		*st->text ? st->text : st->failed ? file_error_text(st->error) : "the session was ended on this side");
 	p->reaping = true;
 	p->reap_tries = 0;
 	uv_timer_start(&p->timer, peer_on_timer, 0, 0);
@@ -208,7 +215,7 @@ static void peer_connect(struct peer *p)
 		char why[256];
 
 		snprintf(why, sizeof(why), "cannot start the transport: %s", file_error_text(r));
-		peer_retry(p, why);
+		peer_retry(p, why, false);
 		return;
 	}
 	uv_poll_init(p->place->daemon->loop, &p->err_poll, transport_stderr(p->transport));
@@ -219,7 +226,7 @@ static void peer_connect(struct peer *p)
 	r = folder_connect(p->place->folder, &p->session, &session);
 	if (r < 0) {
 		close_keep(session.fd_in);
-		p->connection_lost = false;
+		p->connection_lost = p->ended_in_order = false;
 		snprintf(p->ended_text, sizeof(p->ended_text), "cannot begin a session: %s", file_error_text(r));
 		p->reaping = true;
 		uv_timer_start(&p->timer, peer_on_timer, 0, 0);

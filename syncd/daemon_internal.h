@@ -25,7 +25,7 @@ struct peer {
 	struct folder_session *session;
 	bool reaping;
 	int reap_tries;
-	bool connection_lost;
+	bool connection_lost, ended_in_order;
 	char ended_text[1024];
 	char error[1024];	/* why it is not connected; "" */
 	int64_t error_since, last_round; /* wall clock, seconds */

@@ -790,12 +790,12 @@ int replica_members_write(struct replica_txn *t, const struct members *m)
 	return buf_error(&b) ? buf_error(&b) : index_meta_put(t->index, INDEX_META_MEMBERS, b.data, b.len);
 }
 
-int replica_join(struct replica *r, uint64_t folder_id, enum hash_algorithm algorithm)
+int replica_join(struct replica *r, const struct store_folder *was, const struct store_folder *now)
 {
 	int error;
 
 	replica_lock(r);
-	error = store_join(r->store, folder_id, algorithm);
+	error = store_join(r->store, was, now);
 	replica_unlock(r);
 	return error;
 }

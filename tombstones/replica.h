@@ -115,7 +115,7 @@ int replica_turn_back(struct replica_txn *t, struct line *ret_line, struct versi
  * what we counted there ends it: nothing we count later may be implied by it. */
 int replica_learn_lineage(struct replica_txn *t, const struct version_incarnation *i, size_t n);
 int replica_members_write(struct replica_txn *t, const struct members *m);
-/* Adopt a folder id and algorithm of a peer and be joined from now on; see store_join. Takes the writer lock. */
-int replica_join(struct replica *r, uint64_t folder_id, enum hash_algorithm algorithm);
+/* store_join under the writer lock. */
+int replica_join(struct replica *r, const struct store_folder *was, const struct store_folder *now);
 
 #endif

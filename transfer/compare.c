@@ -131,16 +131,16 @@ static int compose_want(struct compose *c, uint64_t separator)
 /* --- the walker --- */
 
 /* The side with the greater id walks. */
-static bool we_walk(const struct session *s)
+bool compare_we_walk(const struct session *s)
 {
-	return s->peer_replica < store_replica_id(replica_store(s->replica));
+	return s->peer_replica < s->own_replica;
 }
 
 int compare_begin(struct session *s)
 {
 	int r;
 
-	if (!we_walk(s))
+	if (!compare_we_walk(s))
 		return 0;
 	r = diff_new(&s->diff, s->seed);
 	if (r == 0)
@@ -327,7 +327,7 @@ int compare_ask(struct session *s, const struct message_ask *m)
 {
 	int r = 0;
 
-	if (we_walk(s) || !s->hello_received)
+	if (compare_we_walk(s) || !s->hello_received)
 		return session_protocol_error(s, "ASK from the side that answers");
 	for (size_t i = 0; i < m->n && r == 0; i++) {
 		union message answer = {.entries = {.id = m->v[i].id}};
@@ -461,7 +461,7 @@ static int deal_with_rows(struct session *s, struct pending_rows *rows)
 int compare_rows(struct session *s, uint8_t type, union message *m)
 {
 	struct pending_rows *rows;
-	bool walking = we_walk(s);
+	bool walking = compare_we_walk(s);
 
 	if (!s->hello_received || walking != (type == MESSAGE_ROWS) || (walking && !s->pairs_out) || s->walk_received || s->equal)
 		return session_protocol_error(s, "rows out of place");

@@ -123,9 +123,13 @@ static void put_greet(struct buf *b, const union message *m)
 	const struct message_greet *g = &m->greet;
 
 	put_u64(b, g->replica);
-	put_u64(b, g->folder_id);
-	put_u8(b, g->joined);
-	put_u8(b, g->algorithm);
+	put_u64(b, g->folder.id);
+	put_u8(b, (uint8_t)g->folder.standing);
+	put_u8(b, (uint8_t)g->folder.algorithm);
+	put_varint(b, g->folder.n_former);
+	for (size_t i = 0; i < g->folder.n_former; i++)
+		put_u64(b, g->folder.former[i]);
+	put_u32(b, g->folder.left);
 	put_u8(b, g->sends);
 	put_u8(b, g->takes);
 	put_u8(b, g->policy);
@@ -140,11 +144,16 @@ static void put_greet(struct buf *b, const union message *m)
 static void get_greet(struct cursor *c, union message *m)
 {
 	struct message_greet *g = &m->greet;
+	uint8_t standing, algorithm;
 
 	g->replica = get_u64(c);
-	g->folder_id = get_u64(c);
-	g->joined = get_flag(c);
-	g->algorithm = get_u8(c);
+	g->folder.id = get_u64(c);
+	standing = get_u8(c);
+	algorithm = get_u8(c);
+	g->folder.n_former = get_varint_max(c, STORE_FORMER_MAX);
+	for (size_t i = 0; i < g->folder.n_former && !c->failed; i++)
+		g->folder.former[i] = get_u64(c);
+	g->folder.left = get_u32(c);
 	g->sends = get_flag(c);
 	g->takes = get_flag(c);
 	g->policy = get_u8(c);
@@ -155,8 +164,10 @@ static void get_greet(struct cursor *c, union message *m)
 	g->nonce = get_u64(c);
 	g->name = get_text(c, MESSAGE_NAME_BYTES_MAX);
 	g->version = get_text(c, MESSAGE_NAME_BYTES_MAX);
-	if (!g->replica || !g->folder_id || !hash_algorithm_known(g->algorithm))
+	if (!g->replica || !g->folder.id || standing > STORE_JOINED || !hash_algorithm_known(algorithm))
 		cursor_fail(c);
+	g->folder.standing = (enum store_standing)standing;
+	g->folder.algorithm = (enum hash_algorithm)algorithm;
 }
 
 static void deinit_greet(union message *m)

@@ -4,6 +4,7 @@
  *   client (who connected)                     server (`syncctl serve`)
  *     OPEN, GREET                            →
  *                                            ←   GREET                      who we are, who sends, which folder
+ *     GREET again, from one side at a time, until replica ids differ and folder ids do not (transfer/meeting.h)
  *   then both sides speak the same way; a round:
  *     HELLO (root, K)                        ↔   HELLO                      equal roots: join K, DONE, live
  *     LINEAGE where the digests differ       ↔   LINEAGE
@@ -26,6 +27,7 @@
 #define TRANSFER_MESSAGE_H
 
 #include "merkle/diff.h"
+#include "merkle/store.h"
 #include "tombstones/knowledge.h"
 
 #define MESSAGE_TEXT_BYTES_MAX 1024
@@ -79,9 +81,7 @@ struct message_open {
 
 struct message_greet {
 	uint64_t replica;
-	uint64_t folder_id;
-	uint8_t joined;	   /* the folder id is settled */
-	uint8_t algorithm;
+	struct store_folder folder; /* see transfer/meeting.h */
 	uint8_t sends, takes;
 	uint8_t policy;	   /* enum decide_policy_kind */
 	uint64_t *prefer;  /* owned */

@@ -23,9 +23,11 @@
 #include "base/random.h"
 #include "tombstones/anew.h"
 #include "tombstones/places.h"
+#include "transfer/meeting.h"
 #include "transfer/session_internal.h"
 
 #define ZSTD_LEVEL 3
+#define GREETINGS_MAX 16 /* of one session, by each side */
 #define LINEAGE_JOBS_MAX 1024 /* LINEAGE messages not yet stored */
 #define OUTPUT_MAX ((size_t)512 * 1024 * 1024) /* answers that the peer asks for and does not read */
 #define MEMBER_SEEN_NS (INT64_C(3600) * CLOCK_NS_PER_S) /* a peer's last-seen time is kept to this precision */
@@ -154,14 +156,12 @@ static int send_open(struct session *s)
 	return session_send(s, MESSAGE_OPEN, &m);
 }
 
+/* Says what the store holds now, which is what settle() goes by. */
 static int send_greet(struct session *s)
 {
 	struct store *store = replica_store(s->replica);
 	union message m = {.greet = {
 				   .replica = store_replica_id(store),
-				   .folder_id = store_folder_id(store),
-				   .joined = store_joined(store),
-				   .algorithm = (uint8_t)store_algorithm(store),
 				   .sends = s->options.sends,
 				   .takes = s->options.takes,
 				   .policy = (uint8_t)s->options.policy.kind,
@@ -172,60 +172,136 @@ static int send_greet(struct session *s)
 				   .version = (char *)SYNCD_VERSION,
 			   }};
 
+	store_folder(store, &m.greet.folder);
+	s->folder = m.greet.folder;
+	s->own_replica = m.greet.replica;
 	s->greet_sent = true;
 	return session_send(s, MESSAGE_GREET, &m);
 }
 
-/* Both greeted: settle ids, then tell the host. */
-static int settle(struct session *s)
+/* A clone: the side with the smaller nonce takes a new id, and greets again. */
+static int settle_clone(struct session *s)
 {
-	struct store *store = replica_store(s->replica);
-	uint64_t id = store_folder_id(store);
-	enum hash_algorithm algorithm = store_algorithm(store);
 	struct session_job *job;
 
-	if (s->peer_replica == store_replica_id(store)) { /* a clone: the smaller nonce takes a new id */
-		if (s->nonce == s->peer_nonce)
-			return session_protocol_error(s, "it is this very replica");
-		if (s->nonce > s->peer_nonce) {
-			s->greeted = false; /* a second GREET settles it */
-			return 0;
-		}
-		s->renewing = true;
-		job = session_job_new(s, JOB_RENEW, SESSION_LANE_APPLY);
-		if (!job)
-			return -ENOMEM;
-		session_job_queue(s, job);
+	if (s->nonce == s->peer_nonce)
+		return session_protocol_error(s, "it is this very replica");
+	if (s->nonce > s->peer_nonce) {
+		s->greeted = false;
 		return 0;
 	}
-	s->renewing = false;
-	if (store_joined(store) && s->peer_joined) {
-		if (id != s->peer_folder_id) {
-			session_fail(s, MESSAGE_FAIL_FOLDER_ID, -EXDEV,
-				"the two replicas belong to different folders; if that is meant, remove .syncd/ on the side "
-				"that is to join");
-			return -EXDEV;
-		}
-		if (algorithm != s->peer_algorithm)
-			return session_protocol_error(s, "the same folder with another hash");
-	} else if (s->peer_joined || (!store_joined(store) && s->peer_folder_id < id)) {
-		id = s->peer_folder_id;
-		algorithm = s->peer_algorithm;
-	}
-	if (store_joined(store)) {
-		s->state = SESSION_PREPARING;
-		if (s->options.host.greeted)
-			s->options.host.greeted(s, false, s->options.host.data);
-		return 0;
-	}
-	job = session_job_new(s, JOB_JOIN, SESSION_LANE_APPLY);
+	s->renewing = true;
+	job = session_job_new(s, JOB_RENEW, SESSION_LANE_APPLY);
 	if (!job)
 		return -ENOMEM;
-	job->folder_id = id;
-	job->algorithm = algorithm;
+	session_job_queue(s, job);
+	return 0;
+}
+
+static int queue_join(struct session *s, const struct store_folder *now)
+{
+	struct session_job *job = session_job_new(s, JOB_JOIN, SESSION_LANE_APPLY);
+
+	if (!job)
+		return -ENOMEM;
+	job->was = s->folder;
+	job->now = *now;
 	s->joining = true;
 	session_job_queue(s, job);
 	return 0;
+}
+
+static struct store_folder same_folder(const struct session *s, enum store_standing standing)
+{
+	return (struct store_folder){.id = s->folder.id, .algorithm = s->folder.algorithm, .standing = standing};
+}
+
+/* Both have the same id. It counts as offered before we say HELLO. */
+static int settled(struct session *s)
+{
+	struct store_folder now = same_folder(s, STORE_OFFERED);
+
+	if (s->folder.standing == STORE_NEW)
+		return queue_join(s, &now);
+	s->state = SESSION_PREPARING;
+	if (s->options.host.greeted)
+		s->options.host.greeted(s, s->rescan, s->options.host.data);
+	return 0;
+}
+
+/* Both greeted: settle ids, then tell the host. Called again after each step of it. */
+static int settle(struct session *s)
+{
+	struct meeting_side ours = {&s->folder, s->options.sends, s->options.takes};
+	struct meeting_side theirs = {&s->peer_folder, s->peer_sends, s->peer_takes};
+	struct store_folder now;
+
+	if (s->peer_replica == s->own_replica)
+		return settle_clone(s);
+	if (s->folder.standing != STORE_JOINED || s->peer_folder.standing != STORE_JOINED)
+		s->kin = true;
+	switch (meeting_decide(&ours, &theirs, s->kin)) {
+	case MEETING_SAME:
+		return settled(s);
+	case MEETING_STAY:
+	case MEETING_WAIT:
+		s->greeted = false; /* it greets again */
+		return 0;
+	case MEETING_MOVE:
+		now = s->peer_folder;
+		now.n_former = 0;
+		return queue_join(s, &now);
+	case MEETING_OFFER:
+		now = same_folder(s, STORE_OFFERED);
+		return queue_join(s, &now);
+	case MEETING_NOTE:
+		now = same_folder(s, s->folder.standing);
+		now.former[now.n_former++] = s->peer_folder.id;
+		return queue_join(s, &now);
+	case MEETING_HASH:
+		return session_protocol_error(s, "the same folder with another hash");
+	case MEETING_REFUSE:
+		break;
+	}
+	session_fail(s, MESSAGE_FAIL_FOLDER_ID, -EXDEV,
+		"the two replicas belong to different folders; if that is meant, remove .syncd/ on the side that is to join");
+	return -EXDEV;
+}
+
+static int moved_away(struct session *s)
+{
+	session_fail(s, MESSAGE_FAIL_BUSY, -EBUSY, "this replica has come to another folder id meanwhile: try again");
+	return -EBUSY;
+}
+
+/* Another session may have taken this replica to another id: only a greeting can go on from there. */
+static int check_folder(struct session *s)
+{
+	bool past = s->hello_sent || (s->state != SESSION_OPENING && s->state != SESSION_ENDED);
+
+	return past && !s->joining && store_folder_id(replica_store(s->replica)) != s->folder.id ? moved_away(s) : 0;
+}
+
+static int store_refused(int r)
+{
+	return r < 0 ? r : -ESTALE; /* the root is not what it was */
+}
+
+static int done_join(struct session *s, struct session_job *job)
+{
+	bool same = s->folder.id == s->peer_folder.id;
+	uint64_t was = s->folder.id;
+
+	s->joining = false;
+	s->opening_ns = s->now_ns;
+	if (job->error && job->error != STORE_MOVED)
+		return store_refused(job->error);
+	store_folder(replica_store(s->replica), &s->folder);
+	if (s->folder.algorithm != job->was.algorithm)
+		s->rescan = true; /* its rows were dropped */
+	if (s->folder.id != was && (same || s->hello_sent))
+		return moved_away(s); /* the peer does not wait for another GREET, or knows our root under the old id */
+	return same ? 0 : send_greet(s);
 }
 
 static int handle_open(struct session *s, union message *m)
@@ -243,12 +319,10 @@ static int handle_greet(struct session *s, union message *m)
 	struct message_greet *g = &m->greet;
 	uint64_t nonces[2];
 
-	if (s->greeted || (!s->options.client && !s->opened))
+	if (s->greeted || (!s->options.client && !s->opened) || s->greetings++ == GREETINGS_MAX)
 		return session_protocol_error(s, "GREET out of place");
 	s->peer_replica = g->replica;
-	s->peer_folder_id = g->folder_id;
-	s->peer_joined = g->joined;
-	s->peer_algorithm = (enum hash_algorithm)g->algorithm;
+	s->peer_folder = g->folder;
 	s->peer_sends = g->sends;
 	s->peer_takes = g->takes;
 	s->peer_nonce = g->nonce;
@@ -394,8 +468,11 @@ int session_hear(struct session *s, const struct version_vector *v)
 /* Both HELLOs are there: exchange lineage where it differs, then compare. */
 static int begin_comparison(struct session *s)
 {
+	struct store_folder now = same_folder(s, STORE_JOINED);
 	int r;
 
+	if (s->folder.standing != STORE_JOINED) /* its HELLO shows that it holds our id */
+		return s->joining ? 0 : queue_join(s, &now);
 	if (!s->lineage_wanted && s->lineage_digest != s->peer_lineage_digest) {
 		s->lineage_wanted = true;
 		r = session_send_lineage(s, true);
@@ -549,7 +626,7 @@ static int round_step(struct session *s)
 	if (r == 0 && s->learned && !s->done_sent)
 		r = send_done(s);
 	if (r == 0 && s->done_sent && s->equal && s->options.client && !s->options.live && !s->done_received &&
-			hash_equal(&s->done_root, &s->peer_root)) {
+			s->peer_folder.standing == STORE_JOINED && hash_equal(&s->done_root, &s->peer_root)) {
 		/* One-shot, equal from the start and still so: the peer's DONE would only repeat its root. */
 		s->done_received = true;
 		s->peer_done_root = s->peer_root;
@@ -601,11 +678,13 @@ int session_step(struct session *s)
 		if (s->state == SESSION_OPENING && s->greeted && s->replica && s->greet_sent && !s->joining &&
 				!s->renewing)
 			r = settle(s);
+		if (r == 0 && s->state != SESSION_ENDED)
+			r = check_folder(s);
 		/* A joined client says HELLO without waiting for the peer's GREET: one round trip less. */
 		if (r == 0 && s->ready && s->round == 0 &&
 				(s->state == SESSION_PREPARING ||
 					(s->state == SESSION_OPENING && s->options.client && !s->joining && !s->renewing &&
-						store_joined(replica_store(s->replica))))) {
+						s->folder.standing == STORE_JOINED))) {
 			if (s->state == SESSION_PREPARING || !s->hello_sent) {
 				bool opening = s->state == SESSION_OPENING, wait;
 
@@ -675,8 +754,11 @@ static int handle_fail(struct session *s, union message *m)
 
 static int handle_bye(struct session *s)
 {
-	int r = send_bye(s);
+	int r;
 
+	if (!s->bye_sent)
+		snprintf(s->text, sizeof(s->text), "the other side ended the session in order");
+	r = send_bye(s);
 	s->state = SESSION_ENDED;
 	return r;
 }
@@ -738,7 +820,8 @@ static int handle_rows(struct session *s, union message *m)
 
 static int handle_walked(struct session *s, union message *m)
 {
-	if (s->state != SESSION_ROUND || m->walked.round != s->round || s->walk_received || !s->hello_received || s->diff)
+	if (m->walked.round != s->round || s->walk_received || !s->hello_received || compare_we_walk(s) ||
+			hash_equal(&s->root, &s->peer_root))
 		return session_protocol_error(s, "WALKED out of place");
 	s->walk_received = true;
 	s->walked = true;
@@ -969,7 +1052,7 @@ void session_job_run(struct session_job *job)
 
 	switch (job->type) {
 	case JOB_JOIN:
-		job->error = replica_join(replica, job->folder_id, job->algorithm);
+		job->error = replica_join(replica, &job->was, &job->now);
 		break;
 	case JOB_RENEW:
 		/* Writers take the index's lock first and the store's inside: the writer lock keeps the two orders apart. */
@@ -1002,21 +1085,6 @@ void session_job_run(struct session_job *job)
 	}
 }
 
-static int done_join(struct session *s, struct session_job *job)
-{
-	bool rescan = job->algorithm != store_algorithm(replica_store(s->replica));
-
-	s->joining = false;
-	if (job->error < 0)
-		return job->error;
-	/* The peer's algorithm was adopted: rows were dropped by the join. */
-	rescan = s->peer_algorithm == job->algorithm && !rescan;
-	s->state = SESSION_PREPARING;
-	if (s->options.host.greeted)
-		s->options.host.greeted(s, rescan, s->options.host.data);
-	return 0;
-}
-
 static int job_result(struct session *s, struct session_job *job)
 {
 	switch (job->type) {
@@ -1024,7 +1092,8 @@ static int job_result(struct session *s, struct session_job *job)
 		return done_join(s, job);
 	case JOB_RENEW:
 		s->renewing = false;
-		return job->error < 0 ? job->error : send_greet(s);
+		s->opening_ns = s->now_ns;
+		return job->error ? store_refused(job->error) : send_greet(s);
 	case JOB_LINEAGE:
 		s->lineage_jobs--;
 		return job->error == -EBADMSG ? session_protocol_error(s, "contradictory lineage") : job->error;
@@ -1121,7 +1190,7 @@ int session_new(struct session **ret, const struct session_options *options)
 	s->serve_tail = &s->serve_head;
 	for (unsigned lane = 0; lane < SESSION_LANES; lane++)
 		s->queue_tail[lane] = &s->queue[lane];
-	s->now_ns = s->last_in_ns = s->last_out_ns = clock_monotonic_ns();
+	s->now_ns = s->last_in_ns = s->last_out_ns = s->opening_ns = clock_monotonic_ns();
 	r = frame_reader_new(&s->reader, message_max_bytes);
 	if (r == 0)
 		r = frame_writer_new(&s->writer, ZSTD_LEVEL);
@@ -1182,6 +1251,7 @@ int session_attach(struct session *s, struct replica *replica, const struct igno
 	s->ignore = ignore;
 	s->options.sends = sends;
 	s->options.takes = takes;
+	s->opening_ns = s->now_ns;
 	r = send_greet(s);
 	if (r == 0)
 		r = session_step(s);
@@ -1265,6 +1335,8 @@ int session_input(struct session *s, const void *p, size_t n)
 	if (s->state == SESSION_ENDED)
 		return s->error;
 	s->last_in_ns = s->now_ns;
+	if (!s->bytes_in)
+		s->opening_ns = s->now_ns;
 	s->bytes_in += n;
 	while (n && r >= 0) {
 		size_t part = n < 65536 ? n : 65536;
@@ -1337,7 +1409,13 @@ int session_tick(struct session *s, int64_t monotonic_ns)
 			(int)(SESSION_IDLE_NS / CLOCK_NS_PER_S));
 		return failed(s, -ETIMEDOUT);
 	}
-	if (monotonic_ns - s->last_out_ns > SESSION_KEEPALIVE_NS)
+	if (s->state == SESSION_OPENING && !s->joining && !s->renewing && monotonic_ns - s->opening_ns > SESSION_IDLE_NS) {
+		snprintf(s->text, sizeof(s->text), "the other side has not said within %d s who it is",
+			(int)(SESSION_IDLE_NS / CLOCK_NS_PER_S));
+		return failed(s, -ETIMEDOUT);
+	}
+	r = check_folder(s);
+	if (r == 0 && monotonic_ns - s->last_out_ns > SESSION_KEEPALIVE_NS)
 		r = session_send(s, MESSAGE_KEEPALIVE, &m);
 	return failed(s, r);
 }

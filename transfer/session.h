@@ -39,7 +39,7 @@ struct session;
 struct session_job;
 
 enum session_state {
-	SESSION_OPENING,   /* waiting for OPEN (server) or the peer's GREET */
+	SESSION_OPENING,   /* waiting for OPEN (server) or the peer's GREET; for SESSION_IDLE_NS, whatever else it says */
 	SESSION_PREPARING, /* greeted; waiting for the local scan: session_ready */
 	SESSION_ROUND,
 	SESSION_LIVE,	   /* the round is over */
@@ -130,7 +130,7 @@ struct session_status {
 	uint64_t peer_replica;
 	const char *peer_name;	  /* "" until greeted */
 	const char *peer_version;
-	const char *text;	  /* why it ended, for people; "" */
+	const char *text;	  /* why it ended, for people; "" if it was we who ended it in order */
 	struct hash root, peer_root;
 	uint64_t bytes_in, bytes_out;
 	uint64_t content_in, content_out; /* bytes of files' content received and sent */

@@ -118,8 +118,7 @@ struct session_job {
 	struct session_job *next;
 	int error;
 	/* JOIN */
-	uint64_t folder_id;
-	enum hash_algorithm algorithm;
+	struct store_folder was, now;
 	/* LINEAGE */
 	union message lineage;
 	/* ANEW */
@@ -171,12 +170,15 @@ struct session {
 	/* handshake */
 	bool opened, greet_sent, greeted, ready, finishing, bye_sent;
 	uint64_t nonce, peer_nonce, seed;
-	uint64_t peer_replica, peer_folder_id;
-	bool peer_joined;
-	enum hash_algorithm peer_algorithm;
+	uint64_t own_replica, peer_replica;	 /* as greeted */
+	struct store_folder folder, peer_folder; /* as greeted; ours goes on with what this session changes */
+	int64_t opening_ns; /* OPENING counts against the peer from then on */
+	unsigned greetings; /* of the peer */
+	bool kin;	  /* see transfer/meeting.h */
 	bool renewing;	  /* a clone: one of us takes a new id */
 	bool joining;	  /* JOB_JOIN is under way */
 	bool recording_anew; /* JOB_ANEW is under way */
+	bool rescan;	  /* it changed the hash */
 	bool peer_sends, peer_takes;
 	bool policy_differs, ignore_differs;
 	char *peer_name, *peer_version;
@@ -272,6 +274,7 @@ int compare_ask(struct session *s, const struct message_ask *m);
 int compare_entries(struct session *s, const struct message_entries *m);
 int compare_rows(struct session *s, uint8_t type, union message *m); /* takes the message over */
 bool compare_idle(const struct session *s);
+bool compare_we_walk(const struct session *s); /* where the roots differ */
 void compare_reset(struct session *s);
 
 /* fetch.c */

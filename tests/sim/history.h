@@ -349,9 +349,6 @@ static inline void history_live(struct history *h)
 	struct world *w = h->world;
 	bool cut_one = world_one_in(w, 3);
 
-	for (size_t i = 0; i < w->n_sites; i++) /* they may not all meet for the first time at once */
-		if (!store_joined(replica_store(w->sites[i].replica)))
-			world_sync(w, &w->sites[i], &w->sites[i ? 0 : 1], NULL);
 	history_let_meddle(h, 200, 8);
 	world_live(w, cut_one);
 	w->meddle = NULL;
@@ -365,9 +362,7 @@ static inline void history_session(struct history *h)
 
 	if (!site_takes(&w->sites[i], &w->sites[j]) && !site_takes(&w->sites[j], &w->sites[i]))
 		return;
-	/* A first meeting that is cut may leave one of two joined to a folder that nobody else is in. */
-	if (world_one_in(w, 3) && (w->n_sites == 2 || (store_joined(replica_store(w->sites[i].replica)) &&
-							      store_joined(replica_store(w->sites[j].replica)))))
+	if (world_one_in(w, 3))
 		cut_after = 1 + world_below(w, world_one_in(w, 2) ? 2000 : 30000);
 	if (world_one_in(w, 3))
 		history_let_meddle(h, 300, 3);

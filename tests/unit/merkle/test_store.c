@@ -191,6 +191,20 @@ static void test_without_create_nothing_is_made(void **state)
 	assert_int_equal(lstat(at(p, ".syncd"), &st), -1);
 }
 
+/* From wherever it is. */
+static int join_as(struct store *s, uint64_t folder_id, enum hash_algorithm algorithm, enum store_standing standing)
+{
+	struct store_folder was, now = {.id = folder_id, .algorithm = algorithm, .standing = standing};
+
+	store_folder(s, &was);
+	return store_join(s, &was, &now);
+}
+
+static int join(struct store *s, uint64_t folder_id, enum hash_algorithm algorithm)
+{
+	return join_as(s, folder_id, algorithm, STORE_JOINED);
+}
+
 static void test_create_and_reopen(void **state)
 {
 	struct place *p = *state;
@@ -333,7 +347,7 @@ static void test_copied_root_is_another_replica(void **state)
 		folder = store_folder_id(s);
 		replica = store_replica_id(s);
 		put_row(s, "d");
-		assert_int_equal(store_join(s, folder, HASH_SHA256), 0);
+		assert_int_equal(join(s, folder, HASH_SHA256), 0);
 	}
 	run("cp -a %s %s", p->root, at(p, "../copy"));
 	{
@@ -508,7 +522,7 @@ static void test_root_replaced(void **state)
 	assert_int_equal(store_check_root(s), STORE_ROOT_CHANGED);
 	run("cp -a %s/.syncd %s/", at(p, "../away"), p->root);
 	assert_int_equal(store_check_root(s), STORE_ROOT_CHANGED);
-	assert_int_equal(store_join(s, 5, HASH_SHA256), STORE_ROOT_CHANGED);
+	assert_int_equal(join(s, 5, HASH_SHA256), STORE_ROOT_CHANGED);
 	remove_tree(p->root);
 	assert_int_equal(rename(at(p, "../away"), p->root), 0);
 	assert_int_equal(store_check_root(s), 0);
@@ -530,17 +544,18 @@ static void test_join(void **state)
 
 		replica = store_replica_id(s);
 		put_row(s, "d");
-		assert_int_equal(store_join(s, 0, HASH_SHA256), -EINVAL);
-		assert_int_equal(store_join(s, 77, 9), -EINVAL);
+		assert_int_equal(join(s, 0, HASH_SHA256), -EINVAL);
+		assert_int_equal(join(s, 77, 9), -EINVAL);
+		assert_int_equal(join(s, store_folder_id(s), HASH_BLAKE2B), -EINVAL);
 		assert_false(store_joined(s));
-		assert_int_equal(store_join(s, 77, HASH_SHA256), 0);
+		assert_int_equal(join(s, 77, HASH_SHA256), 0);
 		assert_true(store_joined(s));
 		assert_int_equal(store_folder_id(s), 77);
 		assert_int_equal(store_check_root(s), 0);
 		assert_int_equal(live_rows(s), 1);
-		assert_int_equal(store_join(s, 78, HASH_SHA256), -EINVAL);
-		assert_int_equal(store_join(s, 77, HASH_BLAKE2B), -EINVAL);
-		assert_int_equal(store_join(s, 77, HASH_SHA256), 0);
+		assert_int_equal(join(s, 77, HASH_BLAKE2B), -EINVAL);
+		assert_int_equal(join(s, 78, HASH_BLAKE2B), -EINVAL);
+		assert_int_equal(join(s, 77, HASH_SHA256), 0);
 	}
 	cleanup_store struct store *s = opened(p, NULL);
 	assert_true(store_joined(s));
@@ -550,13 +565,113 @@ static void test_join(void **state)
 	assert_int_equal(live_rows(s), 1);
 }
 
+static void test_join_compares_first(void **state)
+{
+	struct place *p = *state;
+	cleanup_store struct store *s = opened(p, &create);
+	struct store_folder was, now = {.id = 77, .algorithm = HASH_SHA256, .standing = STORE_OFFERED};
+
+	store_folder(s, &was);
+	assert_int_equal(was.standing, STORE_NEW);
+	assert_int_equal(join_as(s, was.id, HASH_SHA256, STORE_OFFERED), 0);
+	assert_int_equal(store_join(s, &was, &now), STORE_MOVED); /* it is not as new any more */
+	now.id = was.id;
+	now.standing = STORE_NEW;
+	assert_int_equal(store_join(s, &was, &now), 0); /* to the same id that does not matter, and it never falls */
+	store_folder(s, &was);
+	assert_int_equal(was.standing, STORE_OFFERED);
+	now.id = 77;
+	assert_int_equal(store_join(s, &was, &now), 0);
+	assert_int_equal(store_join(s, &was, &now), STORE_MOVED);
+	now.id = was.id;
+	assert_int_equal(store_join(s, &was, &now), STORE_MOVED);
+	assert_int_equal(store_folder_id(s), 77);
+}
+
+static void test_former_ids(void **state)
+{
+	struct place *p = *state;
+	cleanup_store struct store *s = opened(p, &create);
+	struct store_folder f, now;
+	uint64_t first;
+
+	store_folder(s, &f);
+	first = f.id;
+	assert_int_equal(join_as(s, 100, HASH_SHA256, STORE_OFFERED), 0);
+	store_folder(s, &f);
+	assert_int_equal(f.n_former, 0); /* nobody came to the first through us */
+	for (uint64_t id = 101; id < 101 + STORE_FORMER_MAX; id++) {
+		assert_int_equal(join_as(s, id, HASH_SHA256, STORE_OFFERED), 0);
+		store_folder(s, &f);
+		assert_int_equal(f.n_former, id - 100);
+		assert_true(store_folder_was(&f, id - 1) && store_folder_was(&f, 100));
+		assert_false(store_folder_was(&f, first) || store_folder_was(&f, id));
+	}
+	now = (struct store_folder){.id = f.id, .algorithm = f.algorithm, .former = {5, 110}, .n_former = 2};
+	assert_int_equal(store_join(s, &f, &now), 0);
+	store_close(steal(s));
+	s = opened(p, NULL);
+	store_folder(s, &now);
+	assert_int_equal(now.standing, STORE_OFFERED);
+	assert_int_equal(now.n_former, STORE_FORMER_MAX);
+	assert_true(store_folder_was(&now, 5) && store_folder_was(&now, 101) && !store_folder_was(&now, 100));
+	assert_int_equal(now.left, UINT32_MAX >> 1); /* all but the last, 5 */
+	assert_int_equal(now.former[STORE_FORMER_MAX - 1], 5);
+	assert_int_equal(store_renew_replica(s), 0);
+	store_close(steal(s));
+	run("cp -a %s %s", p->root, at(p, "../copy")); /* a copy stands where the original did */
+	assert_int_equal(store_open(&s, at(p, "../copy"), NULL), 0);
+	assert_true(store_copied(s));
+	store_folder(s, &f);
+	assert_memory_equal(&f, &now, sizeof(f));
+}
+
+/* The index as version 1 left it: a flag, no standing, no former ids. */
+static void write_version_1(struct store *s, uint8_t flags)
+{
+	struct index_txn *t;
+	struct buf b = BUF_INIT;
+
+	assert_int_equal(index_begin_write(store_index(s), &t), 0);
+	assert_int_equal(index_meta_get(t, INDEX_META_IDENTITY, &b), 0);
+	assert_int_equal(b.data[0], 2);
+	b.data[0] = 1;
+	b.data[1] = flags;
+	memmove(b.data + 2, b.data + 3, b.len - 3);
+	assert_int_equal(index_meta_put(t, INDEX_META_IDENTITY, b.data, b.len - 6), 0);
+	assert_int_equal(index_commit(&t), 0);
+	buf_deinit(&b);
+}
+
+static void test_version_1_is_read(void **state)
+{
+	struct place *p = *state;
+	cleanup_store struct store *s = opened(p, &create);
+	uint64_t folder = store_folder_id(s), replica = store_replica_id(s);
+	struct store_folder f;
+
+	for (int joined = 0; joined < 2; joined++) {
+		write_version_1(s, (uint8_t)joined);
+		store_close(steal(s));
+		s = opened(p, NULL);
+		store_folder(s, &f);
+		assert_int_equal(f.standing, joined ? STORE_JOINED : STORE_OFFERED);
+		assert_int_equal(f.id, folder);
+		assert_int_equal(f.n_former, 0);
+		assert_int_equal(store_replica_id(s), replica);
+		assert_false(store_copied(s));
+		assert_int_equal(store_renew_replica(s), 0); /* from now on in this version */
+		replica = store_replica_id(s);
+	}
+}
+
 static void test_join_with_another_algorithm_drops_rows(void **state)
 {
 	struct place *p = *state;
 	cleanup_store struct store *s = opened(p, &create);
 
 	put_row(s, "d");
-	assert_int_equal(store_join(s, 77, HASH_BLAKE2B), 0);
+	assert_int_equal(join(s, 77, HASH_BLAKE2B), 0);
 	assert_int_equal(live_rows(s), 0);
 	store_close(steal(s));
 	s = opened(p, NULL);
@@ -593,7 +708,7 @@ static struct ids make_replica(const struct place *p, const char *state_dir)
 	const struct store_options options = {.create = true, .state_dir = state_dir, .algorithm = HASH_BLAKE2B};
 	cleanup_store struct store *s = opened(p, &options);
 
-	assert_int_equal(store_join(s, store_folder_id(s), store_algorithm(s)), 0);
+	assert_int_equal(join(s, store_folder_id(s), store_algorithm(s)), 0);
 	put_row(s, "d");
 	return (struct ids){store_folder_id(s), store_replica_id(s), store_algorithm(s)};
 }
@@ -711,9 +826,9 @@ static void test_damaged_identity_row(void **state)
 	struct place *p = *state;
 	struct ids ids = make_replica(p, NULL);
 
-	put_identity(p, "\1junk", 5);
+	put_identity(p, "\2junk", 5);
 	assert_rebuilt(p, &ids, NULL);
-	put_identity(p, "\2of another version", 19);
+	put_identity(p, "\3of another version", 19);
 	assert_int_equal(open_result(p->root, NULL), -EPROTONOSUPPORT);
 	assert_int_equal(open_result(p->root, NULL), -EPROTONOSUPPORT);
 }
@@ -869,7 +984,7 @@ static int work_join(const struct place *p)
 {
 	struct store *s;
 
-	return store_open(&s, p->root, NULL) || store_join(s, 77, HASH_SHA256);
+	return store_open(&s, p->root, NULL) || join(s, 77, HASH_SHA256);
 }
 
 static int work_open(const struct place *p)
@@ -1236,7 +1351,7 @@ static void test_another_user(void **state)
 			_exit(2);
 		if (store_open(&s, at(p, "../theirs"), NULL))
 			_exit(3);
-		if (store_join(s, 5, HASH_SHA256))
+		if (join(s, 5, HASH_SHA256))
 			_exit(4);
 		store_close(s);
 		_exit(0);
@@ -1273,6 +1388,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_killed_while_rebuilding, setup_in_memory, teardown),
 		cmocka_unit_test_setup_teardown(test_root_replaced, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_join, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_join_compares_first, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_former_ids, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_version_1_is_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			test_join_with_another_algorithm_drops_rows, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_renew, setup, teardown),

@@ -511,7 +511,10 @@ static void test_join(void **state)
 {
 	struct place *p = *state;
 
-	assert_int_equal(replica_join(p->replica, 4711, HASH_SHA256), 0);
+	struct store_folder was, now = {.id = 4711, .algorithm = HASH_SHA256, .standing = STORE_JOINED};
+
+	store_folder(replica_store(p->replica), &was);
+	assert_int_equal(replica_join(p->replica, &was, &now), 0);
 	assert_int_equal(store_folder_id(replica_store(p->replica)), 4711);
 	assert_true(store_joined(replica_store(p->replica)));
 }

@@ -241,9 +241,11 @@ static inline void sample_message(struct sample *s, uint8_t type, union message 
 	case MESSAGE_GREET:
 		ret->greet = (struct message_greet){
 			.replica = sample_u64(s) | 1,
-			.folder_id = sample_u64(s) | 1,
-			.joined = sample_flag(s),
-			.algorithm = (uint8_t)(1 + sample_below(s, 3)),
+			.folder = {.id = sample_u64(s) | 1,
+				.standing = (enum store_standing)sample_below(s, 3),
+				.algorithm = (enum hash_algorithm)(1 + sample_below(s, 3)),
+				.n_former = sample_below(s, STORE_FORMER_MAX + 1),
+				.left = (uint32_t)sample_u64(s)},
 			.sends = sample_flag(s),
 			.takes = sample_flag(s),
 			.policy = (uint8_t)sample_below(s, 3),
@@ -254,6 +256,7 @@ static inline void sample_message(struct sample *s, uint8_t type, union message 
 		};
 		ret->greet.prefer = sample_array(ret->greet.n_prefer, sizeof(uint64_t));
 		sample_bytes(s, ret->greet.prefer, ret->greet.n_prefer * sizeof(uint64_t));
+		sample_bytes(s, ret->greet.folder.former, ret->greet.folder.n_former * sizeof(uint64_t));
 		break;
 	case MESSAGE_LINEAGE:
 		ret->lineage.n = sample_below(s, 5);

@@ -94,8 +94,7 @@ static bool same_open(const struct message_open *a, const struct message_open *b
 
 static bool same_greet(const struct message_greet *a, const struct message_greet *b)
 {
-	return a->replica == b->replica && a->folder_id == b->folder_id && a->joined == b->joined &&
-	       a->algorithm == b->algorithm && a->sends == b->sends && a->takes == b->takes && a->policy == b->policy &&
+	return a->replica == b->replica && memcmp(&a->folder, &b->folder, sizeof(a->folder)) == 0 && a->sends == b->sends && a->takes == b->takes && a->policy == b->policy &&
 	       a->n_prefer == b->n_prefer && a->nonce == b->nonce && same_text(a->name, b->name) &&
 	       same_text(a->version, b->version) && memcmp(a->prefer, b->prefer, a->n_prefer * sizeof(*a->prefer)) == 0;
 }
@@ -312,7 +311,8 @@ static void test_counts_are_bounded(void **state)
 
 	(void)state;
 	for (int i = 0; i < 2; i++) { /* one more than may be, and all that a varint holds */
-		refuse_count(MESSAGE_GREET, "\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\1\1\1\1", 21, i ? UINT64_MAX : MESSAGE_PREFER_MAX + 1);
+		refuse_count(MESSAGE_GREET, "\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\1\1", 18, i ? UINT64_MAX : STORE_FORMER_MAX + 1);
+		refuse_count(MESSAGE_GREET, "\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\1\1\0\0\0\0\0\1\1", 26, i ? UINT64_MAX : MESSAGE_PREFER_MAX + 1);
 		refuse_count(MESSAGE_LINEAGE, zeros, 0, i ? UINT64_MAX : MESSAGE_LINEAGE_MAX + 1);
 		refuse_count(MESSAGE_ASK, zeros, 0, i ? UINT64_MAX : MESSAGE_ASK_MAX + 1);
 		refuse_count(MESSAGE_ENTRIES, zeros, 4, i ? UINT64_MAX : DIFF_ENTRIES_MAX + 1);
@@ -388,6 +388,7 @@ static void test_most_of_each_fits(void **state)
 	sample_message(&s, MESSAGE_GREET, &m);
 	free(m.greet.prefer);
 	free(m.greet.name);
+	m.greet.folder.n_former = STORE_FORMER_MAX;
 	m.greet.n_prefer = MESSAGE_PREFER_MAX;
 	m.greet.prefer = sample_array(MESSAGE_PREFER_MAX, 8);
 	m.greet.name = long_text(MESSAGE_NAME_BYTES_MAX);
@@ -496,10 +497,10 @@ static void test_values(void **state)
 	m.greet.replica = 0;
 	refuse(MESSAGE_GREET, &m);
 	sample_message(&s, MESSAGE_GREET, &m);
-	m.greet.folder_id = 0;
+	m.greet.folder.id = 0;
 	refuse(MESSAGE_GREET, &m);
 	sample_message(&s, MESSAGE_GREET, &m);
-	m.greet.algorithm = 0;
+	m.greet.folder.algorithm = 0;
 	refuse(MESSAGE_GREET, &m);
 	sample_message(&s, MESSAGE_HELLO, &m);
 	m.hello.own.counter = VERSION_COUNTER_MAX + 1;

@@ -605,6 +605,136 @@ static void test_fail(void **state)
 	with_seeds(4, 2, stopped);
 }
 
+/* Who is left can tell that from a failure. */
+static void ended_in_order(struct world *w)
+{
+	const struct wire_options live = {.live = true};
+	struct wire *wire = wire_new(w, &w->sites[0], &w->sites[1], &live);
+	int i = w->seed & 1;
+
+	world_run(w);
+	session_finish(wire->end[i].session);
+	world_run(w);
+	wire_note(wire);
+	assert_false(wire->end[0].status.failed || wire->end[1].status.failed);
+	assert_string_equal(wire->end[i].text, "");
+	assert_non_null(strstr(wire->end[!i].text, "in order"));
+	wire_free(wire);
+}
+
+static void test_end_in_order(void **state)
+{
+	(void)state;
+	with_seeds(2, 2, ended_in_order);
+}
+
+/* --- first meetings --- */
+
+static void expect_one_folder(struct world *w)
+{
+	for (size_t i = 0; i < w->n_sites; i++) {
+		struct store *s = replica_store(w->sites[i].replica);
+
+		if (store_folder_id(s) != store_folder_id(replica_store(w->sites[0].replica)))
+			world_fail(w, "%c is in a folder of its own", w->sites[i].name);
+		if (!store_joined(s))
+			world_fail(w, "%c has not joined", w->sites[i].name);
+	}
+}
+
+/* All pairs meet; they end in one folder, with all that any of them had. */
+static void meet_all(struct world *w)
+{
+	for (int round = 0; round < 2; round++)
+		for (size_t i = 0; i < w->n_sites; i++)
+			for (size_t j = 0; j < w->n_sites; j++)
+				if (i != j)
+					world_sync(w, &w->sites[i], &w->sites[j], NULL);
+	expect_one_folder(w);
+	for (size_t i = 1; i < w->n_sites; i++)
+		sites_expect_equal(&w->sites[0], &w->sites[i]);
+	for (size_t i = 0; i < w->n_sites; i++)
+		assert_int_equal(site_kind(&w->sites[0], (const char *[]){"of-a", "of-b", "of-c", "of-d"}[i]), '-');
+}
+
+static void make_one_each(struct world *w)
+{
+	for (size_t i = 0; i < w->n_sites; i++)
+		site_write(&w->sites[i], (const char *[]){"of-a", "of-b", "of-c", "of-d"}[i], "x");
+}
+
+static void first_meeting(struct world *w)
+{
+	make_one_each(w);
+	world_sync(w, &w->sites[w->seed & 1], &w->sites[!(w->seed & 1)], NULL);
+	expect_one_folder(w);
+	sites_expect_equal(&w->sites[0], &w->sites[1]);
+}
+
+static void all_meet_at_once(struct world *w)
+{
+	make_one_each(w);
+	world_live(w, w->seed % 3 == 0);
+	if (w->seed % 3)
+		expect_one_folder(w);
+	meet_all(w);
+}
+
+/* Whoever was left in the middle of it goes on with somebody else. */
+static void first_meetings_cut(struct world *w)
+{
+	make_one_each(w);
+	for (size_t n = 2 + world_below(w, 6); n--;) {
+		size_t i = world_below(w, w->n_sites), j = (i + 1 + world_below(w, w->n_sites - 1)) % w->n_sites;
+
+		world_sync_with(w, &w->sites[i], &w->sites[j], NULL, 1 + world_below(w, 1500), NULL);
+		if (world_one_in(w, 4)) {
+			site_close(&w->sites[i]);
+			site_open(&w->sites[i]);
+		}
+	}
+	meet_all(w);
+}
+
+static void test_first_meetings(void **state)
+{
+	(void)state;
+	with_seeds(2, 2, first_meeting);
+	with_seeds(12, 3, all_meet_at_once);
+	with_seeds(6, 4, all_meet_at_once);
+	with_seeds(80, 3, first_meetings_cut);
+}
+
+static void different_folders(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1], *c = &w->sites[2], *d = &w->sites[3];
+
+	make_one_each(w);
+	world_sync(w, a, b, NULL);
+	world_sync(w, c, d, NULL);
+	for (int i = 0; i < 4; i++) {
+		struct wire *wire = wire_new(w, i & 1 ? a : d, i & 1 ? c : b, NULL);
+
+		world_run(w);
+		wire_note(wire);
+		for (int j = 0; j < 2; j++) {
+			assert_int_equal(wire->end[j].status.peer_code, MESSAGE_FAIL_FOLDER_ID);
+			assert_non_null(strstr(wire->end[j].text, "different folders"));
+		}
+		wire_free(wire);
+		world_sync(w, a, b, NULL);
+		world_sync(w, c, d, NULL);
+	}
+	assert_int_equal(site_kind(a, "of-c"), 0);
+	assert_int_equal(site_kind(d, "of-b"), 0);
+}
+
+static void test_different_folders(void **state)
+{
+	(void)state;
+	with_seeds(3, 4, different_folders);
+}
+
 /* --- hostile peers --- */
 
 /* Whatever the two end in; after two minutes of silence at the latest. What was going on is given up. */
@@ -677,6 +807,67 @@ static void test_out_of_place(void **state)
 {
 	(void)state;
 	with_seeds(2, 2, out_of_place);
+}
+
+/* Keepalives are no greeting. */
+static void only_keepalive(struct world *w)
+{
+	const union message none = {0};
+	struct wire *wire = wire_new(w, &w->sites[0], &w->sites[1], NULL);
+	struct end *e = &wire->end[w->seed & 1];
+	int64_t now = clock_monotonic_ns();
+	struct frame_writer *writer;
+	struct buf out = BUF_INIT;
+
+	assert_int_equal(frame_writer_new(&writer, 1), 0);
+	frame_put_preface(&out);
+	for (int minutes = 0; minutes < 5 && end_state(e) != SESSION_ENDED; minutes++) {
+		feed_frame(e->session, writer, &out, MESSAGE_KEEPALIVE, &none);
+		now += 60 * CLOCK_NS_PER_S;
+		session_tick(e->session, now);
+	}
+	session_status(e->session, &e->status);
+	assert_int_equal(e->status.state, SESSION_ENDED);
+	assert_int_equal(e->status.error, -ETIMEDOUT);
+	wire_cut(wire);
+	world_run(w);
+	frame_writer_free(writer);
+	buf_deinit(&out);
+	wire_free(wire);
+}
+
+/* A scan may take its time. */
+static void long_scan(struct world *w)
+{
+	struct wire *wire = wire_new(w, &w->sites[0], &w->sites[1], NULL);
+	int64_t now = clock_monotonic_ns();
+
+	for (unsigned steps = 0; steps < 100000 && (!wire->end[0].greeted || !wire->end[1].greeted); steps++) {
+		size_t what = world_below(w, WIRE_STEPS);
+
+		if (what >> 1 != 11 || wire->end[what & 1].opened) /* no scan yet */
+			wire_step(wire, what);
+	}
+	for (int minutes = 0; minutes < 10; minutes++) {
+		now += 60 * CLOCK_NS_PER_S;
+		for (int i = 0; i < 2; i++) {
+			session_tick(wire->end[i].session, now);
+			while (move_to_pipe(wire, i) || move_to_peer(wire, i))
+				;
+			assert_int_equal(end_state(&wire->end[i]), SESSION_PREPARING);
+		}
+	}
+	world_run(w);
+	wire_note(wire);
+	assert_false(wire->end[0].status.failed || wire->end[1].status.failed);
+	wire_free(wire);
+}
+
+static void test_time_to_greet(void **state)
+{
+	(void)state;
+	with_seeds(2, 2, only_keepalive);
+	with_seeds(2, 2, long_scan);
 }
 
 static void garbage(struct world *w)
@@ -782,6 +973,43 @@ static void tamper(struct wire *wire, int i, uint8_t type, const uint8_t *p, siz
 	put_bytes(&r->payload, p, n);
 }
 
+/* The side that does not walk says that it has, as soon as it can. */
+static void walked_by_other(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	const union message walked = {.walked = {.round = 1}};
+	struct buf b = BUF_INIT;
+
+	say(wire, i, type, p, n);
+	if (type != MESSAGE_HELLO || store_replica_id(replica_store(wire->end[i].site->replica)) >
+					     store_replica_id(replica_store(wire->end[!i].site->replica)))
+		return;
+	assert_int_equal(message_encode(MESSAGE_WALKED, &walked, &b), 0);
+	say(wire, i, MESSAGE_WALKED, b.data, b.len);
+	buf_deinit(&b);
+}
+
+static void who_walks(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire *wire;
+
+	make_some(a, "of-a");
+	make_some(b, "of-b");
+	wire = wire_new(w, a, b, NULL);
+	wire_tamper(wire, walked_by_other);
+	run_to_end(w, wire);
+	assert_true(wire->end[0].status.failed && wire->end[1].status.failed);
+	assert_non_null(strstr(wire->end[store_replica_id(replica_store(b->replica)) > store_replica_id(replica_store(a->replica))].text,
+		"WALKED out of place"));
+	wire_free(wire);
+}
+
+static void test_only_the_walker_has_walked(void **state)
+{
+	(void)state;
+	with_seeds(6, 2, who_walks);
+}
+
 /* Sums of all files' contents of a tree, to see that nothing is put in place that nobody had. */
 static size_t sums_of(struct site *s, uint64_t *ret, size_t max)
 {
@@ -808,7 +1036,10 @@ static void hostile(struct world *w)
 	size_t n, m;
 
 	make_some(a, "first");
-	world_sync(w, a, b, NULL);
+	if (w->seed % 4) /* else it is their first meeting, too */
+		world_sync(w, a, b, NULL);
+	else
+		make_some(b, "first");
 	make_some(a, "of-a");
 	make_some(b, "of-b");
 	site_write(a, "first/1", "edit of a");
@@ -1094,9 +1325,14 @@ int main(void)
 		cmocka_unit_test(test_held_deletions),
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_spoilt_bytes),
+		cmocka_unit_test(test_first_meetings),
+		cmocka_unit_test(test_different_folders),
 		cmocka_unit_test(test_fail),
+		cmocka_unit_test(test_end_in_order),
 		cmocka_unit_test(test_out_of_place),
+		cmocka_unit_test(test_time_to_greet),
 		cmocka_unit_test(test_garbage),
+		cmocka_unit_test(test_only_the_walker_has_walked),
 		cmocka_unit_test(test_hostile_peer),
 		cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_implied_directory),
