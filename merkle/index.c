@@ -396,6 +396,7 @@ int index_open(struct index **ret, int dir, bool create)
 {
 	struct index *x cleanup(index_close_p) = NULL;
 	struct file_stat st;
+	int64_t checked_s;
 	int r;
 
 	r = check_file(dir, "lock.mdb", &st);
@@ -406,14 +407,19 @@ int index_open(struct index **ret, int dir, bool create)
 		return r;
 	if (r == INDEX_ABSENT && !create)
 		return INDEX_MISSING;
-	r = index_check(dir, NULL);
+	r = index_check_sealed(dir, &checked_s);
 	if (r < 0 || (r == INDEX_MISSING && !create))
 		return r;
 
 	x = calloc(1, sizeof(*x));
 	if (!x)
 		return -ENOMEM;
-	r = open_env(&x->env, dir);
+	x->checked_s = checked_s;
+	r = file_open_directory_at(dir, "", &x->dir);
+	if (r)
+		x->dir = -1;
+	if (!r)
+		r = open_env(&x->env, dir);
 	if (!r)
 		r = check_opened(x->env, dir);
 	if (!r)
@@ -423,9 +429,15 @@ int index_open(struct index **ret, int dir, bool create)
 	if (r == INDEX_MISSING && create)
 		r = create_tables(x);
 	if (r)
-		return r;
+		return r < 0 || r == INDEX_MISSING ? r : -EIO;
+	x->whole = true;
 	*ret = steal(x);
 	return 0;
+}
+
+void index_distrust(struct index *x)
+{
+	x->whole = false;
 }
 
 void index_close(struct index *x)
@@ -434,6 +446,9 @@ void index_close(struct index *x)
 		return;
 	if (x->env)
 		mdb_env_close(x->env);
+	if (x->whole)
+		index_seal(x->dir, x->checked_s);
+	close_keep(x->dir);
 	free(x);
 }
 

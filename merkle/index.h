@@ -52,6 +52,8 @@ enum index_meta { /* values are part of the format */
  * not LMDB's; -EPERM: data.mdb or lock.mdb is not a plain file of its own (symlink, second link). Needs /proc. */
 int index_open(struct index **ret, int dir, bool create);
 void index_close(struct index *x);
+/* Something in it was damaged: the next opening reads all of it (see merkle/index_check.h). Any thread. */
+void index_distrust(struct index *x);
 
 int index_begin_read(struct index *x, struct index_txn **ret);
 int index_begin_write(struct index *x, struct index_txn **ret); /* waits for another writer */

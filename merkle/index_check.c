@@ -19,7 +19,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "merkle/index_internal.h"
 
@@ -478,4 +480,111 @@ int index_check(int dir, char *ret_what)
 	free(c.seen);
 	buf_deinit(&c.value);
 	return r;
+}
+
+/* --- seals --- */
+
+#define SEAL_BYTES_MAX 256
+#define BOOT_SLACK_S 5
+
+struct seal {
+	uint64_t ino, size;
+	int64_t mtime_ns, ctime_ns;
+	int64_t booted_s; /* wall clock less boot time: another one after a reboot */
+	int64_t checked_s;
+};
+
+static int64_t wall_s(void)
+{
+	return clock_wall_ns() / CLOCK_NS_PER_S;
+}
+
+/* What a seal made now would say. */
+static int seal_now(int dir, int64_t checked_s, struct seal *ret)
+{
+	struct file_stat st;
+	int r = file_stat_at(dir, "data.mdb", &st);
+
+	if (r)
+		return r;
+	*ret = (struct seal){
+		.ino = st.ino,
+		.size = st.size,
+		.mtime_ns = st.mtime_ns,
+		.ctime_ns = st.ctime_ns,
+		.booted_s = wall_s() - clock_boot_ns() / CLOCK_NS_PER_S,
+		.checked_s = checked_s,
+	};
+	return 0;
+}
+
+static int seal_read(int dir, struct seal *ret)
+{
+	char text[SEAL_BYTES_MAX];
+	cleanup_close int fd = -1;
+	size_t n;
+	int r = file_open_read(dir, INDEX_SEAL, &fd);
+
+	if (r == 0)
+		r = file_read(fd, text, sizeof(text) - 1, 0, &n);
+	if (r)
+		return r;
+	text[n] = '\0';
+	r = sscanf(text,
+		"syncd seal 1 %" SCNu64 " %" SCNu64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64
+		"\n",
+		&ret->ino, &ret->size, &ret->mtime_ns, &ret->ctime_ns, &ret->booted_s,
+		&ret->checked_s);
+	return r == 6 ? 0 : -EBADMSG;
+}
+
+static bool seal_holds(int dir, const struct seal *seal)
+{
+	struct seal now;
+
+	return seal_now(dir, seal->checked_s, &now) == 0 && seal->ino == now.ino &&
+	       seal->size == now.size && seal->mtime_ns == now.mtime_ns &&
+	       seal->ctime_ns == now.ctime_ns &&
+	       llabs(seal->booted_s - now.booted_s) <= BOOT_SLACK_S &&
+	       seal->checked_s <= wall_s() && wall_s() - seal->checked_s < INDEX_SEAL_S;
+}
+
+int index_check_sealed(int dir, int64_t *ret_checked_s)
+{
+	struct seal seal;
+	bool holds = seal_read(dir, &seal) == 0 && seal_holds(dir, &seal);
+	int r = file_unlink(dir, INDEX_SEAL);
+
+	if (holds && r == 0) {
+		*ret_checked_s = seal.checked_s;
+		return 0;
+	}
+	*ret_checked_s = wall_s();
+	return index_check(dir, NULL);
+}
+
+/* Not synced: after a power loss it would not hold. */
+void index_seal(int dir, int64_t checked_s)
+{
+	char text[SEAL_BYTES_MAX];
+	cleanup_close int fd = -1;
+	struct file_stat st;
+	struct seal s;
+	int n, r;
+
+	r = file_unlink(dir, INDEX_SEAL);
+	if ((r && r != FILE_VANISHED) || seal_now(dir, checked_s, &s) ||
+		file_create(dir, INDEX_SEAL, 0600, &fd))
+		return;
+	n = snprintf(text, sizeof(text),
+		"syncd seal 1 %" PRIu64 " %" PRIu64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64
+		"\n",
+		s.ino, s.size, s.mtime_ns, s.ctime_ns, s.booted_s, s.checked_s);
+	r = file_stat_fd(dir, &st);
+	if (r == 0 && geteuid() == 0 && st.uid) /* as all that stands in it */
+		r = file_chown_fd(fd, st.uid, st.gid);
+	if (r == 0)
+		r = file_write(fd, text, (size_t)n, 0);
+	if (r)
+		file_unlink(dir, INDEX_SEAL);
 }

@@ -44,6 +44,9 @@ enum index_private_meta { /* beside enum index_meta, in the same table */
 
 struct index {
 	MDB_env *env;
+	int dir;	   /* owned: where it is */
+	_Atomic bool whole; /* opened, and nothing in it was found to be damaged since */
+	int64_t checked_s; /* when all of it was last read through; see index_check_sealed */
 	MDB_dbi dbi[INDEX_TABLES];
 };
 

@@ -1239,6 +1239,7 @@ bool store_identity_remade(const struct store *s)
 
 int store_check_index(const struct store *s, char *ret_what)
 {
+	index_distrust(s->index);
 	return index_check(s->index_dir, ret_what);
 }
 

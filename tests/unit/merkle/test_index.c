@@ -1,7 +1,9 @@
 /* tests/unit/merkle/test_index.c — rows and what follows from them stay in step; damage and full
  * disks are told. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "merkle/index_check.h"
 #include "tests/unit/merkle/index_help.h"
@@ -986,8 +988,10 @@ static int open_and_read(int dir)
 	struct index_cursor *c;
 	struct index_txn *t;
 	struct hash hash;
-	int r = index_open(&x, dir, false);
+	int r;
 
+	unlinkat(dir, INDEX_SEAL, 0); /* the clock of files is too coarse to tell this damage by their times */
+	r = index_open(&x, dir, false);
 	if (r)
 		return r;
 	t = begin_read(x);
@@ -1020,6 +1024,48 @@ static size_t read_back(int dir, uint8_t *ret, size_t n)
 	assert_true(got > 0);
 	close(fd);
 	return (size_t)got;
+}
+
+/* An index that was closed in order is not read again, until anything about it is another. */
+static void test_seal(void **state)
+{
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1}};
+	char seal[200] = {0};
+	struct temp_index a;
+	int64_t first, again, now = (int64_t)time(NULL);
+	int fd;
+
+	(void)state;
+	temp_open(&a);
+	assert_int_equal(faccessat(a.dir, INDEX_SEAL, F_OK, 0), -1); /* not while it is open */
+	index_close(steal(a.x));
+	assert_int_equal(index_check_sealed(a.dir, &first), 0);
+	assert_in_range(first, now - 60, now + 60);
+	assert_int_equal(faccessat(a.dir, INDEX_SEAL, F_OK, 0), -1);
+	index_seal(a.dir, now - INDEX_SEAL_S / 2);
+	fd = openat(a.dir, INDEX_SEAL, O_RDONLY);
+	assert_true(read(fd, seal, sizeof(seal) - 1) > 20);
+	close(fd);
+	assert_int_equal(index_check_sealed(a.dir, &again), 0);
+	assert_int_equal(again, now - INDEX_SEAL_S / 2); /* it was spared */
+	index_seal(a.dir, now - INDEX_SEAL_S - 5);
+	assert_int_equal(index_check_sealed(a.dir, &again), 0);
+	assert_true(again >= now); /* it was too long ago */
+	index_seal(a.dir, now + 500);
+	assert_int_equal(index_check_sealed(a.dir, &again), 0);
+	assert_true(again < now + 500); /* not in the future */
+	index_seal(a.dir, now - 9);
+	assert_int_equal(utimensat(a.dir, "data.mdb", times, 0), 0);
+	assert_int_equal(index_check_sealed(a.dir, &again), 0);
+	assert_true(again >= now); /* it was touched */
+	write_file(a.dir, INDEX_SEAL, seal, 20);
+	assert_int_equal(index_check_sealed(a.dir, &again), 0);
+	assert_true(again >= now); /* torn */
+	assert_int_equal(index_open(&a.x, a.dir, false), 0);
+	index_distrust(a.x);
+	index_close(steal(a.x));
+	assert_int_equal(faccessat(a.dir, INDEX_SEAL, F_OK, 0), -1);
+	temp_remove(&a);
 }
 
 /* Whatever bytes rot, and wherever the file is cut: it is told, or does no harm. Never a crash, or a row that is missing. */
@@ -1058,6 +1104,7 @@ static void test_rot(void **state)
 	assert_true(told > n / 4096 * 2);
 	for (size_t cut = 1; cut < n - 16384; cut += 2500) {
 		write_file(a.dir, "data.mdb", whole, cut);
+		unlinkat(a.dir, INDEX_SEAL, 0);
 		assert_int_equal(index_open(&a.x, a.dir, true), -EBADMSG);
 		assert_int_equal(index_check(a.dir, what), -EBADMSG);
 		assert_non_null(strstr(what, "cut short"));
@@ -1286,6 +1333,7 @@ int main(void)
 		cmocka_unit_test(test_intents),
 		cmocka_unit_test(test_lineage),
 		cmocka_unit_test(test_damage),
+		cmocka_unit_test(test_seal),
 		cmocka_unit_test(test_rot),
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_readers_and_writer),
