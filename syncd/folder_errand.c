@@ -23,7 +23,6 @@
 #define BURST_MAX_MS 2000
 #define WRITING_MAX_NS (10 * CLOCK_NS_PER_S) /* a file that is written without end is looked at this often */
 #define RETRY_NS (5 * CLOCK_NS_PER_S)
-#define RECENT_NS (60 * CLOCK_NS_PER_S) /* deletions of the last minute count together for the budget */
 
 static void on_settle(uv_timer_t *timer);
 
@@ -308,17 +307,6 @@ static void note_held(struct folder *f, const struct errand *e)
 	}
 }
 
-static void count_recent(struct folder *f, uint64_t deleted)
-{
-	int64_t now = clock_monotonic_ns();
-
-	if (now - f->deleted_since_ns > RECENT_NS)
-		f->deleted_recently = 0;
-	if (deleted)
-		f->deleted_since_ns = now;
-	f->deleted_recently += deleted;
-}
-
 /* Did the errand look at the path, or at all below a directory above it? */
 static bool was_looked_at(const struct errand *e, const char *path)
 {
@@ -370,7 +358,7 @@ static void scan_over(struct folder *f, struct errand *e)
 	else
 		expire_looked_at(f, e);
 	note_held(f, e);
-	count_recent(f, e->result.counted);
+	schedule_recent(&f->deleted, e->result.counted, clock_monotonic_ns());
 	if (e->result.raced) {
 		struct dirty *d, *next;
 
@@ -487,8 +475,7 @@ static struct errand *next_errand(struct folder *f)
 	}
 	e->type = ERRAND_SCAN;
 	e->local = local_changes(f);
-	count_recent(f, 0);
-	e->recent = f->deleted_recently;
+	e->recent = schedule_recent(&f->deleted, 0, now);
 	if (f->scan_wanted) {
 		e->whole = true;
 		e->confirmed = f->scan_confirmed;

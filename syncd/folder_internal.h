@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "syncd/folder.h"
+#include "syncd/schedule.h"
 #include "syncd/watch.h"
 #include "tombstones/observe.h"
 
@@ -103,8 +104,7 @@ struct folder {
 	char halt_reason[512];
 	uint64_t held;
 	char held_at[256];
-	uint64_t deleted_recently;
-	int64_t deleted_since_ns;
+	struct schedule_recent deleted; /* they count together for the budget */
 	struct problem *problems; /* uthash */
 	unsigned scan_generation;
 	struct scan_counts counts; /* of the last whole scan */

@@ -3,6 +3,8 @@
 
 #include <limits.h>
 
+#include "base/clock.h"
+
 #define JITTER_PERCENT 20
 
 static int64_t jitter(int64_t ms, uint64_t random)
@@ -27,4 +29,18 @@ int64_t schedule_worked(struct schedule *s, uint64_t random)
 {
 	s->failures = 0;
 	return jitter(s->interval_ms, random);
+}
+
+uint64_t schedule_recent(struct schedule_recent *r, uint64_t n, int64_t monotonic_ns)
+{
+	int64_t slot = monotonic_ns / (SCHEDULE_RECENT_S / SCHEDULE_SLOTS * CLOCK_NS_PER_S);
+	uint64_t sum = 0;
+
+	for (int i = 0; i < SCHEDULE_SLOTS && r->at < slot; i++)
+		r->slots[++r->at % SCHEDULE_SLOTS] = 0;
+	r->at = slot;
+	r->slots[slot % SCHEDULE_SLOTS] += n;
+	for (int i = 0; i < SCHEDULE_SLOTS; i++)
+		sum += r->slots[i];
+	return sum;
 }

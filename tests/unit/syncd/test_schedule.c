@@ -107,6 +107,33 @@ static void test_tiny_intervals(void **state)
 	}
 }
 
+#define S INT64_C(1000000000)
+
+static void test_recent(void **state)
+{
+	struct schedule_recent r = {0};
+
+	(void)state;
+	assert_int_equal(schedule_recent(&r, 0, 1000 * S), 0);
+	assert_int_equal(schedule_recent(&r, 7, 1000 * S), 7);
+	assert_int_equal(schedule_recent(&r, 5, 1030 * S), 12);
+	assert_int_equal(schedule_recent(&r, 0, 1054 * S), 12);
+	assert_int_equal(schedule_recent(&r, 0, 1061 * S), 5);
+	assert_int_equal(schedule_recent(&r, 1, 1084 * S), 6);
+	assert_int_equal(schedule_recent(&r, 0, 5000 * S), 0);
+	assert_int_equal(schedule_recent(&r, 3, 5000 * S), 3);
+}
+
+/* What trickles on and on does not add up. */
+static void test_recent_is_not_all(void **state)
+{
+	struct schedule_recent r = {0};
+
+	(void)state;
+	for (int64_t s = 0; s < 100000; s++)
+		assert_in_range(schedule_recent(&r, 1, s * S), s < 56 ? s + 1 : 56, s < 60 ? s + 1 : 60);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -116,6 +143,8 @@ int main(void)
 		cmocka_unit_test(test_very_many_failures),
 		cmocka_unit_test(test_success_forgets_failures),
 		cmocka_unit_test(test_tiny_intervals),
+		cmocka_unit_test(test_recent),
+		cmocka_unit_test(test_recent_is_not_all),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
