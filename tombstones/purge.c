@@ -142,13 +142,25 @@ static int collect(struct pass *p)
 	return r;
 }
 
+/* A directory that is there for what is below it keeps its row, which has no record then: with the last of that it goes. */
+static int drop_record(struct index_txn *w, const char *path, struct row *row)
+{
+	int r = index_drop(w, path);
+
+	if (r != 0 || row->place != ROW_IMPLIED)
+		return r;
+	record_deinit(&row->record);
+	row->record = (struct record){0};
+	return index_put(w, path, row);
+}
+
 static int drop_one(struct pass *p, struct replica_txn *t, const char *path, uint64_t *dropped)
 {
 	struct row row = {0};
 	int r = index_get(t->index, path, &row);
 
 	if (r == 0 && row_may_go(p, &t->knowledge, path, &row)) {
-		r = index_drop(t->index, path);
+		r = drop_record(t->index, path, &row);
 		if (r == 0)
 			(*dropped)++;
 	}

@@ -193,6 +193,42 @@ static void test_pass(void **state)
 	place_remove(&p);
 }
 
+/* A deleted directory that is there for what is below it: its row says that it is ours to remove. */
+static void test_implied(void **state)
+{
+	struct replica_txn t = {0};
+	struct place p = {0};
+	struct row row = {0};
+
+	(void)state;
+	place_make(&p);
+	place_open(&p);
+	replica_lock(p.replica);
+	assert_int_equal(replica_begin(p.replica, &t), 0);
+	put_row(&t, "d", true);
+	put_row(&t, "d/child", false);
+	assert_int_equal(index_get(t.index, "d", &row), 0);
+	row.place = ROW_IMPLIED;
+	row.stamp.ino = 4711;
+	assert_int_equal(index_restamp(t.index, "d", &row), 0);
+	row_deinit(&row);
+	assert_int_equal(replica_commit(&t), 0);
+	replica_unlock(p.replica);
+
+	assert_int_equal(purge_with(p.replica, DAY), 1);
+	assert_int_equal(counts_of(p.replica).tombstones, 0);
+	assert_true(counts_of(p.replica).purged_seq > 0);
+	assert_int_equal(index_begin_read(replica_index(p.replica), &t.index), 0);
+	assert_int_equal(index_get(t.index, "d", &row), 0);
+	assert_int_equal(row.place, ROW_IMPLIED);
+	assert_int_equal(row.stamp.ino, 4711);
+	assert_false(row_has_record(&row));
+	row_deinit(&row);
+	index_abort(t.index);
+	assert_int_equal(purge_with(p.replica, DAY), 0);
+	place_remove(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -201,6 +237,7 @@ int main(void)
 		cmocka_unit_test(test_grace),
 		cmocka_unit_test(test_members),
 		cmocka_unit_test(test_pass),
+		cmocka_unit_test(test_implied),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
