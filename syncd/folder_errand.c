@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "syncd/ui.h"
 #include "syncd/watch.h"
 #include "tombstones/purge.h"
 #include "tombstones/trash.h"
@@ -411,6 +412,7 @@ static void errand_over(uv_work_t *request, int status)
 {
 	struct errand *e = request->data;
 	struct folder *f = e->folder;
+	char freed[16];
 
 	(void)status;
 	f->errand = NULL;
@@ -430,6 +432,9 @@ static void errand_over(uv_work_t *request, int status)
 	} else if (e->type == ERRAND_CALL) {
 		call_over(f, true);
 	} else if (e->type == ERRAND_UPKEEP) {
+		if (e->upkeep.purged || e->upkeep.freed)
+			log_info("%s: upkeep: %" PRIu64 " deletions forgotten, %s of trash removed", f->name, e->upkeep.purged,
+				ui_bytes(e->upkeep.freed, freed));
 		if (e->upkeep.error < 0)
 			log_warning("%s: upkeep failed: %s", f->name, file_error_text(e->upkeep.error));
 		if (e->asked)
