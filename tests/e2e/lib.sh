@@ -24,6 +24,7 @@ finish() {
     exit "$code"
 }
 trap finish EXIT
+trap "exit 143" INT TERM
 
 say() { printf '%s\n' "$*"; }
 
@@ -66,7 +67,8 @@ wait_for() {
 }
 
 # Contents, modes, owners, mtimes, links, by an independent program.
-differences() { rsync -aHnicO --delete --exclude=/.syncd "$1/" "$2/"; }
+# EXCEPT: an option of rsync, for what may differ.
+differences() { rsync -aHnicO --delete --exclude=/.syncd ${EXCEPT:-} "$1/" "$2/"; }
 equal_trees() { [ -z "$(differences "$1" "$2" 2>&1)" ]; }
 want_equal() { equal_trees "$1" "$2" || { fail "${3:-trees differ}"; differences "$1" "$2" | head -n 15 | sed 's/^/    /'; }; }
 
@@ -140,8 +142,10 @@ daemon_again() {
 ctl() {
     local name=$1
     shift
-    timeout "${LIMIT:-120}" "$BIN/syncctl" "$1" -s "$W/d/$name/sock" "${@:2}"
+    timeout "${LIMIT:-120}" "$BIN/syncctl" "$@" -s "$W/d/$name/sock"
 }
+# folder_says NAME KEY: of the one folder of a daemon, as it tells itself
+folder_says() { ctl "$1" status --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["folders"][0][sys.argv[1]])' "$2"; }
 stop() {
     kill "$1"
     wait "$1" 2>/dev/null
