@@ -92,10 +92,10 @@ kernel_tree() {
 case $what in
 e2e) e2e ;;
 check | full)
-	cases=20000 rules=20000 sessions=${SESSION_RUNS:-100} seed=1
+	cases=100000 rules=60000 sessions=${SESSION_RUNS:-100} seed=1
 	if [ "$what" = full ]; then
 		cases=1000000 rules=400000 sessions=3000 seed=
-		export KILLS="${KILLS:-200}"
+		export KILLS="${KILLS:-1000}"
 		if [ -z "${TREE:-}" ]; then
 			one "unpack the kernel's sources" kernel_tree
 			[ "$STATUS" -ne 0 ] || export TREE="$scratch/tree"

@@ -1,10 +1,10 @@
 #!/bin/bash
-# A live edit of a small file in a folder of FILES (50,000) files is complete at the peer within a median of 100 ms. The distribution
+# A live edit of a small file in a folder of FILES (100,000) files is complete at the peer within a median of 100 ms. The distribution
 # is printed; what is asserted is the order against a floor measured in the same run: copying and fsyncing the same file
 # through one `ssh` connection that is open already. Memory: a daemon's anonymous memory with 100,000 files is printed and checked.
 . "$(dirname "$0")/lib.sh"
 
-FILES=${FILES:-50000}
+FILES=${FILES:-100000}
 start_sshd
 A=$W/a B=$W/b
 mkdir -p "$A" "$B"

@@ -98,13 +98,16 @@ want "reconcile, given free" local_reconcile "$A" "$B"
 # --- peers that do not speak the protocol ---
 garbage() { head -c "$1" /dev/urandom; }
 serve_with() { timeout 60 "$BIN/syncctl" serve <"$1"; }
+printf '#!/bin/sh\nhead -c 8 >%s\n' "$W/preface" >"$W/far" && chmod +x "$W/far"
+local_reconcile --syncctl-path "$W/far" "$A" "$B" >/dev/null 2>&1
+[ "$(head -c 5 "$W/preface")" = syncd ] || die "a client does not begin with a preface" # of our own version
 for what in "$W/hello" "$W/random" "$W/nothing" "$W/version" "$W/broken"; do
     case $what in
     */hello) printf 'GET / HTTP/1.1\r\nHost: x\r\n\r\n' >"$what"; code=$EXIT_PROTOCOL ;;
     */random) garbage 100000 >"$what"; code=$EXIT_PROTOCOL ;;
     */nothing) : >"$what"; code=$EXIT_CONNECT ;;
     */version) printf 'syncd\0\11\11' >"$what"; code=$EXIT_VERSION ;;
-    */broken) { printf 'syncd\0\1\1'; garbage 1000; } >"$what"; code=$EXIT_PROTOCOL ;;
+    */broken) { cat "$W/preface"; garbage 1000; } >"$what"; code=$EXIT_PROTOCOL ;;
     esac
     want_code "$code" "serve is given ${what##*/}" serve_with "$what"
 done
@@ -116,7 +119,7 @@ far() {
 }
 far "of another version" "$EXIT_VERSION" "versions 9 to 9" 'printf "syncd\0\11\11"; sleep 5'
 far "talkative (a login script)" "$EXIT_PROTOCOL" "Welcome" 'echo "Welcome to this machine"; sleep 5'
-far "one that breaks the protocol" "$EXIT_PROTOCOL" "protocol" 'printf "syncd\0\1\1"; head -c 1000 /dev/urandom; sleep 5'
+far "one that breaks the protocol" "$EXIT_PROTOCOL" "protocol" 'cat "'"$W"'/preface"; head -c 1000 /dev/urandom; sleep 5'
 far "one that ends at once" "$EXIT_COMMAND" "ended with status 3" 'exit 3'
 far "one that says why it ends" "$EXIT_COMMAND" "no such luck" 'echo "no such luck" >&2; exit 1'
 far "one that colours its words" "$EXIT_COMMAND" 'evil' 'printf "\033[31mevil\033[0m\n" >&2; exit 1'
@@ -239,7 +242,7 @@ for s in held:
 EOP
 lives "garbage on the control socket"
 for n in $(seq 10); do
-    { printf 'syncd\0\1\1'; garbage 3000; } >"$W/broken"
+    { cat "$W/preface"; garbage 3000; } >"$W/broken"
     serve_with "$W/broken" >/dev/null 2>&1
 done
 mkdir "$W/e"
