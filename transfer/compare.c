@@ -45,7 +45,7 @@ static int compose_begin(struct compose *c, struct session *s, uint8_t type)
 		r = replica_knowledge_read(c->t, &c->knowledge);
 	/* What this transaction shows may use lineage that the peer does not have yet. */
 	if (r == 0)
-		r = session_send_lineage(s, false);
+		r = round_send_lineage(s, false);
 	return r;
 }
 
@@ -371,11 +371,11 @@ static int answer_want(const char *path, void *data)
 /* All that a message shows, before the first of its rows is decided on. */
 static int hear_all(struct session *s, const struct message_pair *p)
 {
-	int r = session_hear(s, &p->k);
+	int r = round_hear(s, &p->k);
 
 	for (size_t i = 0; i < p->n_items && r == 0; i++)
 		if (p->items[i].tell == MESSAGE_RECORD)
-			r = session_hear(s, &p->items[i].record.vv);
+			r = round_hear(s, &p->items[i].record.vv);
 	return r;
 }
 

@@ -1,6 +1,7 @@
 /*
- * transfer/session_internal.h — what the session's parts share: session.c (handshake, rounds, dispatch), compare.c
- * (walking, rows), fetch*.c (offers to applied batches), serve.c (content for the peer). Nobody else includes it.
+ * transfer/session_internal.h — what the session's parts share: session.c (states, dispatch, jobs), greet.c (until
+ * both have one folder id), round.c (HELLO to DONE), learn.c (what a round leaves in the index), compare.c (walking, rows),
+ * fetch*.c (offers to applied batches), serve.c (content for the peer). Nobody else includes it.
  */
 #ifndef TRANSFER_SESSION_INTERNAL_H
 #define TRANSFER_SESSION_INTERNAL_H
@@ -256,16 +257,44 @@ struct session {
 
 /* session.c */
 int session_send(struct session *s, uint8_t type, const union message *m);
-int session_send_lineage(struct session *s, bool last);
 int session_step(struct session *s);
 struct session_job *session_job_new(struct session *s, enum job_type type, enum session_lane lane);
 void session_job_queue(struct session *s, struct session_job *job);
+void session_job_free(struct session_job *job);
 bool session_we_send(const struct session *s);
 bool session_we_take(const struct session *s);
-/* -ESTALE: the session is over, since the peer shows that we were restored while running. */
-int session_hear(struct session *s, const struct version_vector *v);
 /* The peer broke the protocol: -EBADMSG with a reason for people. */
 int session_protocol_error(struct session *s, const char *why);
+int session_bye(struct session *s);
+
+/* greet.c */
+int greet_open(struct session *s);
+int greet_send(struct session *s);
+int greet_settle(struct session *s); /* both greeted: the next step towards one id, or PREPARING */
+int greet_confirm(struct session *s); /* the peer's HELLO came: be joined */
+int greet_check_folder(struct session *s); /* -EBUSY: another session took the replica to another id; this one is over */
+int greet_handle_open(struct session *s, union message *m);
+int greet_handle_greet(struct session *s, union message *m);
+int greet_done_join(struct session *s, struct session_job *job);
+int greet_done_renew(struct session *s, int error);
+
+/* round.c */
+int round_send_lineage(struct session *s, bool last);
+/* -ESTALE: the session is over, since the peer shows that we were restored while running. */
+int round_hear(struct session *s, const struct version_vector *v);
+int round_start(struct session *s);
+int round_record_anew(struct session *s, bool *ret_wait);
+int round_step(struct session *s);
+int round_live_step(struct session *s);
+int round_handle_lineage(struct session *s, union message *m);
+int round_handle_hello(struct session *s, union message *m);
+int round_handle_walked(struct session *s, union message *m);
+int round_handle_done(struct session *s, union message *m);
+void round_forget_skipped(struct session *s);
+
+/* learn.c */
+void learn_run_lineage(struct session_job *job);
+void learn_run(struct session_job *job);
 
 /* compare.c */
 int compare_begin(struct session *s);
