@@ -1,6 +1,7 @@
 #!/bin/bash
 # A changed 4 KiB in a 256 MiB file sends under 100 KiB; renaming that file, or its directory, sends under 20 KiB. A no-op session
-# costs one round trip after connecting and under 4 KiB. Bytes are counted by a relay in between, SSH's own included.
+# costs one round trip after connecting and under 4 KiB. Bytes are counted by a relay in between, SSH's own included; round trips
+# by a relay that makes each take so long that nothing else counts.
 . "$(dirname "$0")/lib.sh"
 
 start_sshd
@@ -10,7 +11,8 @@ mkdir -p "$W/a/dir" "$W/b"
 openssl enc -aes-128-ctr -K 00112233445566778899aabbccddeeff -iv 0 -in /dev/zero 2>/dev/null | head -c 268435456 >"$W/a/dir/big"
 cp -a /usr/share/doc/b* "$W/a/"
 want "first copy" reconcile "$W/a" "$(remote "$W/b")"
-# What SSH itself costs: a session over the relay that only runs a command.
+# What SSH itself costs: the same client, running a command that says nothing and ends when its input does.
+login() { "$BIN/syncd-ssh" -p "$RELAY_PORT" -i "$W/ssh/key" -k "$W/ssh/known_hosts" root@127.0.0.1 cat </dev/null; }
 zero() { kill -USR1 "${PIDS[-1]}"; wait_for 5 grep -q '"up": 0, "down": 0' "$W/relay.count"; }
 sleep 2.2 # entries as young as the recording are hashed again: not what is measured here
 
@@ -18,13 +20,10 @@ zero
 want "nothing to do" reconcile "$W/a" "$(remote "$W/b")"
 noop=$(relayed_bytes)
 zero
-ssh -q -o BatchMode=yes -o UserKnownHostsFile="$W/ssh/known_hosts" -o HostName=127.0.0.1 -i "$W/ssh/key" -p "$RELAY_PORT" root@127.0.0.1 true
-ssh_only=$(relayed_bytes)
-"$BIN/syncctl" reconcile --json -i "$W/ssh/key" --known-hosts "$W/ssh/known_hosts" --syncctl-path "$BIN/syncctl" "$W/a" "$(remote "$W/b")" >"$W/json"
-own=$(python3 -c 'import json,sys; d = json.load(open(sys.argv[1])); print(d["bytes_in"] + d["bytes_out"], d["rounds"])' "$W/json")
-say "no-op: $noop bytes through the relay, of them syncd's own $own (bytes, rounds); ssh running true: $ssh_only"
-[ "${own% *}" -lt 4096 ] || fail "a no-op session of ${own% *} bytes"
-[ "${own#* }" -eq 1 ] || fail "a no-op session of ${own#* } rounds"
+want "a login" login
+login=$(relayed_bytes)
+say "no-op: $noop bytes through the relay, of them $login for logging in, running a command and logging out"
+[ $((noop - login)) -lt 4096 ] || fail "a no-op session of $((noop - login)) bytes"
 
 edit() {
     zero
@@ -41,3 +40,24 @@ mv "$W/a/dir/big" "$W/a/dir/renamed"
 edit "the file renamed" 20480
 mv "$W/a/dir" "$W/a/moved"
 edit "its directory renamed" 20480
+
+# Round trips: what a no-op takes longer than a login, in units of what a round trip takes here.
+mkdir "$W/c"
+echo text >"$W/c/file"
+want "first copy of c" reconcile "$W/c" "$(remote "$W/d")"
+sleep 2.2
+start_relay 500
+seconds() {
+    local begin=$EPOCHREALTIME
+    want "$@"
+    took=$(python3 -c 'import sys; print(float(sys.argv[2]) - float(sys.argv[1]))' "$begin" "$EPOCHREALTIME")
+}
+seconds "a login over the slow relay" login
+login=$took
+seconds "nothing to do over the slow relay" reconcile --json "$W/c" "$(remote "$W/d")"
+python3 - "$took" "$login" "$W/out" <<'EOF' || fail "a no-op session costs more than a round trip"
+import json, sys
+noop, login = map(float, sys.argv[1:3])
+print(f"no-op: {noop:.2f} s, a login {login:.2f} s with 1 s a round trip: {noop - login:.2f} round trips, {json.load(open(sys.argv[3]))['rounds']} round")
+sys.exit(noop - login >= 1.6)
+EOF
