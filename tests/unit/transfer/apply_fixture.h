@@ -146,7 +146,7 @@ static inline const char *fx_path(const struct fixture *f, const char *path)
 	static int at;
 	char *p = ring[at++ & 3];
 
-	snprintf(p, sizeof(ring[0]), "%s/%s", f->root, path);
+	assert_true((size_t)snprintf(p, sizeof(ring[0]), "%s/%s", f->root, path) < sizeof(ring[0]));
 	return p;
 }
 
