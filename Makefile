@@ -122,9 +122,7 @@ unit-bins: $(test_bins)
 # Runs every unit test program, also after a failure, TEST_JOBS at a time; fails if one failed.
 TEST_JOBS ?= $(shell nproc)
 unit: $(test_bins)
-	@printf '%s\n' $(test_bins:$(BUILD)/unit/%=%) | xargs -P $(TEST_JOBS) -I @ sh -c 't=$(BUILD)/unit/@; \
-		$(TEST_WRAPPER) $$t >$$t.out 2>&1 && said=$$(grep "^\[  PASSED  \]" $$t.out | tail -n 1) && echo "@: $$said" \
-			|| { cat $$t.out; echo "FAILED: $$t"; exit 1; }'
+	@printf '%s\n' $(test_bins:$(BUILD)/unit/%=%) | TEST_WRAPPER='$(TEST_WRAPPER)' xargs -P $(TEST_JOBS) -n 1 tests/unit/run.sh $(BUILD)/unit
 
 asan asan-bins:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' all $(@:asan%=unit%)

@@ -15,8 +15,8 @@ mkdir -p "$BUILD/check" || exit 1
 # make is given BUILD as it is: dependencies of objects are found by that name.
 logs=$BUILD/check
 bin=$(cd "$BUILD" && pwd)/bin
-scratch=
-trap '[ -z "$scratch" ] || rm -rf "$scratch"' EXIT
+scratch= own=
+trap 'rm -rf ${scratch:+"$scratch"} ${own:+"$own"}' EXIT
 trap 'exit 130' INT TERM
 
 # As many jobs as processors, but where the caller has said how many.
@@ -62,13 +62,25 @@ units() {
 	printf '    %d programs passed, %d failed\n' "$good" "$bad"
 }
 
+# A script in a place of its own, in which it must leave nothing.
+e2e_script() {
+	own=$(mktemp -d "${TMPDIR:-/tmp}/e2e.XXXXXX") || return 1
+	env BIN="$bin" TMPDIR="$own" bash "$1"
+	code=$?
+	left=$(ls -A "$own")
+	rm -rf "$own"
+	own=
+	[ -z "$left" ] || { echo "it leaves behind: $left"; return 1; }
+	return $code
+}
+
 e2e() {
 	one "build" build all
 	for script in tests/e2e/[0-9]*.sh; do
 		if [ "$(id -u)" -ne 0 ]; then
 			skipped=$((skipped + 1))
 		else
-			one "$(basename "$script" .sh)" env BIN="$bin" bash "$script"
+			one "$(basename "$script" .sh)" e2e_script "$script"
 		fi
 	done
 	[ "$skipped" -eq 0 ] || echo "the end-to-end tests start an SSH server: they need root"

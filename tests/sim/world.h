@@ -33,6 +33,7 @@
 #include "tombstones/purge.h"
 #include "transfer/frame.h"
 #include "transfer/session.h"
+#include "tests/unit/where.h"
 
 #ifndef WORLD_STOP
 #define WORLD_STOP() exit(1)
@@ -247,13 +248,9 @@ static inline struct site *world_add(struct world *w)
 
 static inline void world_begin(struct world *w, uint64_t seed, size_t sites)
 {
-	const char *tmp = getenv("TMPDIR");
-
 	*w = (struct world){.seed = seed, .random = seed * 2 + 1, .user_ns = INT64_C(1600000000) * CLOCK_NS_PER_S};
 	world_program_random = seed * 2;
-	if (!tmp)
-		tmp = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
-	snprintf(w->base, sizeof(w->base), "%s/syncd-world-XXXXXX", tmp);
+	snprintf(w->base, sizeof(w->base), "%s/syncd-world-XXXXXX", where_memory());
 	if (!mkdtemp(w->base)) {
 		perror(w->base);
 		exit(1);

@@ -34,6 +34,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "tests/unit/where.h"
 
 #define KIB UINT64_C(1024)
 #define NS_PER_S INT64_C(1000000000)
@@ -55,12 +56,11 @@ static int remove_entry(const char *path, const struct stat *st, int flag, struc
 
 static int setup(void **state)
 {
-	const char *tmp = getenv("TMPDIR");
 	struct place *p = calloc(1, sizeof(*p));
 
 	if (!p)
 		return -1;
-	snprintf(p->path, sizeof(p->path), "%s/file-test.XXXXXX", tmp && *tmp ? tmp : "/tmp");
+	snprintf(p->path, sizeof(p->path), "%s/file-test.XXXXXX", where_disk());
 	if (!mkdtemp(p->path) || file_open_directory(p->path, &p->dir))
 		return -1;
 	*state = p;

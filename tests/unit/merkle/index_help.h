@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "merkle/index_internal.h"
+#include "tests/unit/where.h"
 
 #define HELP_FOLDER UINT64_C(0x1122334455667788)
 #define HELP_INC UINT64_C(0xa1b2c3d4e5f60718)
@@ -29,9 +30,7 @@ struct temp_index {
 
 static inline void temp_directory(struct temp_index *t)
 {
-	const char *tmp = getenv("TMPDIR");
-
-	snprintf(t->path, sizeof(t->path), "%s/syncd-test-XXXXXX", tmp ? tmp : "/tmp");
+	snprintf(t->path, sizeof(t->path), "%s/syncd-test-XXXXXX", where_disk());
 	assert_non_null(mkdtemp(t->path));
 	t->dir = open(t->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_true(t->dir >= 0);

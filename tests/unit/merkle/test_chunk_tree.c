@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "merkle/chunk_tree.h"
+#include "tests/unit/where.h"
 
 #define NODES_MAX 4096
 
@@ -347,7 +348,6 @@ static void test_decode(void **state)
 static void test_of_file(void **state)
 {
 	char path[256];
-	const char *dir = getenv("TMPDIR");
 	size_t size = 3000000;
 	uint32_t *p = malloc(size);
 	struct content c, small;
@@ -359,7 +359,7 @@ static void test_of_file(void **state)
 		x ^= x << 13, x ^= x >> 17, x ^= x << 5;
 		p[i] = x;
 	}
-	snprintf(path, sizeof(path), "%s/chunk-tree-XXXXXX", dir ? dir : "/tmp");
+	snprintf(path, sizeof(path), "%s/chunk-tree-XXXXXX", where_disk());
 	fd = mkstemp(path);
 	assert_true(fd >= 0);
 	unlink(path);

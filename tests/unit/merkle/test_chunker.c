@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "merkle/chunker.h"
+#include "tests/unit/where.h"
 
 #define MIB (UINT64_C(1) << 20)
 
@@ -205,10 +206,9 @@ static int collect(const struct chunk *chunk, const uint8_t *bytes, void *data)
 static int new_file(void)
 {
 	char path[256];
-	const char *dir = getenv("TMPDIR");
 	int fd;
 
-	snprintf(path, sizeof(path), "%s/chunker-XXXXXX", dir ? dir : "/tmp");
+	snprintf(path, sizeof(path), "%s/chunker-XXXXXX", where_disk());
 	fd = mkstemp(path);
 	assert_true(fd >= 0);
 	unlink(path);

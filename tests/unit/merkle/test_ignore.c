@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "merkle/ignore.h"
+#include "tests/unit/where.h"
 
 DEFINE_CLEANUP(struct ignore *, ignore_free)
 
@@ -320,10 +321,11 @@ static void write_file(int dir, const char *name, const char *text)
 static void test_read(void **state)
 {
 	cleanup(ignore_free_p) struct ignore *i = NULL;
-	char place[] = "/tmp/test_ignore_XXXXXX";
+	char place[64];
 	cleanup_close int dir = -1;
 
 	(void)state;
+	snprintf(place, sizeof(place), "%.40s/test_ignore_XXXXXX", where_disk());
 	assert_non_null(mkdtemp(place));
 	dir = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_true(dir >= 0);

@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "merkle/scan.h"
+#include "tests/unit/where.h"
 
 #define LATER (10 * CLOCK_NS_PER_S) /* so that a stamp is not racily clean */
 
@@ -83,16 +84,14 @@ static void remove_tree(const char *path)
 	nftw(path, remove_one, 64, FTW_DEPTH | FTW_PHYS);
 }
 
-static int setup_in(void **state, const char *usual)
+static int setup_in(void **state, const char *where)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
-	const char *tmp = getenv("TMPDIR");
 	struct store_options create = {.create = true};
 
 	if (!f)
 		return -1;
-	snprintf(f->base, sizeof(f->base), "%s/test_scan_XXXXXX",
-		tmp && strlen(tmp) < 32 ? tmp : usual);
+	snprintf(f->base, sizeof(f->base), "%.32s/test_scan_XXXXXX", where);
 	if (!mkdtemp(f->base))
 		return -1;
 	snprintf(f->root, sizeof(f->root), "%s/root", f->base);
@@ -107,13 +106,13 @@ static int setup_in(void **state, const char *usual)
 
 static int setup(void **state)
 {
-	return setup_in(state, "/tmp");
+	return setup_in(state, where_disk());
 }
 
 /* For the many: where they cost little, if there is such a place. */
 static int setup_in_memory(void **state)
 {
-	return setup_in(state, access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
+	return setup_in(state, where_memory());
 }
 
 static void forget_seen(struct fixture *f)

@@ -20,6 +20,7 @@
 
 #include "base/error.h"
 #include "merkle/store.h"
+#include "tests/unit/where.h"
 
 DEFINE_CLEANUP(struct store *, store_close)
 #define cleanup_store cleanup(store_close_p)
@@ -44,15 +45,13 @@ static void remove_tree(const char *path)
 	nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-static int setup_in(void **state, const char *usual)
+static int setup_in(void **state, const char *where)
 {
 	struct place *p = calloc(1, sizeof(*p));
-	const char *tmp = getenv("TMPDIR");
 
 	if (!p)
 		return -1;
-	snprintf(p->base, sizeof(p->base), "%s/test_store_XXXXXX",
-		tmp && strlen(tmp) < 32 ? tmp : usual);
+	snprintf(p->base, sizeof(p->base), "%.32s/test_store_XXXXXX", where);
 	if (!mkdtemp(p->base))
 		return -1;
 	snprintf(p->root, sizeof(p->root), "%s/root", p->base);
@@ -64,13 +63,13 @@ static int setup_in(void **state, const char *usual)
 
 static int setup(void **state)
 {
-	return setup_in(state, "/tmp");
+	return setup_in(state, where_disk());
 }
 
 /* For hundreds of crashes: where fsync costs nothing, if there is such a place. */
 static int setup_in_memory(void **state)
 {
-	return setup_in(state, access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
+	return setup_in(state, where_memory());
 }
 
 static int teardown(void **state)

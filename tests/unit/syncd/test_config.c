@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "tests/unit/where.h"
 
 #define DAY_MS (INT64_C(86400) * 1000)
 
@@ -29,11 +30,10 @@ struct trial {
 static int setup(void **state)
 {
 	struct trial *t = calloc(1, sizeof(*t));
-	const char *tmp = getenv("TMPDIR");
 
 	if (!t)
 		return -1;
-	snprintf(t->dir, sizeof(t->dir), "%.40s/config.XXXXXX", tmp ? tmp : "/tmp");
+	snprintf(t->dir, sizeof(t->dir), "%.40s/config.XXXXXX", where_disk());
 	if (!mkdtemp(t->dir))
 		return -1;
 	snprintf(t->file, sizeof(t->file), "%s/c", t->dir);

@@ -24,6 +24,7 @@
 
 #include "base/error.h"
 #include "syncd/exit_codes.h"
+#include "tests/unit/where.h"
 
 struct place {
 	char dir[80], socket[100];
@@ -106,10 +107,9 @@ static void start(struct place *p)
 
 static int prepare(void **state)
 {
-	const char *tmp = getenv("TMPDIR");
 	struct place *p = calloc(1, sizeof(*p));
 
-	snprintf(p->dir, sizeof(p->dir), "%.60s/control.XXXXXX", tmp ? tmp : "/tmp");
+	snprintf(p->dir, sizeof(p->dir), "%.60s/control.XXXXXX", where_disk());
 	assert_non_null(mkdtemp(p->dir));
 	snprintf(p->socket, sizeof(p->socket), "%s/socket", p->dir);
 	sem_init(&p->gone, 0, 0);

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "base/error.h"
+#include "tests/unit/where.h"
 
 /* An SSH key as it goes over the wire: a string with the type, then bytes that stand for the key. */
 struct wire {
@@ -46,12 +47,11 @@ static struct wire ecdsa(uint8_t fill)
 
 static struct known_hosts *read_bytes(const char *text, size_t n, const char *host, uint16_t port)
 {
-	const char *tmp = getenv("TMPDIR");
 	struct known_hosts *k = NULL;
 	char file[128];
 	int fd;
 
-	snprintf(file, sizeof(file), "%.80s/known.XXXXXX", tmp ? tmp : "/tmp");
+	snprintf(file, sizeof(file), "%.80s/known.XXXXXX", where_disk());
 	fd = mkstemp(file);
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, text, n), n);

@@ -19,6 +19,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "tests/unit/where.h"
 
 #define TOLD_MAX 4096
 
@@ -126,10 +127,9 @@ static void move(struct tree *t, const char *from, const char *to)
 
 static int set_up(void **state)
 {
-	const char *tmp = getenv("TMPDIR");
 	struct tree *t = calloc(1, sizeof(*t));
 
-	snprintf(t->top, sizeof(t->top), "%.80s/watch.XXXXXX", tmp ? tmp : "/tmp");
+	snprintf(t->top, sizeof(t->top), "%.80s/watch.XXXXXX", where_disk());
 	assert_non_null(mkdtemp(t->top));
 	snprintf(t->root, sizeof(t->root), "%s/root", t->top);
 	assert_int_equal(mkdir(t->root, 0755), 0);

@@ -19,6 +19,7 @@
 
 #include "base/error.h"
 #include "tombstones/replica.h"
+#include "tests/unit/where.h"
 
 struct place {
 	char root[256];
@@ -27,10 +28,8 @@ struct place {
 
 static inline void place_make(struct place *p)
 {
-	const char *tmp = getenv("TMPDIR");
-
 	*p = (struct place){0};
-	snprintf(p->root, sizeof(p->root), "%s/syncd-test-XXXXXX", tmp ? tmp : "/tmp");
+	snprintf(p->root, sizeof(p->root), "%s/syncd-test-XXXXXX", where_disk());
 	assert_non_null(mkdtemp(p->root));
 }
 

@@ -20,6 +20,7 @@
 #include "tombstones/conflict.h"
 #include "tombstones/observe.h"
 #include "transfer/apply.h"
+#include "tests/unit/where.h"
 
 #define PEER_REPLICA 4242
 #define PEER_INC 0x1111111111111111
@@ -97,14 +98,9 @@ static inline struct fixture *fx_new_in(const char *place)
 	return f;
 }
 
-static inline const char *fx_place(void)
-{
-	return getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
-}
-
 static inline struct fixture *fx_new(void)
 {
-	return fx_new_in(fx_place());
+	return fx_new_in(where_disk());
 }
 
 static inline void fx_forget_items(struct fixture *f)

@@ -6,6 +6,7 @@
 #define POINTS_LOOKS
 #include "tests/unit/transfer/apply_fixture.h"
 #include "tests/unit/transfer/apply_points.h"
+#include "tests/unit/where.h"
 
 #include <sys/wait.h>
 
@@ -112,11 +113,6 @@ static unsigned find_links(struct fixture *f)
 	return links;
 }
 
-static const char *place(void)
-{
-	return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : fx_place();
-}
-
 /* The mode that a user gave is known, whenever he gave it. */
 static void check_mode(struct fixture *f, const char *path)
 {
@@ -141,7 +137,7 @@ static bool no_exchange;
 static bool once(prepare *tree, prepare *items, const char *path, const char *kept, enum deed deed,
 	unsigned at)
 {
-	struct fixture *f = fx_new_in(place());
+	struct fixture *f = fx_new_in(where_memory());
 	struct step s = {.f = f, .path = path, .deed = deed, .at = at};
 	struct fx_search user;
 
@@ -336,7 +332,7 @@ static void test_waiting_writer(void **state)
 
 	(void)state;
 	for (size_t k = 0; k < ARRAY_SIZE(items); k++) {
-		struct fixture *f = fx_new_in(place());
+		struct fixture *f = fx_new_in(where_memory());
 		struct step s = {.f = f, .path = "d/a.txt"};
 		struct fx_search user;
 		int status;
@@ -389,7 +385,7 @@ static void test_dropped_in(void **state)
 		bool reached = true;
 
 		for (unsigned at = 1; reached; at++) {
-			struct fixture *f = fx_new_in(place());
+			struct fixture *f = fx_new_in(where_memory());
 			struct step s = {.f = f, .path = "k", .at = at};
 
 			tree_directory(f);
@@ -427,10 +423,11 @@ static void test_swapped_parent(void **state)
 {
 	prepare *const items[] = {
 		replace_file, delete_file, conflict_file, touch_file, new_file, file_to_directory};
-	char outside[] = "/tmp/syncd-outside-XXXXXX", victim[64];
+	char outside[64], victim[128];
 	struct stat before, after;
 
 	(void)state;
+	snprintf(outside, sizeof(outside), "%.40s/syncd-outside-XXXXXX", where_disk());
 	assert_non_null(mkdtemp(outside));
 	snprintf(victim, sizeof(victim), "%s/a.txt", outside);
 	fx_write_raw(victim, "outside");
@@ -440,7 +437,7 @@ static void test_swapped_parent(void **state)
 		bool reached = true;
 
 		for (unsigned at = 1; reached; at++) {
-			struct fixture *f = fx_new_in(place());
+			struct fixture *f = fx_new_in(where_memory());
 			struct step s = {.f = f, .path = outside, .at = at};
 
 			tree_file(f);

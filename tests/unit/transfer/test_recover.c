@@ -6,6 +6,7 @@
  */
 #include "tests/unit/transfer/apply_fixture.h"
 #include "tests/unit/transfer/apply_points.h"
+#include "tests/unit/where.h"
 
 #include <sys/wait.h>
 
@@ -189,17 +190,12 @@ static bool crash_at(const char *place, bool exchange, unsigned k, unsigned j)
 	return killed;
 }
 
-static const char *fast_place(void)
-{
-	return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : fx_place();
-}
-
 static void test_every_point(void **state)
 {
 	unsigned k = 1;
 
 	(void)state;
-	while (crash_at(fast_place(), true, k, k % 3 == 0 ? 1 + k * 7 % 40 : 0))
+	while (crash_at(where_memory(), true, k, k % 3 == 0 ? 1 + k * 7 % 40 : 0))
 		k++;
 	assert_true(k > 50);
 	print_message("%u points\n", k - 1);
@@ -210,7 +206,7 @@ static void test_without_exchange(void **state)
 	unsigned k = 1;
 
 	(void)state;
-	while (crash_at(fast_place(), false, k, k % 3 == 0 ? 1 + k * 7 % 40 : 0))
+	while (crash_at(where_memory(), false, k, k % 3 == 0 ? 1 + k * 7 % 40 : 0))
 		k += 2;
 	assert_true(k > 50);
 }
@@ -220,7 +216,7 @@ static void test_some_points_on_disk(void **state)
 {
 	(void)state;
 	for (unsigned k = 5; k < 200; k += 17)
-		if (!crash_at(fx_place(), true, k, 0))
+		if (!crash_at(where_disk(), true, k, 0))
 			break;
 }
 
@@ -248,7 +244,7 @@ static void fail_at(unsigned point, const char *call, void *data)
  * done. */
 static bool failure_at(struct failure *w)
 {
-	struct fixture *f = fx_new_in(fast_place());
+	struct fixture *f = fx_new_in(where_memory());
 	int r;
 
 	make_tree(f);
@@ -321,7 +317,7 @@ static void child_apply_one(struct fixture *f, unsigned k)
 
 static struct fixture *crashed(unsigned k, bool *ret_killed)
 {
-	struct fixture *f = fx_new_in(fast_place());
+	struct fixture *f = fx_new_in(where_memory());
 
 	fx_write(f, "a.txt", "old a");
 	fx_scan(f);

@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "base/error.h"
+#include "tests/unit/where.h"
 
 #define ALGORITHM HASH_SHA256
 
@@ -53,10 +54,9 @@ static void open_replica(struct fixture *f)
 
 static int setup(void **state)
 {
-	const char *tmp = getenv("TMPDIR");
 	struct fixture *f = test_calloc(1, sizeof(*f));
 
-	snprintf(f->root, sizeof(f->root), "%s/test_stage.XXXXXX", tmp ? tmp : "/tmp");
+	snprintf(f->root, sizeof(f->root), "%s/test_stage.XXXXXX", where_disk());
 	assert_non_null(mkdtemp(f->root));
 	open_replica(f);
 	*state = f;

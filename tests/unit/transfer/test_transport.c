@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "base/error.h"
+#include "tests/unit/where.h"
 
 #define WAIT_MS 5000
 
@@ -28,10 +29,9 @@ struct place {
 
 static int set_up(void **state)
 {
-	const char *tmp = getenv("TMPDIR");
 	struct place *p = calloc(1, sizeof(*p));
 
-	snprintf(p->dir, sizeof(p->dir), "%.80s/transport.XXXXXX", tmp ? tmp : "/tmp");
+	snprintf(p->dir, sizeof(p->dir), "%.80s/transport.XXXXXX", where_disk());
 	assert_non_null(mkdtemp(p->dir));
 	*state = p;
 	return 0;
