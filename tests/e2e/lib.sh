@@ -56,9 +56,9 @@ want_code() {
     [ "$code" -eq 0 ] || [ "$(wc -l <"$W/err")" -eq 1 ] || { fail "$what: not one line on stderr"; sed 's/^/    /' "$W/err"; }
 }
 
-# wait_for SECONDS COMMAND…: poll until it succeeds.
+# wait_for SECONDS COMMAND…: poll until it succeeds. PATIENCE: how many times as long, for programs under a sanitizer.
 wait_for() {
-    local until=$(($(date +%s) + $1))
+    local until=$(($(date +%s) + $1 * ${PATIENCE:-1}))
     shift
     while ! "$@" >/dev/null 2>&1; do
         [ "$(date +%s)" -lt "$until" ] || return 1
