@@ -23,7 +23,7 @@ trap 'exit 130' INT TERM
 
 if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); else bold= plain=; fi
 title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
-say() { printf '  %s\n' "$*"; }
+say() { printf '%s\n' "$*" | fold -s -w 76 | sed 's/^/  /; s/ *$//'; }
 # What a command prints, indented, with short paths.
 show() { "$@" 2>&1 | sed "s|$work/||g; s|^|    |"; }
 die() {
@@ -86,8 +86,8 @@ path = $B
 settle = 100 ms
 END
 title "Two directories, A and B, and a daemon for each"
-say "A's configuration names B as its peer; nothing is configured at B. (Here B is on the same machine, so no SSH is"
-say "in between; otherwise the address would be host:path.)"
+say "A's configuration names B as its peer; nothing is configured at B. (Here B is on the same machine, so no SSH is" \
+	"in between; otherwise the address would be host:path.)"
 sed "s|$work/||; s|^|    |" "$work/conf-A"
 start B
 start A
@@ -135,12 +135,15 @@ kept() {
 }
 until_same "B is back" 60 kept
 (cd "$A" && for f in opinion*.txt; do printf '    %-44s %s\n' "$f" "$(cat "$f")"; done)
-say "Neither was lost: the copy is named after its content. What A deleted meanwhile is gone in B. \`syncctl conflicts':"
+say "Neither was lost: the copy is named after its content. What A deleted meanwhile is gone in B."
+say "syncctl conflicts"
 show syncctl A conflicts
 syncctl A conflicts | grep -q opinion || die "syncctl conflicts lists the copy"
 
 title "4. Undelete: what syncd replaced or deleted lies in the trash"
+say "syncctl trash list demo | head -n 4"
 show syncctl B trash list demo | head -n 4
+say "syncctl trash restore demo notes/today"
 show syncctl B trash restore demo notes/today
 restored() { [ "$(cat "$A/notes/today" 2>/dev/null)" = 'written in B' ]; }
 until_same "notes/today is back" 30 restored
@@ -152,4 +155,4 @@ show syncctl A status
 show syncctl B status
 root() { syncctl "$1" status | sed -n 's/.*root \([0-9a-f]*\).*/\1/p'; }
 [ -n "$(root A)" ] && [ "$(root A)" = "$(root B)" ] || die "the roots are equal"
-printf '\n%sThe roots of the two Merkle trees are equal: every entry is. Nothing is left behind.%s\n' "$bold" "$plain"
+printf '\n%sThe roots of the two Merkle trees are equal, so every entry is.%s\n' "$bold" "$plain"

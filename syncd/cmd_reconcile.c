@@ -235,7 +235,7 @@ static void on_progress(uv_timer_t *timer)
 static void print_summary(struct reconcile *r, const struct session_status *st)
 {
 	json_t *status = folder_status_json(r->folder);
-	char in[16], out[16];
+	char in[16], out[16], paths[48], count[48];
 
 	if (r->json) {
 		json_object_set_new(status, "in_sync", json_boolean(st->in_sync));
@@ -258,15 +258,16 @@ static void print_summary(struct reconcile *r, const struct session_status *st)
 			log_warning("%s: %s; %s", quoted(json_string_value(json_object_get(item, "path"))),
 				json_string_value(json_object_get(item, "why")), json_string_value(json_object_get(item, "todo")));
 		}
-		printf("%s: %" PRIu64 " paths changed here, received %s, sent %s, %u round%s\n",
-			st->in_sync ? "in sync" : st->failed ? "failed" : "not everything is in sync", st->applied,
-			ui_bytes(st->bytes_in, in), ui_bytes(st->bytes_out, out), st->round, st->round == 1 ? "" : "s");
+		printf("%s: %s changed here, received %s, sent %s, %s\n",
+			st->in_sync ? "in sync" : st->failed ? "failed" : "not everything is in sync",
+			ui_count(st->applied, "path", paths), ui_bytes(st->bytes_in, in), ui_bytes(st->bytes_out, out),
+			ui_count(st->round, "round", count));
 		if (st->differences)
-			printf("%" PRIu64 " local differences: what is here is not what is on the other side%s\n", st->differences,
-				r->revert ? "" : "; --revert would undo what was changed here");
+			printf("%s: what is here is not what is on the other side%s\n",
+				ui_count(st->differences, "local difference", count), r->revert ? "" : "; --revert would undo what was changed here");
 		if (st->conflicts)
-			printf("%" PRIu64 " conflicts: both versions are kept; list them with: syncctl conflicts %s\n", st->conflicts,
-				r->here.path);
+			printf("%s: both versions are kept; list them with: syncctl conflicts %s\n",
+				ui_count(st->conflicts, "conflict", count), r->here.path);
 	}
 	json_decref(status);
 }

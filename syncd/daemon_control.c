@@ -477,7 +477,7 @@ static struct folder *serving_choose(const struct message_open *open, bool *ret_
 static void on_serving_ended(struct folder_session *session, const struct session_status *st, void *data)
 {
 	struct serving *s = data;
-	char in[16], out[16], summary[512];
+	char in[16], out[16], paths[48], summary[512];
 	int code = ui_exit_of_session(st);
 	json_t *answer;
 
@@ -487,8 +487,8 @@ static void on_serving_ended(struct folder_session *session, const struct sessio
 		log_warning("%s: a session with %s ended: %s", s->place->config->name, st->peer_name,
 			*st->text ? st->text : file_error_text(st->error));
 	if (s->connection) {
-		snprintf(summary, sizeof(summary), "%s: %" PRIu64 " paths changed here, received %s, sent %s",
-			st->in_sync ? "in sync" : "not everything is in sync", st->applied, ui_bytes(st->bytes_in, in),
+		snprintf(summary, sizeof(summary), "%s: %s changed here, received %s, sent %s",
+			st->in_sync ? "in sync" : "not everything is in sync", ui_count(st->applied, "path", paths), ui_bytes(st->bytes_in, in),
 			ui_bytes(st->bytes_out, out));
 		if (st->failed)
 			answer = control_error(code, "%s", *st->text ? st->text : file_error_text(st->error));

@@ -151,14 +151,15 @@ static json_t *session_json(const struct folder_session *s)
 
 	session_status(link_session(s->link), &st);
 	snprintf(id, sizeof(id), "%016" PRIx64, st.peer_replica);
-	return json_pack("{s:o, s:s, s:s, s:o, s:b, s:b, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "peer",
+	return json_pack("{s:o, s:s, s:s, s:o, s:b, s:b, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b}", "peer",
 		report_name(s->peer), "state", state_word(st.state), "replica", id, "name", report_name(st.peer_name), "in_sync", st.in_sync, "stuck", st.stuck,
 		"round", (int)st.round, "peer_root", hash_hex(&st.peer_root, HASH_BYTES, root), "bytes_in", (json_int_t)st.bytes_in,
 		"bytes_out", (json_int_t)st.bytes_out, "content_in", (json_int_t)st.content_in, "content_out",
 		(json_int_t)st.content_out, "applied", (json_int_t)st.applied, "conflicts", (json_int_t)st.conflicts, "skipped",
 		(json_int_t)st.skipped, "held", (json_int_t)st.held, "peer_held", (json_int_t)st.peer_held, "pending", (json_int_t)st.pending, "local_differences",
 		(json_int_t)st.differences, "since",
-		(json_int_t)(s->since_ns / CLOCK_NS_PER_S), "policy_differs", st.policy_differs, "ignore_differs", st.ignore_differs);
+		(json_int_t)(s->since_ns / CLOCK_NS_PER_S), "policy_differs", st.policy_differs, "ignore_differs", st.ignore_differs,
+		"served", !s->options.client);
 }
 
 static const char *tier_word(const struct file_abilities *a)

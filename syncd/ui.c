@@ -2,6 +2,7 @@
 #include "syncd/ui.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -22,6 +23,12 @@ char *ui_bytes(uint64_t bytes, char *ret)
 		unit++;
 	}
 	snprintf(ret, 16, unit && value < 100 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+	return ret;
+}
+
+char *ui_count(uint64_t n, const char *thing, char *ret)
+{
+	snprintf(ret, 48, "%" PRIu64 " %.20s%s", n, thing, n == 1 ? "" : "s");
 	return ret;
 }
 
@@ -145,21 +152,25 @@ bool ui_is_held(const json_t *problem)
 
 static void print_session(const json_t *s)
 {
-	char in[16], out[16];
+	const char *peer = text_of(s, "peer"), *name = text_of(s, "name");
+	bool served = json_is_true(json_object_get(s, "served"));
+	char in[16], out[16], count[48];
 
-	printf("  peer %s (%s): %s", text_of(s, "peer"), text_of(s, "name"),
-		json_is_true(json_object_get(s, "in_sync")) ? "in sync" : text_of(s, "state"));
+	printf("  peer %s", served && *name ? name : peer);
+	if (*name)
+		printf(" (%s)", served ? peer : name);
+	printf(": %s", json_is_true(json_object_get(s, "in_sync")) ? "in sync" : text_of(s, "state"));
 	if (json_is_true(json_object_get(s, "stuck")))
 		printf(", differences remain");
 	if (number_of(s, "pending"))
-		printf(", %llu paths under way", (unsigned long long)number_of(s, "pending"));
+		printf(", %s under way", ui_count(number_of(s, "pending"), "path", count));
 	printf("; received %s, sent %s", ui_bytes(number_of(s, "bytes_in"), in), ui_bytes(number_of(s, "bytes_out"), out));
 	if (number_of(s, "conflicts"))
-		printf("; %llu conflicts kept beside", (unsigned long long)number_of(s, "conflicts"));
+		printf("; %s kept beside", ui_count(number_of(s, "conflicts"), "conflict", count));
 	if (number_of(s, "local_differences"))
-		printf("; %llu local differences", (unsigned long long)number_of(s, "local_differences"));
+		printf("; %s", ui_count(number_of(s, "local_differences"), "local difference", count));
 	if (number_of(s, "peer_held"))
-		printf("; it holds %llu deletions: if they are meant, confirm them there", (unsigned long long)number_of(s, "peer_held"));
+		printf("; it holds %s: if meant, confirm there", ui_count(number_of(s, "peer_held"), "deletion", count));
 	if (json_is_true(json_object_get(s, "ignore_differs")))
 		printf("; its ignore rules differ from ours");
 	if (json_is_true(json_object_get(s, "policy_differs")))
@@ -167,14 +178,15 @@ static void print_session(const json_t *s)
 	putchar('\n');
 }
 
+/* A peer of the configuration that has no session. */
 static void print_peer(const json_t *p)
 {
-	char age[24];
+	char age[24], count[48];
 	int64_t since = json_integer_value(json_object_get(p, "since"));
 
 	printf("  peer %s: %s", text_of(p, "peer"), text_of(p, "state"));
 	if (number_of(p, "local_differences"))
-		printf(", %llu local differences", (unsigned long long)number_of(p, "local_differences"));
+		printf(", %s", ui_count(number_of(p, "local_differences"), "local difference", count));
 	if (*text_of(p, "error"))
 		printf(": %s", text_of(p, "error"));
 	if (since)
@@ -211,7 +223,8 @@ static void print_folder(const json_t *f)
 		print_session(item);
 	}
 	json_array_foreach(json_object_get(f, "peers"), i, item) {
-		print_peer(item);
+		if (strcmp(text_of(item, "state"), "connected") != 0)
+			print_peer(item);
 	}
 	json_array_foreach(json_object_get(f, "not_in_sync"), i, item) {
 		int64_t since = (int64_t)time(NULL) - json_integer_value(json_object_get(item, "since"));

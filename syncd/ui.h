@@ -11,6 +11,8 @@
 
 /* "1.2 GiB"; ret has 16 bytes. Returns ret. */
 char *ui_bytes(uint64_t bytes, char *ret);
+/* "1 path", "2 paths": n of a thing of at most 20 bytes; ret has 48 bytes. Returns ret. */
+char *ui_count(uint64_t n, const char *thing, char *ret);
 /* "3 min", "2 d"; ret has 24 bytes. */
 char *ui_age(int64_t seconds, char *ret);
 /* The exit code of a session that ended (enum exit_code). */

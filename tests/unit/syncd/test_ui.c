@@ -119,9 +119,20 @@ static void test_exit_of_store(void **state)
 		assert_int_equal(ui_exit_of_store(cases[i][0]), cases[i][1]);
 }
 
+static void test_count(void **state)
+{
+	char ret[48];
+
+	(void)state;
+	assert_string_equal(ui_count(0, "path", ret), "0 paths");
+	assert_string_equal(ui_count(1, "path", ret), "1 path");
+	assert_string_equal(ui_count(UINT64_MAX, "local difference", ret), "18446744073709551615 local differences");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_count),
 		cmocka_unit_test(test_bytes),
 		cmocka_unit_test(test_age),
 		cmocka_unit_test(test_exit_of_session),
