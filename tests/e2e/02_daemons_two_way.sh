@@ -154,7 +154,7 @@ away() {
     rm -r "$here/old" "$here/half" "$here/edited-there" "$here/stale" "$here/becomes"
     mkdir "$here/becomes" && echo in >"$here/becomes/in"
     recorded
-    [ "$(tombstones "$other")" -gt 2000 ] || fail "$(tombstones "$other") tombstones while $side is away"
+    [ "$(tombstones "$other")" -gt 1000 ] || fail "$(tombstones "$other") tombstones while $side is away"
     want "purge before $side is retired" ctl "$other" purge t
     [ "$(tombstones "$other")" -gt 200 ] || fail "what $side does not know of was purged: $(tombstones "$other") tombstones"
     want "retire $side" ctl "$other" peer retire t "$id"
