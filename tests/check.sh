@@ -62,9 +62,9 @@ units() {
 	printf '    %d programs passed, %d failed\n' "$good" "$bad"
 }
 
-# A script in a place of its own; what it leaves there is told, and removed.
+# A script in a place of its own, which other users can pass through; what it leaves there is told, and removed.
 e2e_script() {
-	own=$(mktemp -d "${TMPDIR:-/tmp}/e2e.XXXXXX") || return 1
+	own=$(mktemp -d "${TMPDIR:-/tmp}/e2e.XXXXXX") && chmod 0711 "$own" || return 1
 	env BIN="$bin" TMPDIR="$own" bash "$1"
 	code=$?
 	left=$(ls -A "$own")
