@@ -211,6 +211,18 @@ $(BUILD)/sim-sessions: $(BUILD)/tests/sim/histories.o $(archives)
 sim-sessions: $(BUILD)/sim-sessions
 	@$< $(RUNS) $(SEED)
 
+# Whole replicas on simulated machines: crashes, faults, cuts, users at any call. What it prints says how to see a history again.
+sim: RUNS ?= 1000
+engine_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,engine engine_history engine_judge engine_oracle engine_site engine_user engine_wire)
+objects += $(engine_objects)
+
+$(BUILD)/sim: $(engine_objects) $(sim_objects) $(archives)
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+sim: $(BUILD)/sim
+	@COMMIT=$$(git rev-parse --short HEAD 2>/dev/null) $< $(RUNS) '$(SEED)'
+
 # Two replicas on simulated disks, which crash at any call.
 sim-pair: RUNS ?= 1000
 objects += $(BUILD)/tests/sim/pair.o
@@ -278,5 +290,5 @@ clean:
 -include $(objects:.o=.d)
 
 .PHONY: check check-full e2e install-test-deps demo asan-bins
-.PHONY: all unit differential sim-rules sim-sessions sim-pair unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
+.PHONY: all unit differential sim sim-rules sim-sessions sim-pair unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
 .SECONDARY:
