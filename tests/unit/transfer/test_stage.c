@@ -634,6 +634,27 @@ static void test_all_zero_file(void **state)
 	finish(f, &a);
 }
 
+/* One chunk, and no tree that could say what it is. */
+static void test_small_file_of_zeros(void **state)
+{
+	struct fixture *f = *state;
+	static uint8_t zeros[131072];
+	static const size_t sizes[] = {1, 8, 4096, 9000, sizeof(zeros)};
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		cleanup(announced_deinit) struct announced a = {.bytes = zeros, .n_bytes = sizes[i]};
+
+		craft_chunk(&a, zeros, sizes[i], false);
+		compute_content(&a, 15);
+		assert_int_equal(begin(f, "new", &a), 0);
+		assert_int_equal(chunks(f, &a), 0);
+		send_missing(f, &a);
+		finish(f, &a);
+		stage_free(f->s);
+		f->s = NULL;
+	}
+}
+
 static void test_zero_runs_inside_a_chunk_stay_holes(void **state)
 {
 	struct fixture *f = *state;
@@ -782,11 +803,12 @@ static void test_lies_about_zeros(void **state)
 	expect_refused(f, &a);
 
 	a.n = 0;
+	craft_chunk(&a, p, 131072, false);
 	craft_chunk(&a, zeros, 131072, false); /* zeros that are not said to be */
 	compute_content(&a, 15);
 	assert_int_equal(begin(f, "new", &a), 0);
 	assert_int_equal(chunks(f, &a), 0);
-	assert_int_equal(stage_write(f->s, 0, zeros, 131072), -EBADMSG);
+	assert_int_equal(stage_write(f->s, 1, zeros, 131072), -EBADMSG);
 	assert_int_equal(stage_finish(f->s), -EINVAL);
 }
 
@@ -914,6 +936,7 @@ int main(void)
 		T(test_old_version_is_gone_or_a_symlink),
 		T(test_zero_chunks_stay_holes),
 		T(test_all_zero_file),
+		T(test_small_file_of_zeros),
 		T(test_zero_runs_inside_a_chunk_stay_holes),
 		T(test_impossible_contents),
 		T(test_lists_that_do_not_fit),
