@@ -185,9 +185,10 @@ struct file_abilities {
 	int64_t time_granularity_ns; /* of mtimes set: 1, 100, 1000, 1e6, 1e7, 1e9 or 2e9 */
 };
 
-#define FILE_PROBE_PREFIX ".probe-" /* a crash in file_probe may leave a directory so named */
+#define FILE_PROBE_PREFIX ".probe-" /* a crash in file_probe may leave a directory so named: file_probe_remove */
 
 /* Works inside a scratch directory of its own, made in dir and removed. */
 int file_probe(int dir, struct file_abilities *ret);
+int file_probe_remove(int dir, const char *name); /* FILE_NOT_EMPTY: something else is in it, too */
 
 #endif

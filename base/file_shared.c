@@ -227,14 +227,16 @@ static int probe_times(int dir, struct file_abilities *a)
 	return 0;
 }
 
-/* Remove what the probes left in the scratch directory. */
-static void probe_clean(int dir)
+int file_probe_remove(int dir, const char *name)
 {
 	static const char *const names[] = {
 		"x", "y", "z", "from", "to", "symlink", "case", "\xc3\xa9", "times"};
+	cleanup_close int scratch = -1;
 
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		file_unlink(dir, names[i]);
+	if (file_open_directory_at(dir, name, &scratch) == 0)
+		for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+			file_unlink(scratch, names[i]);
+	return file_rmdir(dir, name);
 }
 
 int file_probe(int dir, struct file_abilities *ret)
@@ -257,9 +259,7 @@ int file_probe(int dir, struct file_abilities *ret)
 		r = probe_names(scratch, &found);
 	if (r == 0)
 		r = probe_times(scratch, &found);
-	if (scratch >= 0)
-		probe_clean(scratch);
-	cleaned = file_rmdir(dir, name);
+	cleaned = file_probe_remove(dir, name);
 	if (r == 0)
 		r = cleaned;
 	if (r == 0)

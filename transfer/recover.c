@@ -586,8 +586,12 @@ static int keep_lost(struct recovery *v, const char *name, int64_t now_ns)
 static int empty_one(struct recovery *v, const char *name, int64_t now_ns)
 {
 	int staging = store_staging(v->store);
-	int r = v->first ? keep_lost(v, name, now_ns) : file_unlink(staging, name);
+	int r;
 
+	if (strncmp(name, FILE_PROBE_PREFIX, strlen(FILE_PROBE_PREFIX)) == 0)
+		r = file_probe_remove(staging, name);
+	else
+		r = v->first ? keep_lost(v, name, now_ns) : file_unlink(staging, name);
 	if (r == FILE_IS_DIRECTORY)
 		r = file_rmdir(staging, name);
 	return r < 0 ? r : 0;

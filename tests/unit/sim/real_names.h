@@ -32,6 +32,7 @@
 #define file_open_write real_file_open_write
 #define file_outcome real_file_outcome
 #define file_probe real_file_probe
+#define file_probe_remove real_file_probe_remove
 #define file_read real_file_read
 #define file_readlink real_file_readlink
 #define file_rename_noreplace real_file_rename_noreplace

@@ -452,6 +452,19 @@ static void test_index_lost(void **state)
 	}
 }
 
+/* An end while the file system was probed. */
+static void test_probe_left(void **state)
+{
+	struct fixture *f = fx_new();
+
+	(void)state;
+	OK(mkdir(fx_path(f, ".syncd/staging/" FILE_PROBE_PREFIX "0123456789abcdef"), 0700));
+	fx_write(f, ".syncd/staging/" FILE_PROBE_PREFIX "0123456789abcdef/from", "x");
+	OK(apply_recover(f->r, NULL));
+	assert_int_equal(fx_staging(f), 0);
+	fx_free(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -464,6 +477,7 @@ int main(void)
 		cmocka_unit_test(test_deleted_before_recovery),
 		cmocka_unit_test(test_staging_wiped),
 		cmocka_unit_test(test_index_lost),
+		cmocka_unit_test(test_probe_left),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
