@@ -12,17 +12,21 @@
  *  - Absences are used only after scan_run returned 0.
  *  - A directory's record goes only when nothing below it is on disk as far as the index knows.
  *  - The counts of a batch enter the result once it is committed.
+ *  - What is recorded is durable before: else a power cut takes back what peers were told, and the next scan sees a user's edit in it.
  */
 #include "tombstones/observe.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/sync.h"
+#include "merkle/path.h"
 #include "tombstones/conflict.h"
 #include "tombstones/undo.h"
 
@@ -884,6 +888,70 @@ static int begin_batch(struct run *x, struct replica_txn *t)
 	return r;
 }
 
+/* The nearest directory above that is there: what was made, renamed or removed in it. */
+static void sync_above(int root, const char *path, struct sync_set *set)
+{
+	char at[FILE_PATH_BYTES_MAX + 1];
+	int fd, r;
+
+	snprintf(at, sizeof(at), "%s", path);
+	do {
+		at[path_parent_length(at)] = '\0';
+		r = file_open_directory_at(root, at, &fd);
+	} while (r == FILE_VANISHED && *at);
+	if (r == 0)
+		sync_set_add(set, fd);
+	else
+		set->many = true;
+}
+
+static void sync_seen(int root, const struct seen *s, struct sync_set *set)
+{
+	bool named = s->what == SCAN_NEW || s->what == SCAN_CHANGED;
+	cleanup_close int dir = -1;
+	const char *name;
+	int fd, r;
+
+	if (!named && s->what != SCAN_TOUCHED && s->what != SCAN_RESTAMP)
+		return;
+	if (s->state.kind == RECORD_DIRECTORY) {
+		r = file_open_directory_at(root, s->path, &fd);
+	} else {
+		r = file_open_parent(root, s->path, &dir, &name);
+		/* a symlink has no content, and its attributes no descriptor */
+		if (r == 0 && s->state.kind == RECORD_SYMLINK)
+			r = named ? FILE_VANISHED : FILE_UNSUPPORTED;
+		if (r == 0)
+			r = file_open_read(dir, name, &fd);
+	}
+	if (r == 0)
+		sync_set_add(set, fd);
+	else if (r != FILE_VANISHED)
+		set->many = true;
+	if (named)
+		sync_above(root, s->path, set);
+}
+
+static int sync_seen_list(const struct run *x, const struct seen_list *l)
+{
+	cleanup(sync_set_drop) struct sync_set set = {0};
+	int root = store_root(replica_store(x->options->replica));
+
+	for (size_t i = 0; i < l->n && !set.many; i++)
+		sync_seen(root, &l->v[i], &set);
+	return sync_set_run(&set, root);
+}
+
+static int sync_gone(const struct run *x, size_t from, size_t to)
+{
+	cleanup(sync_set_drop) struct sync_set set = {0};
+	int root = store_root(replica_store(x->options->replica));
+
+	for (size_t i = from; i < to && !set.many; i++)
+		sync_above(root, gone_path(&x->gone, i), &set);
+	return sync_set_run(&set, root);
+}
+
 /* Record a list, and empty it. */
 static int write_seen(struct run *x, struct seen_list *l, bool late)
 {
@@ -893,7 +961,9 @@ static int write_seen(struct run *x, struct seen_list *l, bool late)
 
 	if (!l->n)
 		return 0;
-	r = begin_batch(x, &t);
+	r = sync_seen_list(x, l);
+	if (!r)
+		r = begin_batch(x, &t);
 	if (r)
 		return r;
 	for (size_t i = 0; i < l->n && !r; i++)
@@ -1189,8 +1259,10 @@ static int write_gone_batch(struct run *x, size_t from, size_t to)
 {
 	struct tally tally = {0};
 	struct replica_txn t;
-	int r = begin_batch(x, &t);
+	int r = sync_gone(x, from, to);
 
+	if (!r)
+		r = begin_batch(x, &t);
 	if (r)
 		return r;
 	for (size_t i = from; i < to && !r; i++)

@@ -557,7 +557,7 @@ static int plan_object(struct batch *b, struct change *c)
 	}
 	if (!i->staged)
 		return 0;
-	r = place_stage(&b->place, i, shown(c), b->n_staged <= PLACE_SYNC_MAX);
+	r = place_stage(&b->place, i, shown(c), b->n_staged <= SYNC_SET_MAX);
 	if (r == -ENOMEM)
 		return r;
 	if (r != 0)
@@ -578,7 +578,7 @@ static int plan_objects(struct batch *b)
 			r = plan_object(b, b->v[k]);
 		staged = staged || b->v[k]->intent.staged;
 	}
-	if (r == 0 && b->n_staged > PLACE_SYNC_MAX)
+	if (r == 0 && b->n_staged > SYNC_SET_MAX)
 		r = file_syncfs(store_staging(b->store));
 	else if (r == 0 && staged)
 		r = file_fsync(store_staging(b->store));

@@ -38,31 +38,12 @@ void place_init(struct place *p, struct store *store, int64_t now_ns)
 
 void place_deinit(struct place *p)
 {
-	for (size_t i = 0; i < p->n_fds; i++)
-		close_keep(p->fds[i]);
-	p->n_fds = 0;
+	sync_set_drop(&p->touched);
 }
 
 void place_touch(struct place *p, int fd)
 {
-	cleanup_close int owned = fd;
-	struct file_stat st;
-
-	if (p->many)
-		return;
-	if (file_stat_fd(owned, &st) != 0) {
-		p->many = true;
-		return;
-	}
-	for (size_t i = 0; i < p->n_fds; i++)
-		if (p->inos[i] == st.ino)
-			return;
-	if (p->n_fds == PLACE_SYNC_MAX) {
-		p->many = true;
-		return;
-	}
-	p->inos[p->n_fds] = st.ino;
-	p->fds[p->n_fds++] = steal_fd(owned);
+	sync_set_add(&p->touched, fd);
 }
 
 static void touch_also(struct place *p, int fd)
@@ -70,27 +51,14 @@ static void touch_also(struct place *p, int fd)
 	int copy = dup(fd);
 
 	if (copy < 0)
-		p->many = true;
+		p->touched.many = true;
 	else
 		place_touch(p, copy);
 }
 
 int place_sync(struct place *p)
 {
-	int r = 0;
-
-	if (p->many)
-		r = file_syncfs(store_staging(p->store));
-	for (size_t i = 0; i < p->n_fds; i++) {
-		if (!p->many && r == 0)
-			r = file_fsync(p->fds[i]);
-		/* Directories of some network file systems can't be synced one by one. */
-		if (r == FILE_UNSUPPORTED)
-			r = file_syncfs(store_staging(p->store));
-	}
-	place_deinit(p);
-	p->many = false;
-	return r > 0 ? -EIO : r;
+	return sync_set_run(&p->touched, store_staging(p->store));
 }
 
 /* --- outcomes --- */
@@ -575,7 +543,7 @@ static void user_copy(struct place *p, const struct intent *i, const struct row 
 		    : to_conflict_name(p, i->displaced, i->path, name, 1, dir, &c.path);
 	if (r == 0) {
 		c.known = c.known && stamp_copy(dir, &looked, &c);
-		touch_also(p, dir);
+		p->touched.many = true; /* what a user wrote there, too, before it is recorded */
 		(void)place_add_copy(o, &c); /* without memory the next scan finds it */
 	} else if (to_trash(p, i->displaced, i->path) != 0) {
 		o->keep = true;
@@ -959,7 +927,7 @@ static void set_symlink(
 		return;
 	}
 	stamp_of(&st, &o->stamp);
-	p->many = true; /* a symlink has no descriptor to sync */
+	p->touched.many = true; /* a symlink has no descriptor to sync */
 	result(o, APPLY_DONE);
 }
 

@@ -9,18 +9,14 @@
 #ifndef TRANSFER_PLACE_H
 #define TRANSFER_PLACE_H
 
+#include "base/sync.h"
 #include "transfer/apply.h"
 #include "transfer/intent.h"
-
-#define PLACE_SYNC_MAX 32 /* objects fsynced one by one; more are synced with their file system */
 
 struct place {
 	struct store *store;
 	int64_t now_ns; /* names trash buckets */
-	int fds[PLACE_SYNC_MAX]; /* to be fsynced; owned */
-	uint64_t inos[PLACE_SYNC_MAX];
-	size_t n_fds;
-	bool many; /* there were more: sync the file system */
+	struct sync_set touched;
 };
 
 /* An object that was put beside the path under a conflict name. */

@@ -234,8 +234,10 @@ static enum verdict finish_put(struct recovery *v, struct pending *e, const stru
 		return DONE;
 	}
 	r = look(v, i->path, &e->found);
-	if (r == 0 && !record_same_state(&e->found.state, &i->record))
+	if (r == 0 && !record_same_state(&e->found.state, &i->record)) {
+		v->place.touched.many = true; /* what a user wrote, before it is recorded */
 		return DONE_EDITED;
+	}
 	/* What can't be hashed yet gets the staged one's stamp: the next scan looks at it. */
 	o->stamp = i->staged_stamp;
 	if (r == 0 && place_same_object(&e->found.stamp, &i->staged_stamp)) {
