@@ -255,12 +255,33 @@ bool fetch_idle(const struct session *s)
 
 /* --- planning --- */
 
+/* Is something in the way that is no directory? If its own offer came in a later batch, it would be put aside for nothing. */
+static int object_above(struct index_txn *t, const char *path, bool *ret)
+{
+	cleanup_free char *at = strdup(path);
+	int r = at ? INDEX_ABSENT : -ENOMEM;
+
+	*ret = false;
+	while (r == INDEX_ABSENT && *at) {
+		cleanup(row_deinit) struct row row = {0};
+
+		at[path_parent_length(at)] = '\0';
+		if (!*at)
+			break;
+		r = index_get(t, at, &row);
+		*ret = r == 0 && row.place == ROW_ON_DISK && row_live(&row) && row.record.kind != RECORD_DIRECTORY;
+		if (r == 0 && row.place == ROW_NOT_HERE)
+			r = INDEX_ABSENT;
+	}
+	return r < 0 ? r : 0;
+}
+
 static int decide_offer(struct index_txn *t, const struct knowledge *k, const struct apply_options *options, struct offer *o,
 	bool *ret_content)
 {
 	struct apply_item item = apply_item_of(o);
 	struct row row = {0};
-	bool lands, live;
+	bool takes, lands, live;
 	int r;
 
 	r = apply_preview(t, k, options, &item, &o->action, ret_content, &o->differs);
@@ -270,8 +291,8 @@ static int decide_offer(struct index_txn *t, const struct knowledge *k, const st
 	if (r < 0)
 		return r;
 	live = r == 0 && row_live(&row);
-	lands = (o->action == DECIDE_TAKE || o->action == DECIDE_ASIDE) && o->theirs.live &&
-		o->theirs.kind != RECORD_DIRECTORY;
+	takes = (o->action == DECIDE_TAKE || o->action == DECIDE_ASIDE) && o->theirs.live;
+	lands = takes && o->theirs.kind != RECORD_DIRECTORY;
 	o->deletes = live && (o->action == DECIDE_DELETE || (o->action == DECIDE_TAKE && !o->theirs.live));
 	o->defer = o->deletes;
 	if (lands && !o->defer) {
@@ -280,6 +301,10 @@ static int decide_offer(struct index_txn *t, const struct knowledge *k, const st
 
 		r = directory ? 1 : index_any_live_below(t, o->path);
 		o->defer = r > 0;
+	}
+	if (takes && r >= 0) {
+		r = object_above(t, o->path, &o->under);
+		o->defer = o->defer || o->under;
 	}
 	row_deinit(&row);
 	return r < 0 ? r : 0;

@@ -3,7 +3,8 @@
  * transfer/fetch_internal.h.
  *
  * Deletions wait so that they can be counted before the first is made, and so that what was renamed is found here before it
- * goes. They are flushed in descending path order: what lies below a directory first.
+ * goes. They are flushed in descending path order: what lies below a directory first. What lands below something that is no
+ * directory comes last: what is in its way is gone by then, or was decided to stay and is put aside.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -38,12 +39,15 @@ int fetch_defer(struct session *s, struct offer *o)
 	return 0;
 }
 
-static int compare_descending(const void *a, const void *b)
+static int compare_deferred(const void *a, const void *b)
 {
+	const struct offer *o = *(struct offer *const *)a, *p = *(struct offer *const *)b;
 	struct path_key x, y;
 
-	path_key(&x, (*(struct offer *const *)a)->path);
-	path_key(&y, (*(struct offer *const *)b)->path);
+	if (o->under != p->under)
+		return o->under ? 1 : -1;
+	path_key(&x, o->path);
+	path_key(&y, p->path);
 	return path_key_compare(&y, &x);
 }
 
@@ -64,7 +68,7 @@ static int not_deferred(const char *path, void *data)
 	struct reappears *state = data;
 	struct offer key = {.path = (char *)path}, *key_p = &key;
 
-	state->found = !bsearch(&key_p, state->s->deferred, state->s->n_deferred, sizeof(key_p), compare_descending);
+	state->found = !bsearch(&key_p, state->s->deferred, state->s->n_deferred, sizeof(key_p), compare_deferred);
 	state->looked++;
 	return state->found;
 }
@@ -152,7 +156,7 @@ int fetch_flush_deferred(struct session *s)
 
 	if (!s->n_deferred)
 		return 0;
-	qsort(s->deferred, s->n_deferred, sizeof(struct offer *), compare_descending);
+	qsort(s->deferred, s->n_deferred, sizeof(struct offer *), compare_deferred);
 	if (!s->options.confirmed && s->confirmed_round < s->round)
 		r = over_budget(s, &held);
 	b = fetch_filling(s);
