@@ -316,7 +316,7 @@ static void left_deinit(struct left *l)
 static int add_left(struct version_dots *ret, const struct version_dots *dots,
 	const struct record *other, const struct version_vector *k, const struct version_lineage *l)
 {
-	bool by_k[VERSION_ENTRIES_MAX], by_vv[VERSION_ENTRIES_MAX] = {0};
+	bool by_k[VERSION_ENTRIES_MAX], by_vv[VERSION_ENTRIES_MAX]; /* large: the first dots->n are set */
 
 	assert(dots->n <= VERSION_ENTRIES_MAX);
 	version_vector_has_each(k, dots, l, by_k);
@@ -327,7 +327,7 @@ static int add_left(struct version_dots *ret, const struct version_dots *dots,
 					      version_dots_contain(&other->lost, dots->v[i]));
 		int r;
 
-		if ((by_k[i] || by_vv[i]) && !named)
+		if ((by_k[i] || (other && by_vv[i])) && !named)
 			continue;
 		r = version_dots_add(ret, dots->v[i]);
 		if (r < 0)
