@@ -10,7 +10,8 @@
 #   make asan clang tsan valgrind  builds of their own under $(BUILD), with the unit tests
 #   make fuzz       FUZZ_SECONDS=60, each target    make fuzz-replay  their corpora
 #   make differential  CASES=100000 SEED=     the decision table in C against its model
-#   make sim-rules     RUNS=20000 SEED=       random histories under the rules
+#   make sim-rules     RUNS=20000 SEED= JOBS=1   random histories under the rules
+#   make sim-trees     NAMES=2 EVERY=1 SEED= JOBS=1   all pairs of trees of up to 4 nodes under the rules
 #   make sim-sessions  RUNS=300 SEED=         random histories of real replicas and sessions
 #   make sim-pair      RUNS=1000 SEED=        two replicas on simulated disks, which crash at any call
 #   make bench      BENCH='--runs 3 --scale small WORK…'   side by side with rsync, unison and the floors (tests/bench/README.md)
@@ -38,7 +39,7 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DSYNCD_VERSION='"$
 base := buf clock error file file_shared log random sync
 merkle := chunk_tree chunker diff hash ignore index index_check index_nodes index_rows path rebuild record scan scan_object scan_rows store tree version
 tombstones := anew conflict decide knowledge line members observe places purge replica trash undo
-transfer := apply apply_plan compare fetch fetch_content fetch_deferred frame greet intent learn meeting message pieces place recover round serve session settle stage transport
+transfer := apply apply_plan compare fetch fetch_content fetch_deferred frame greet intent learn meeting message place recover round serve session settle stage transport
 syncd := cmd_reconcile cmd_serve cmd_status commands config control daemon daemon_control endpoint folder folder_errand \
 	folder_session folder_status known_hosts link report schedule ui watch
 programs := syncd syncctl syncd-ssh
@@ -185,11 +186,13 @@ $(BUILD)/decide-driver: $(BUILD)/tests/unit/tombstones/decide_driver.o $(rule_ar
 differential: $(BUILD)/decide-driver
 	@python3 -B tests/unit/tombstones/model/decision_table.py $< $(CASES) $(SEED)
 
-# Random histories of replicas in memory under the rules, judged against ground truth.
+# Random histories of replicas in memory under the rules, judged against ground truth. JOBS: processes.
+JOBS ?= 1
 sim-rules: RUNS ?= 20000
-objects += $(BUILD)/tests/sim/rules.o
+rules_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,rules_world jobs)
+objects += $(rules_objects) $(BUILD)/tests/sim/rules.o
 
-$(BUILD)/sim-rules: $(BUILD)/tests/sim/rules.o $(rule_archives)
+$(BUILD)/sim-rules: $(BUILD)/tests/sim/rules.o $(rules_objects) $(rule_archives)
 	$(say) LD $@
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
@@ -197,8 +200,20 @@ $(BUILD)/sim-rules: $(BUILD)/tests/sim/rules.o $(rule_archives)
 rule_seeds := 1003081 1795237241
 
 sim-rules: $(BUILD)/sim-rules
-	@for s in $(rule_seeds); do $< 1 $$s >$(BUILD)/sim-rules.trace || { cat $(BUILD)/sim-rules.trace; exit 1; }; done
-	@$< $(RUNS) $(SEED)
+	@for s in $(rule_seeds); do $< 3 $$s >$(BUILD)/sim-rules.log || { cat $(BUILD)/sim-rules.log; exit 1; }; done
+	@$< -j $(JOBS) $(RUNS) $(SEED)
+
+# All pairs of small trees under the rules. NAMES: in a directory, up to 4; EVERY: one of so many only.
+sim-trees: NAMES ?= 2
+sim-trees: EVERY ?= 1
+objects += $(BUILD)/tests/sim/trees.o
+
+$(BUILD)/sim-trees: $(BUILD)/tests/sim/trees.o $(rules_objects) $(rule_archives)
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+sim-trees: $(BUILD)/sim-trees
+	@$< -j $(JOBS) -n $(NAMES) -e $(EVERY) $(if $(SEED),-s $(SEED))
 
 # Random histories of replicas on real disks: scans, sessions (cut anywhere), applies, restarts, purges.
 sim-sessions: RUNS ?= 300
@@ -210,18 +225,6 @@ $(BUILD)/sim-sessions: $(BUILD)/tests/sim/histories.o $(archives)
 
 sim-sessions: $(BUILD)/sim-sessions
 	@$< $(RUNS) $(SEED)
-
-# Whole replicas on simulated machines: crashes, faults, cuts, users at any call. What it prints says how to see a history again.
-sim: RUNS ?= 1000
-engine_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,engine engine_history engine_judge engine_oracle engine_site engine_user engine_wire)
-objects += $(engine_objects)
-
-$(BUILD)/sim: $(engine_objects) $(sim_objects) $(archives)
-	$(say) LD $@
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
-
-sim: $(BUILD)/sim
-	@COMMIT=$$(git rev-parse --short HEAD 2>/dev/null) $< $(RUNS) '$(SEED)'
 
 # Two replicas on simulated disks, which crash at any call.
 sim-pair: RUNS ?= 1000
@@ -291,5 +294,5 @@ clean:
 -include $(objects:.o=.d)
 
 .PHONY: check check-full e2e install-test-deps demo asan-bins
-.PHONY: all unit differential sim sim-rules sim-sessions sim-pair unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
+.PHONY: all unit differential sim-rules sim-trees sim-sessions sim-pair unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
 .SECONDARY:

@@ -104,9 +104,9 @@ kernel_tree() {
 case $what in
 e2e) e2e ;;
 check | full)
-	cases=100000 rules=60000 sessions=${SESSION_RUNS:-100} seed=1
+	cases=100000 rules=60000 sessions=${SESSION_RUNS:-100} seed=1 names=2 every=3
 	if [ "$what" = full ]; then
-		cases=1000000 rules=400000 sessions=3000 seed=
+		cases=1000000 rules=400000 sessions=3000 seed= names=3 every=1
 		export KILLS="${KILLS:-200}" FILES="${FILES:-100000}"
 		if [ -z "${TREE:-}" ]; then
 			one "unpack the kernel's sources" kernel_tree
@@ -122,7 +122,8 @@ check | full)
 	one "fuzz corpora" build fuzz-replay
 	one "decisions against the model" run differential CASES=$cases
 	# A fixed seed, so that the slice is the same in every run; a full check draws one (see DESIGN.md, "Known").
-	one "histories under the rules" run sim-rules RUNS=$rules SEED=$seed
+	one "histories under the rules" run sim-rules RUNS=$rules SEED=$seed JOBS="$(nproc)"
+	one "pairs of small trees under the rules" run sim-trees NAMES=$names EVERY=$every SEED=$seed JOBS="$(nproc)"
 	one "histories of real sessions" run sim-sessions RUNS=$sessions SEED=$seed
 	one "histories on simulated disks" run sim-pair RUNS=$((sessions * 3)) SEED=$seed
 	one "manual pages" run check-man
