@@ -1,9 +1,9 @@
 #!/bin/bash
-# kill -9 of either daemon at random moments of a busy run (KILLS, default 20): after restarts it converges, nothing that was written is
+# kill -9 of either daemon at random moments of a busy run (KILLS, default 200): after restarts it converges, nothing that was written is
 # lost, nothing is left outside .syncd, and no conflict copy exists that no user's concurrency explains.
 . "$(dirname "$0")/lib.sh"
 
-KILLS=${KILLS:-20}
+KILLS=${KILLS:-200}
 SEED=${SEED:-$(date +%s)}
 RANDOM=$SEED
 say "$KILLS kills, seed $SEED"

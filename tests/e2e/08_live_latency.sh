@@ -1,11 +1,11 @@
 #!/bin/bash
-# A live edit of a small file in a folder of FILES (50,000) files is complete at the peer within a median of 100 ms. The distribution
+# A live edit of a small file in a folder of FILES (100,000) files is complete at the peer within a median of 100 ms. The distribution
 # is printed; what is asserted is the order against a floor measured in the same run: copying and fsyncing the same file
 # through one `ssh` connection that is open already. Memory: both daemons' anonymous memory is printed and checked, the most that it
 # was during the first copy and the edits, and what it is after a restart.
 . "$(dirname "$0")/lib.sh"
 
-FILES=${FILES:-50000}
+FILES=${FILES:-100000}
 start_sshd
 A=$W/a B=$W/b
 mkdir -p "$A" "$B"
@@ -99,6 +99,5 @@ for d in a b; do
     pid=PID_$d
     now=$(anonymous "${!pid}") most=$(cat "$W/most-$d")
     say "anonymous memory of $d with $FILES files: $most KiB at most, $now KiB after a restart"
-    # during the first copy it was 42 MiB at the receiver: printed, and to be mended
-    [ "$now" -lt 40960 ] || fail "daemon $d uses $now KiB of anonymous memory"
+    [ "$now" -lt 40960 ] && [ "$most" -lt 40960 ] || fail "daemon $d uses $most KiB of anonymous memory at most, $now KiB after a restart"
 done

@@ -13,7 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/error.h"
 #include "merkle/ignore.h"
 #include "tests/unit/where.h"
@@ -262,7 +261,6 @@ static void test_hostile_patterns_end(void **state)
 {
 	char text[4096], name[256], *path, *p;
 	cleanup(ignore_free_p) struct ignore *i = NULL;
-	int64_t start = clock_monotonic_ns();
 
 	(void)state;
 	for (p = text; p < text + 200; p += 2)
@@ -285,8 +283,7 @@ static void test_hostile_patterns_end(void **state)
 	path[511] = '/';
 	path[512] = '\0';
 	assert_false(ignore_match(i, path, false)); /* deeper than anything is synced */
-	free(path);
-	assert_true(clock_monotonic_ns() - start < CLOCK_NS_PER_S);
+	free(path); /* were the time exponential, this would not be reached */
 }
 
 static void test_too_many_rules(void **state)
