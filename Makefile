@@ -39,7 +39,7 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DSYNCD_VERSION='"$
 base := buf clock error file file_shared log random sync
 merkle := chunk_tree chunker diff hash ignore index index_check index_nodes index_rows path rebuild record scan scan_object scan_rows store tree version
 tombstones := anew conflict decide knowledge line members observe places purge replica trash undo
-transfer := apply apply_plan compare fetch fetch_content fetch_deferred frame greet intent learn meeting message place recover round serve session settle stage transport
+transfer := apply apply_plan compare fetch fetch_content fetch_deferred frame greet intent learn meeting message pieces place recover round serve session settle stage transport
 syncd := cmd_reconcile cmd_serve cmd_status commands config control daemon daemon_control endpoint folder folder_errand \
 	folder_session folder_status known_hosts link report schedule ui watch
 programs := syncd syncctl syncd-ssh
@@ -226,6 +226,18 @@ $(BUILD)/sim-sessions: $(BUILD)/tests/sim/histories.o $(archives)
 sim-sessions: $(BUILD)/sim-sessions
 	@$< $(RUNS) $(SEED)
 
+# Whole replicas on simulated machines: crashes, faults, cuts, users at any call. What it prints says how to see a history again.
+sim: RUNS ?= 1000
+engine_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,engine engine_history engine_judge engine_oracle engine_site engine_user engine_wire)
+objects += $(engine_objects)
+
+$(BUILD)/sim: $(engine_objects) $(sim_objects) $(archives)
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+sim: $(BUILD)/sim
+	@COMMIT=$$(git rev-parse --short HEAD 2>/dev/null) $< $(RUNS) '$(SEED)'
+
 # Two replicas on simulated disks, which crash at any call.
 sim-pair: RUNS ?= 1000
 objects += $(BUILD)/tests/sim/pair.o
@@ -294,5 +306,5 @@ clean:
 -include $(objects:.o=.d)
 
 .PHONY: check check-full e2e install-test-deps demo asan-bins
-.PHONY: all unit differential sim-rules sim-trees sim-sessions sim-pair unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
+.PHONY: all unit differential sim sim-rules sim-trees sim-sessions sim-pair unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
 .SECONDARY:

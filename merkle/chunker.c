@@ -10,9 +10,9 @@
  * hash is h = 2 h + gear[byte], which holds the last 64 bytes only; so that hashing starts 64 bytes
  * before the first possible cut and does not depend on where the chunk began.
  *
- * Invariant: after 64 equal bytes x the hash is -gear[x]. -gear[0] has a bit set among its leading
- * 14, the fewest that any mask asks for, so that zeros are cut at the maximum only and a hole is
- * crossed by counting. Checked by a test.
+ * Invariant: after 64 equal bytes x the hash is -gear[x]. The first bit of -gear[0] is set, and any
+ * mask asks for it to be clear, so that zeros are cut at the maximum only and a hole is crossed by
+ * counting. Checked by a test.
  */
 #include "merkle/chunker.h"
 
@@ -26,8 +26,7 @@
 
 #define WINDOW 64 /* bytes that the hash holds */
 
-_Static_assert(
-	(UINT32_C(1) << CHUNK_BITS_MIN) / 4 >= WINDOW, "the window fits below the shortest chunk");
+_Static_assert((UINT32_C(1) << PIECE_BITS_MIN) / 4 >= WINDOW, "the window fits below the shortest piece");
 
 /* 256 outputs of splitmix64 from the seed 0x73796e63642d6763 ("syncd-gc"). Part of the format:
  * never to be changed. */
@@ -134,13 +133,12 @@ static size_t at_most(size_t n, size_t limit)
 	return n < limit ? n : limit;
 }
 
-size_t chunker_cut(const uint8_t *p, size_t n, uint8_t bits, bool last)
+/* For n bytes of which the cut is sure: they are four averages, or all. */
+static size_t cut_first(const uint8_t *p, size_t n, uint8_t bits)
 {
 	size_t average = (size_t)1 << bits, shortest = average / 4, cut;
 	uint64_t h = 0;
 
-	assert(bits >= CHUNK_BITS_MIN && bits <= CHUNK_BITS_MAX);
-	assert(last || n >= 4 * average);
 	if (n <= shortest)
 		return n;
 	find_cut(p, shortest - WINDOW, shortest - 1, 0, &h);
@@ -148,6 +146,19 @@ size_t chunker_cut(const uint8_t *p, size_t n, uint8_t bits, bool last)
 	if (!cut)
 		cut = find_cut(p, average, at_most(n, 4 * average), UINT64_C(1) << (65 - bits), &h);
 	return cut ? cut : at_most(n, 4 * average);
+}
+
+size_t chunker_cut(const uint8_t *p, size_t n, uint8_t bits, bool last)
+{
+	assert(bits >= CHUNK_BITS_MIN && bits <= CHUNK_BITS_MAX);
+	assert(last || n >= (size_t)4 << bits);
+	return cut_first(p, n, bits);
+}
+
+size_t chunker_piece(const uint8_t *p, size_t n, uint8_t bits)
+{
+	assert(bits >= PIECE_BITS_MIN && bits <= PIECE_BITS_MAX);
+	return cut_first(p, n, bits);
 }
 
 /* --- a whole file --- */

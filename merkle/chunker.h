@@ -40,6 +40,13 @@ struct chunk {
  * O(n), no allocation: the pure core, for tests and fuzzing. */
 size_t chunker_cut(const uint8_t *p, size_t n, uint8_t bits, bool last);
 
+/* Pieces are cut the same way, finer, and never stored (transfer/pieces.h): 2^8 … 2^13 bytes on average. */
+#define PIECE_BITS_MIN 8
+#define PIECE_BITS_MAX 13
+
+/* Length of the first piece of p[0..n), n > 0, after which nothing follows. */
+size_t chunker_piece(const uint8_t *p, size_t n, uint8_t bits);
+
 /* Called for each chunk in order. Return non-zero to stop; it is passed on. `bytes` is valid during the call, and NULL for
  * a chunk of zeros (written or hole) and for the empty one. */
 typedef int chunker_emit(const struct chunk *chunk, const uint8_t *bytes, void *data);

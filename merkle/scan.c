@@ -282,15 +282,8 @@ static bool trusted(const struct walk *w, const struct entry *e, const struct st
 {
 	const struct row *row = row_on_disk(e);
 
-	if (!row || row->record.kind != scan_kind(&e->object.st) || w->o->rehash ||
-		scan_racy(row, w->window_ns))
-		return false;
-	if (stamp_equal(now, &row->stamp))
-		return true;
-	/* a chmod or chown explains the ctime */
-	return now->ino == row->stamp.ino && now->size == row->stamp.size &&
-	       now->mtime_ns == row->stamp.mtime_ns &&
-	       differences(now, &row->stamp, row->record.kind);
+	return row && row->record.kind == scan_kind(&e->object.st) && !w->o->rehash &&
+	       !scan_racy(row, w->window_ns) && stamp_equal(now, &row->stamp);
 }
 
 /* The parameter that our record's content was cut with, so that equal bytes compare equal. */
@@ -334,18 +327,6 @@ static int read_entry(struct walk *w, struct entry *e)
 	return r;
 }
 
-static int touched_unread(struct walk *w, struct entry *e, const struct row *row)
-{
-	e->object.generation = row->stamp.generation;
-	e->object.content = row->record.content;
-	if (row->record.target) {
-		e->object.target = strdup(row->record.target);
-		if (!e->object.target)
-			return -ENOMEM;
-	}
-	return tell_state(w, e, SCAN_TOUCHED);
-}
-
 static int leaf(struct walk *w, struct entry *e)
 {
 	const struct row *row = row_of(e);
@@ -354,7 +335,7 @@ static int leaf(struct walk *w, struct entry *e)
 
 	stamp_of(&e->object.st, &now);
 	if (trusted(w, e, &now))
-		return stamp_equal(&now, &row->stamp) ? 0 : touched_unread(w, e, row);
+		return 0;
 	r = read_entry(w, e);
 	if (r == FILE_BUSY)
 		return tell_plain(w, SCAN_UNSETTLED, w->path, row, 0);

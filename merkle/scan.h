@@ -9,8 +9,9 @@
  *
  * Memory: the names of the directories on the path that is being walked, 256 rows for each of them, and the paths that are
  * gone. Descriptors: one for each directory on that path. No transaction is open while the sink is called or a file
- * is hashed. What is trusted without reading: an equal stamp that is not racily clean; where inode, size and mtime are equal
- * but mode or owner differ, the content; a new name whose inode, size, mtime and (ctime or generation) are a row's.
+ * is hashed. What is trusted without reading: an equal stamp that is not racily clean; a new name whose inode, size, mtime and
+ * ctime are a row's (below a directory that was moved). A chmod, or a renaming of the file itself, moves the ctime, and may
+ * hide an edit: the file is read.
  */
 #ifndef MERKLE_SCAN_H
 #define MERKLE_SCAN_H

@@ -296,8 +296,8 @@ static int load_nodes(struct scan_object *o, struct index_txn *t, enum hash_algo
 
 /*
  * The same inode, size and mtime alone prove nothing: a freed inode is given out again at once, and
- * mtimes are set by whoever unpacks an archive. The same ctime does, or the same generation of the
- * inode (renaming changes ctime).
+ * mtimes are set by whoever unpacks an archive. The same ctime does. It stays when a directory above
+ * is moved; where a file's own renaming changes it, that may hide an edit.
  */
 static bool same_inode_content(
 	const struct row *row, const struct scan_object *o, int64_t window_ns)
@@ -309,7 +309,7 @@ static bool same_inode_content(
 		return false;
 	if (s->ino != o->st.ino || s->size != o->st.size || s->mtime_ns != o->st.mtime_ns)
 		return false;
-	return s->ctime_ns == o->st.ctime_ns || (s->generation && s->generation == o->generation);
+	return s->ctime_ns == o->st.ctime_ns;
 }
 
 static int take_content(struct scan_object *o, struct index_txn *t, const char *path,

@@ -163,7 +163,7 @@ static int buckets_read(struct store *s, struct bucket **ret, size_t *ret_n)
 	size_t n = 0;
 	int r = names_read(store_trash(s), &names);
 
-	if (r)
+	if (r && r != -ENOENT) /* all of it was removed: there is nothing in it */
 		return r;
 	v = calloc(names.n + 1, sizeof(*v));
 	if (!v)

@@ -9,6 +9,9 @@
  * for room in the order of their batches, so that a batch never waits for one that waits for it: those that are as long as to
  * need much are batches of their own. At each level it is looked whether there are more nodes than a file of that size can have.
  *
+ * Where the old version may have some of a missing chunk, the request waits for a STAGE job that names its pieces
+ * (transfer/pieces.h); another one puts together what PIECES tells. If that is not the chunk, it is asked for without names.
+ *
  * Requests are sent for one offer after the other, while the window has room. An offer is closed, and counts no more in its
  * batch, when it is complete or has failed and nothing that names it is under way.
  */
@@ -22,6 +25,9 @@
 
 #define REQUEST_BYTES (1024 * 1024)    /* asked for in one request, if chunks are shorter */
 #define REQUESTS_OUT_MAX 2048	       /* content requests without an answer */
+#define NAMES_WANTED 1024	       /* about so many pieces are named in one request */
+#define NAMES_BYTES_MIN 512	       /* of a chunk, and of old bytes, for which names may pay */
+#define POOR_MAX 8		       /* answers in a row of which hardly anything was old: no more names for this file */
 
 static void want_content(struct session *s, struct offer *o)
 {
@@ -46,13 +52,45 @@ static void fail_offer(struct offer *o, int error)
 	o->staged = false;
 }
 
+static void pieces_unref(struct session *s, struct named_pieces *p)
+{
+	if (!p || --p->refs)
+		return;
+	s->names_out -= p->max;
+	free(p);
+}
+
+static void request_free(struct session *s, struct fetch_request *request)
+{
+	if (!request)
+		return;
+	s->requests_out--;
+	pieces_unref(s, request->pieces);
+	free(request->chunk);
+	free(request);
+}
+
+/* What an op holds, not the op. */
+static void op_deinit(struct session *s, struct stage_op *op)
+{
+	request_free(s, op->request);
+	pieces_unref(s, op->pieces);
+	free(op->entries);
+	free(op->bytes);
+}
+
+void fetch_op_free(struct session *s, struct stage_op *op)
+{
+	op_deinit(s, op);
+	free(op);
+}
+
 static int add_op(struct session *s, struct stage_op op)
 {
 	struct stage_op *copy = malloc(sizeof(*copy));
 
 	if (!copy) {
-		free(op.entries);
-		free(op.bytes);
+		op_deinit(s, &op);
 		return -ENOMEM;
 	}
 	*copy = op;
@@ -267,64 +305,149 @@ int fetch_nodes(struct session *s, const struct message_nodes *m)
 
 /* --- content --- */
 
-static int add_request(struct session *s, struct offer *o, struct message_fetch *m, struct fetch_request ***tail)
+/* May the peer be told what the old version is made of, and would it help? Where we send nothing, only what came from it. */
+static bool names_pay(const struct session *s, const struct offer *o, const struct stage_missing *m)
+{
+	return o->poor < POOR_MAX && m->length >= NAMES_BYTES_MIN && m->old_to - m->old_from >= NAMES_BYTES_MIN &&
+	       (session_we_send(s) || stage_old_source(o->stage) == s->peer_replica);
+}
+
+static int request_new(struct session *s, struct offer *o, size_t first, size_t n, struct fetch_request **ret)
+{
+	struct fetch_request *request = calloc(1, sizeof(*request));
+	const struct stage_missing *missing = stage_missing(o->stage, &(size_t){0});
+
+	if (!request)
+		return -ENOMEM;
+	request->id = s->next_id++;
+	request->offer = o;
+	request->first = first;
+	request->n = n;
+	for (size_t i = first; i < first + n; i++)
+		request->bytes += missing[i].length;
+	s->requests_out++;
+	*ret = request;
+	return 0;
+}
+
+static int append_request(struct message_fetch *m, const struct fetch_request *request)
+{
+	const struct stage_missing *missing = stage_missing(request->offer->stage, &(size_t){0});
+	struct message_request *out = &m->v[m->n];
+	const struct named_pieces *pieces = request->pieces;
+
+	*out = (struct message_request){.id = request->id, .content = request->offer->theirs.content, .n = request->n};
+	out->path = strdup(request->offer->path);
+	out->v = calloc(request->n, sizeof(*out->v));
+	out->names = pieces ? calloc(pieces->n + 1, sizeof(*out->names)) : NULL;
+	m->n++;
+	if (!out->path || !out->v || (pieces && !out->names))
+		return -ENOMEM;
+	for (size_t i = 0; i < request->n; i++) {
+		out->v[i].offset = missing[request->first + i].offset;
+		out->v[i].length = missing[request->first + i].length;
+	}
+	out->n_names = pieces ? pieces->n : 0;
+	out->piece_bits = pieces ? pieces->bits : 0;
+	for (size_t i = 0; i < out->n_names; i++)
+		out->names[i] = pieces->v[i].name;
+	return 0;
+}
+
+static int send_fetch(struct session *s, struct message_fetch *m)
+{
+	union message out = {.fetch = *m};
+	int r = m->n ? session_send(s, MESSAGE_FETCH, &out) : 0;
+
+	for (size_t i = 0; i < m->n; i++)
+		message_request_deinit(&m->v[i]);
+	m->n = 0;
+	return r;
+}
+
+/* Sends what is in *m, if this one has no room beside it. Takes the request over: answers are due. */
+static int send_request(struct session *s, struct message_fetch *m, struct fetch_request *request)
+{
+	size_t names = request->pieces ? request->pieces->n : 0;
+	int r = 0;
+
+	for (size_t i = 0; i < m->n; i++)
+		names += m->v[i].n_names;
+	if (m->n == MESSAGE_FETCH_MAX || names > MESSAGE_NAMES_MAX)
+		r = send_fetch(s, m);
+	*s->fetches_tail = request;
+	s->fetches_tail = &request->next;
+	return r < 0 ? r : append_request(m, request);
+}
+
+/* How many of the missing chunks, from the next one on, are one request. If they are to be named, *ret_bits is set. */
+static size_t request_length(const struct session *s, const struct offer *o, uint8_t *ret_bits, size_t *ret_names)
 {
 	const struct stage_missing *missing;
-	struct message_request *out = &m->v[m->n];
-	struct fetch_request *request = calloc(1, sizeof(*request));
-	size_t n;
+	uint64_t bytes = 0, old = 0, names = 0;
+	size_t n, i;
 
+	*ret_bits = 0;
 	missing = stage_missing(o->stage, &n);
-	if (!request || !(out->v = calloc(MESSAGE_RANGES_MAX, sizeof(*out->v)))) {
-		free(request);
-		return -ENOMEM;
-	}
-	request->id = out->id = s->next_id++;
-	request->offer = o;
-	request->first = o->next_missing;
-	out->path = o->path;
-	out->content = o->theirs.content;
-	while (o->next_missing < n && out->n < MESSAGE_RANGES_MAX) {
-		const struct stage_missing *chunk = &missing[o->next_missing];
+	for (i = o->next_missing; i < n && i - o->next_missing < MESSAGE_RANGES_MAX; i++) {
+		const struct stage_missing *m = &missing[i];
+		bool pays = names_pay(s, o, m);
+		uint8_t bits = pays ? pieces_bits(m->old_to - m->old_from) : 0;
 
-		if (out->n && request->bytes + chunk->length > REQUEST_BYTES)
+		bits = bits < *ret_bits ? *ret_bits : bits;
+		old += pays ? m->old_to - m->old_from : 0;
+		if (i > o->next_missing && (bytes + m->length > REQUEST_BYTES || (bits && old >> bits > NAMES_WANTED)))
 			break;
-		out->v[out->n++] = (struct message_fetch_range){.offset = chunk->offset, .length = chunk->length};
-		request->bytes += chunk->length;
-		o->next_missing++;
+		*ret_bits = bits;
+		names = bits ? 2 * (old >> bits) + 4 : 0;
+		bytes += m->length;
 	}
-	request->n = out->n;
+	*ret_names = names < PIECES_NAMES_MAX ? names : PIECES_NAMES_MAX;
+	return i - o->next_missing;
+}
+
+/* The next request of an offer: into *m, or to be named first. */
+static int add_request(struct session *s, struct offer *o, struct message_fetch *m)
+{
+	struct fetch_request *request;
+	uint8_t bits;
+	size_t names, n = request_length(s, o, &bits, &names);
+	int r = request_new(s, o, o->next_missing, n, &request);
+
+	if (r < 0)
+		return r;
+	if (bits) {
+		request->pieces = calloc(1, sizeof(*request->pieces) + names * sizeof(request->pieces->v[0]));
+		if (!request->pieces) {
+			request_free(s, request);
+			return -ENOMEM;
+		}
+		*request->pieces = (struct named_pieces){.refs = 1, .bits = bits, .max = names};
+		s->names_out += names;
+	}
+	o->next_missing += n;
 	s->window += request->bytes;
+	if (bits)
+		return add_op(s, (struct stage_op){.offer = o, .request = request});
 	o->refs++;
-	m->n++;
-	**tail = request;
-	*tail = &request->next;
-	return 0;
+	return send_request(s, m, request);
 }
 
 static int pump_requests(struct session *s)
 {
 	struct message_request requests[MESSAGE_FETCH_MAX];
-	union message m = {.fetch = {.v = requests}};
-	struct fetch_request **tail = &s->fetches;
-	size_t out = 0;
-	int r = 0;
+	struct message_fetch m = {.v = requests};
+	int r = 0, sent;
 
-	memset(requests, 0, sizeof(requests));
-	while (*tail) {
-		tail = &(*tail)->next;
-		out++;
-	}
-	while (r == 0 && s->fetch_head && m.fetch.n < MESSAGE_FETCH_MAX && s->window < SESSION_WINDOW_BYTES &&
-			out < REQUESTS_OUT_MAX) {
+	while (r == 0 && s->fetch_head && s->window < SESSION_WINDOW_BYTES && s->requests_out < REQUESTS_OUT_MAX &&
+			s->names_out + PIECES_NAMES_MAX <= SESSION_NAMES_MAX) {
 		struct offer *o = s->fetch_head;
 		size_t n = 0;
 
 		if (!o->failed && !o->walk && o->unwritten)
 			stage_missing(o->stage, &n);
 		if (o->next_missing < n) {
-			r = add_request(s, o, &m.fetch, &tail);
-			out++;
+			r = add_request(s, o, &m);
 			continue;
 		}
 		s->fetch_head = o->next_fetch;
@@ -334,11 +457,8 @@ static int pump_requests(struct session *s)
 			r = pump_walk(s, o);
 		close_offer(o);
 	}
-	if (r == 0 && m.fetch.n)
-		r = session_send(s, MESSAGE_FETCH, &m);
-	for (size_t i = 0; i < m.fetch.n; i++)
-		free(requests[i].v);
-	return r;
+	sent = send_fetch(s, &m);
+	return r < 0 ? r : sent;
 }
 
 static struct fetch_request **find_request(struct session *s, uint32_t id)
@@ -356,23 +476,58 @@ static void request_over(struct session *s, struct fetch_request **at)
 	struct offer *o = request->offer;
 
 	*at = request->next;
-	free(request->chunk);
-	free(request);
+	if (!*at)
+		s->fetches_tail = at;
+	request_free(s, request);
 	o->refs--;
 	close_offer(o);
-	(void)s;
+}
+
+/* The chunk that is to come next. */
+static const struct stage_missing *next_chunk(const struct fetch_request *request)
+{
+	return &stage_missing(request->offer->stage, &(size_t){0})[request->first + request->done];
+}
+
+/* All of the chunk that was to come next came: to be dealt with by this op, which takes `bytes` over. */
+static int chunk_came(struct session *s, struct fetch_request **at, uint8_t *bytes, size_t n, struct named_pieces *pieces)
+{
+	struct fetch_request *request = *at;
+	struct offer *o = request->offer;
+	int r = 0;
+
+	if (o->failed) {
+		s->window -= next_chunk(request)->length;
+		free(bytes);
+	} else {
+		if (pieces)
+			pieces->refs++;
+		r = add_op(s, (struct stage_op){.offer = o,
+				      .pieces = pieces,
+				      .missing = request->first + request->done,
+				      .bytes = bytes,
+				      .n = n});
+	}
+	request->at = 0;
+	if (++request->done == request->n)
+		request_over(s, at);
+	return r;
+}
+
+/* An answer to names, that took so many bytes to tell a chunk. */
+static void count_poor(struct offer *o, size_t told, uint32_t length)
+{
+	o->poor = told > length - length / 10 ? o->poor + 1 : 0;
 }
 
 int fetch_data(struct session *s, const struct message_data *m)
 {
 	struct fetch_request **at = find_request(s, m->id), *request = *at;
 	const struct stage_missing *chunk;
-	size_t n;
-	int r = 0;
 
 	if (!request || m->range != request->done || m->at != request->at)
 		return session_protocol_error(s, "DATA that nobody asked for");
-	chunk = &stage_missing(request->offer->stage, &n)[request->first + request->done];
+	chunk = next_chunk(request);
 	if (m->n > chunk->length - request->at || (!m->n && chunk->length))
 		return session_protocol_error(s, "DATA beyond what was asked for");
 	if (!request->chunk && !(request->chunk = malloc(chunk->length ? chunk->length : 1)))
@@ -383,19 +538,29 @@ int fetch_data(struct session *s, const struct message_data *m)
 	s->content_in += m->n;
 	if (request->at < chunk->length)
 		return 0;
-	if (request->offer->failed)
-		s->window -= chunk->length;
-	else
-		r = add_op(s, (struct stage_op){.offer = request->offer,
-				      .chunk = chunk->chunk,
-				      .bytes = steal(request->chunk),
-				      .n = chunk->length});
-	free(request->chunk);
-	request->chunk = NULL;
-	request->at = 0;
-	if (++request->done == request->n)
-		request_over(s, at);
-	return r;
+	if (request->pieces)
+		count_poor(request->offer, chunk->length, chunk->length);
+	return chunk_came(s, at, steal(request->chunk), chunk->length, NULL);
+}
+
+int fetch_pieces(struct session *s, const struct message_pieces *m)
+{
+	struct fetch_request **at = find_request(s, m->id), *request = *at;
+	const struct stage_missing *chunk;
+	uint8_t *bytes;
+
+	if (!request || !request->pieces || m->range != request->done || request->at)
+		return session_protocol_error(s, "PIECES that nobody asked for");
+	chunk = next_chunk(request);
+	if (!m->n || m->n >= chunk->length)
+		return session_protocol_error(s, "PIECES that are longer than what they tell");
+	bytes = malloc(m->n);
+	if (!bytes)
+		return -ENOMEM;
+	memcpy(bytes, m->bytes, m->n);
+	s->content_in += m->n;
+	count_poor(request->offer, m->n, chunk->length);
+	return chunk_came(s, at, bytes, m->n, request->pieces);
 }
 
 int fetch_gone(struct session *s, const struct message_gone *m)
@@ -434,14 +599,80 @@ static int check_room(struct session *s, const struct stage *stage)
 	return trash_list(store, add_size, &trash) == 0 && need - available > trash ? -ENOSPC : 0;
 }
 
+static int read_old(void *ret, size_t n, uint64_t offset, void *data)
+{
+	size_t got = 0;
+	int r = file_read(*(int *)data, ret, n, offset, &got);
+
+	return r ? r : got != n;
+}
+
+/* Nothing that the old version is now can be wrong here: then there is less to refer to. */
+static int name_pieces(struct session *s, struct fetch_request *request)
+{
+	const struct stage_missing *missing = stage_missing(request->offer->stage, &(size_t){0});
+	struct named_pieces *pieces = request->pieces;
+	cleanup_close int fd = -1;
+	cleanup(buf_deinit) struct buf bytes = BUF_INIT;
+	uint64_t done = 0;
+
+	if (stage_open_old(request->offer->stage, &fd) != 0)
+		return 0;
+	for (size_t i = request->first; i < request->first + request->n; i++) {
+		uint64_t from = missing[i].old_from > done ? missing[i].old_from : done;
+		size_t got = 0;
+
+		if (missing[i].old_to <= from)
+			continue;
+		done = missing[i].old_to;
+		buf_clear(&bytes);
+		if (!buf_reserve(&bytes, (size_t)(done - from)))
+			return -ENOMEM;
+		if (file_read(fd, bytes.data, (size_t)(done - from), from, &got) == 0)
+			pieces_cut(bytes.data, got, from, pieces->bits, s->seed, pieces->v, pieces->max, &pieces->n);
+	}
+	return 0;
+}
+
+/* STAGE_MISMATCH also where it can't be put together any more. */
+static int write_rebuilt(struct stage_op *op, uint32_t chunk, uint32_t length)
+{
+	cleanup_close int fd = -1;
+	cleanup_free uint8_t *bytes = NULL;
+	int r;
+
+	if (stage_open_old(op->offer->stage, &fd) != 0)
+		return STAGE_MISMATCH;
+	bytes = malloc(length);
+	if (!bytes)
+		return -ENOMEM;
+	r = pieces_rebuild(op->bytes, op->n, op->pieces->v, op->pieces->n, read_old, &fd, bytes, length);
+	if (r != 0)
+		return r < 0 ? r : STAGE_MISMATCH;
+	return stage_write(op->offer->stage, chunk, bytes, length);
+}
+
+static int run_op(struct session *s, struct stage_op *op)
+{
+	const struct stage_missing *m;
+
+	if (op->entries)
+		return stage_chunks(op->offer->stage, op->entries, op->n_entries);
+	if (op->request)
+		return name_pieces(s, op->request);
+	m = &stage_missing(op->offer->stage, &(size_t){0})[op->missing];
+	if (op->pieces)
+		return write_rebuilt(op, m->chunk, m->length);
+	return stage_write(op->offer->stage, m->chunk, op->bytes, op->n);
+}
+
 void fetch_run_stage(struct session_job *job)
 {
 	for (struct stage_op *op = job->ops; op; op = op->next) {
 		struct offer *o = op->offer;
 
 		do
-			op->result = op->entries ? stage_chunks(o->stage, op->entries, op->n_entries)
-						 : stage_write(o->stage, op->chunk, op->bytes, op->n);
+			op->result = run_op(job->session, op);
 		while (!op->entries && fetch_make_room(job->session->replica, op->result));
 		if (op->result == 0 && op->entries)
 			op->result = check_room(job->session, o->stage);
@@ -454,29 +685,81 @@ void fetch_run_stage(struct session_job *job)
 	}
 }
 
+/* The chunk that was put together is not the one: ask for all of it. Its bytes stay in the window. */
+static int ask_whole(struct session *s, struct stage_op *op, struct message_fetch *m)
+{
+	struct fetch_request *request;
+	int r = request_new(s, op->offer, op->missing, 1, &request);
+
+	if (r < 0)
+		return r;
+	op->offer->refs++;
+	return send_request(s, m, request);
+}
+
+static int named(struct session *s, struct stage_op *op, struct message_fetch *m)
+{
+	struct fetch_request *request = steal(op->request);
+	struct named_pieces *pieces = request->pieces;
+
+	if (op->offer->failed || op->result < 0) {
+		s->window -= request->bytes;
+		request_free(s, request);
+		return 0;
+	}
+	s->names_out -= pieces->max - pieces->n;
+	pieces->max = pieces->n;
+	if (!pieces->n) {
+		pieces_unref(s, pieces);
+		request->pieces = NULL;
+	}
+	op->offer->refs++;
+	return send_request(s, m, request);
+}
+
+/* The op's outcome; the offer has it no more. */
+static int op_over(struct session *s, struct stage_op *op, struct message_fetch *m)
+{
+	struct offer *o = op->offer;
+	bool again = op->pieces && op->result == STAGE_MISMATCH && !o->failed;
+	size_t n;
+	int r = 0;
+
+	if (!op->entries && !op->request && !again)
+		s->window -= stage_missing(o->stage, &n)[op->missing].length;
+	if (op->result == -EBADMSG && op->pieces)
+		return session_protocol_error(s, "PIECES that refer to nothing");
+	if (op->result < 0) {
+		fail_offer(o, op->result);
+	} else if (again) {
+		return ask_whole(s, op, m);
+	} else if (op->result == STAGE_MISMATCH) {
+		fail_offer(o, -ESTALE);
+	} else if (op->result == STAGE_COMPLETE) {
+		o->staged = true;
+	} else if (op->entries && !o->failed) {
+		stage_missing(o->stage, &n);
+		o->unwritten = n;
+		want_content(s, o);
+	}
+	if (op->request)
+		r = named(s, op, m);
+	return r;
+}
+
 int fetch_done_stage(struct session *s, struct session_job *job)
 {
-	for (struct stage_op *op = job->ops; op; op = op->next) {
-		struct offer *o = op->offer;
-		size_t n;
+	struct message_request requests[MESSAGE_FETCH_MAX];
+	struct message_fetch m = {.v = requests};
+	int r = 0, sent;
 
-		o->refs--;
-		if (!op->entries)
-			s->window -= op->n;
-		if (op->result < 0) {
-			fail_offer(o, op->result);
-		} else if (op->result == STAGE_MISMATCH) {
-			fail_offer(o, -ESTALE);
-		} else if (op->result == STAGE_COMPLETE) {
-			o->staged = true;
-		} else if (op->entries && !o->failed) {
-			stage_missing(o->stage, &n);
-			o->unwritten = n;
-			want_content(s, o);
-		}
-		close_offer(o);
+	for (struct stage_op *op = job->ops; op && r >= 0; op = op->next) {
+		op->offer->refs--;
+		r = op_over(s, op, &m);
+		close_offer(op->offer);
 	}
-	return 0;
+	sent = send_fetch(s, &m);
+	return r < 0 ? r : sent;
 }
 
 /* --- driving --- */
@@ -563,7 +846,7 @@ int fetch_content_pump(struct session *s)
 
 bool fetch_content_idle(const struct session *s)
 {
-	return !s->ops_head && !s->fetches && !s->nodes_out;
+	return !s->ops_head && !s->requests_out && !s->nodes_out;
 }
 
 void fetch_content_free(struct session *s, struct offer *o)
@@ -579,9 +862,9 @@ void fetch_content_reset(struct session *s)
 		struct fetch_request *request = s->fetches;
 
 		s->fetches = request->next;
-		free(request->chunk);
-		free(request);
+		request_free(s, request);
 	}
+	s->fetches_tail = &s->fetches;
 	while (s->nodes_out) {
 		struct nodes_request *request = s->nodes_out;
 
@@ -593,9 +876,7 @@ void fetch_content_reset(struct session *s)
 		struct stage_op *op = s->ops_head;
 
 		s->ops_head = op->next;
-		free(op->entries);
-		free(op->bytes);
-		free(op);
+		fetch_op_free(s, op);
 	}
 	s->ops_tail = &s->ops_head;
 	s->fetch_head = NULL;

@@ -490,7 +490,7 @@ static void deinit_nodes(union message *m)
 	free(m->nodes.v);
 }
 
-/* --- FETCH, DATA, GONE --- */
+/* --- FETCH, DATA, PIECES, GONE --- */
 
 static void put_request(struct buf *b, const struct message_request *r)
 {
@@ -505,6 +505,11 @@ static void put_request(struct buf *b, const struct message_request *r)
 		put_varint(b, r->v[i].offset);
 		put_varint(b, r->v[i].length);
 	}
+	put_varint(b, r->n_names);
+	if (r->n_names)
+		put_u8(b, r->piece_bits);
+	for (size_t i = 0; i < r->n_names; i++)
+		put_u32(b, r->names[i]);
 }
 
 static void get_request(struct cursor *c, struct message_request *r)
@@ -528,6 +533,15 @@ static void get_request(struct cursor *c, struct message_request *r)
 	}
 	if (total > MESSAGE_REQUEST_BYTES_MAX)
 		cursor_fail(c);
+	r->n_names = get_varint_max(c, PIECES_NAMES_MAX);
+	if (!r->n_names)
+		return;
+	r->piece_bits = get_u8(c);
+	if (r->piece_bits < PIECE_BITS_MIN || r->piece_bits > PIECE_BITS_MAX)
+		cursor_fail(c);
+	r->names = get_array(c, r->n_names, sizeof(*r->names));
+	for (size_t i = 0; i < r->n_names && !c->failed; i++)
+		r->names[i] = get_u32(c);
 }
 
 static void put_fetch(struct buf *b, const union message *m)
@@ -539,18 +553,29 @@ static void put_fetch(struct buf *b, const union message *m)
 
 static void get_fetch(struct cursor *c, union message *m)
 {
+	size_t names = 0;
+
 	m->fetch.n = get_varint_max(c, MESSAGE_FETCH_MAX);
 	m->fetch.v = get_array(c, m->fetch.n, sizeof(*m->fetch.v));
-	for (size_t i = 0; i < m->fetch.n && !c->failed; i++)
+	for (size_t i = 0; i < m->fetch.n && !c->failed; i++) {
 		get_request(c, &m->fetch.v[i]);
+		names += m->fetch.v[i].n_names;
+		if (names > MESSAGE_NAMES_MAX)
+			cursor_fail(c);
+	}
+}
+
+void message_request_deinit(struct message_request *r)
+{
+	free(r->path);
+	free(r->v);
+	free(r->names);
 }
 
 static void deinit_fetch(union message *m)
 {
-	for (size_t i = 0; m->fetch.v && i < m->fetch.n; i++) {
-		free(m->fetch.v[i].path);
-		free(m->fetch.v[i].v);
-	}
+	for (size_t i = 0; m->fetch.v && i < m->fetch.n; i++)
+		message_request_deinit(&m->fetch.v[i]);
 	free(m->fetch.v);
 }
 
@@ -568,6 +593,20 @@ static void get_data(struct cursor *c, union message *m)
 	m->data.range = get_u32(c);
 	m->data.at = get_u32(c);
 	m->data.bytes = get_string(c, MESSAGE_DATA_BYTES_MAX, &m->data.n);
+}
+
+static void put_pieces(struct buf *b, const union message *m)
+{
+	put_u32(b, m->pieces.id);
+	put_u32(b, m->pieces.range);
+	put_string(b, m->pieces.bytes, m->pieces.n);
+}
+
+static void get_pieces(struct cursor *c, union message *m)
+{
+	m->pieces.id = get_u32(c);
+	m->pieces.range = get_u32(c);
+	m->pieces.bytes = get_string(c, MESSAGE_PIECES_BYTES_MAX, &m->pieces.n);
 }
 
 static void put_gone(struct buf *b, const union message *m)
@@ -668,6 +707,7 @@ static const struct message_info messages[MESSAGE_TYPES] = {
 	[MESSAGE_KEEPALIVE] = {"KEEPALIVE", 64, false, false, put_nothing, get_nothing, deinit_nothing},
 	[MESSAGE_FAIL] = {"FAIL", 4096, false, false, put_fail, get_fail, deinit_fail},
 	[MESSAGE_BYE] = {"BYE", 64, false, false, put_nothing, get_nothing, deinit_nothing},
+	[MESSAGE_PIECES] = {"PIECES", MESSAGE_PIECES_BYTES_MAX + 64, false, true, put_pieces, get_pieces, deinit_nothing},
 };
 
 const struct message_info *message_info(uint8_t type)

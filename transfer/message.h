@@ -15,7 +15,7 @@
  *                                            ←   ROWS: the answerer's of the same paths, absences proven
  *     WALKED                                 →
  *   who takes something asks for its content:
- *     NODES_ASK, FETCH                       ↔   NODES, DATA, GONE
+ *     NODES_ASK, FETCH                       ↔   NODES, DATA, PIECES, GONE
  *     DONE (own handling is over, K joined)  ↔   DONE                       both: the round is over, live
  *   a change on either side: HELLO of the next round
  *   KEEPALIVE at any time; FAIL, BYE end the session.
@@ -29,6 +29,7 @@
 #include "merkle/diff.h"
 #include "merkle/store.h"
 #include "tombstones/knowledge.h"
+#include "transfer/pieces.h"
 
 #define MESSAGE_TEXT_BYTES_MAX 1024
 #define MESSAGE_NAME_BYTES_MAX 255
@@ -40,8 +41,10 @@
 #define MESSAGE_NODES_MAX 64	    /* nodes in one NODES_ASK or NODES */
 #define MESSAGE_FETCH_MAX 256	    /* requests in one FETCH */
 #define MESSAGE_RANGES_MAX 256	    /* ranges in one request */
+#define MESSAGE_NAMES_MAX 32768	    /* of old pieces, in one FETCH */
 #define MESSAGE_REQUEST_BYTES_MAX (8 * 1024 * 1024) /* bytes that one request may ask for */
 #define MESSAGE_DATA_BYTES_MAX (256 * 1024)
+#define MESSAGE_PIECES_BYTES_MAX (1024 * 1024)
 #define MESSAGE_BYTES_MAX (2 * 1024 * 1024) /* no payload is longer */
 #define MESSAGE_SPLIT_BYTES (192 * 1024) /* PAIR and ROWS are split about here */
 
@@ -64,6 +67,7 @@ enum message_type { /* values are part of the protocol */
 	MESSAGE_KEEPALIVE,
 	MESSAGE_FAIL,
 	MESSAGE_BYE,
+	MESSAGE_PIECES,
 	MESSAGE_TYPES, /* one more than the last */
 };
 
@@ -183,6 +187,9 @@ struct message_request {
 	struct content content;
 	struct message_fetch_range *v;
 	size_t n;
+	uint32_t *names; /* of pieces that are here, see transfer/pieces.h: answers may be PIECES */
+	size_t n_names;
+	uint8_t piece_bits; /* with names */
 };
 
 struct message_fetch {
@@ -195,6 +202,14 @@ struct message_data {
 	uint32_t range;		/* number of the request's range */
 	uint32_t at;		/* offset inside the range */
 	const uint8_t *bytes;	/* not owned: inside the frame */
+	size_t n;
+};
+
+/* A whole range, told with the names of its request. Shorter than the range. */
+struct message_pieces {
+	uint32_t id;
+	uint32_t range;
+	const uint8_t *bytes; /* not owned: inside the frame */
 	size_t n;
 };
 
@@ -248,6 +263,7 @@ union message {
 	struct message_nodes nodes;
 	struct message_fetch fetch;
 	struct message_data data;
+	struct message_pieces pieces;
 	struct message_gone gone;
 	struct message_done done;
 	struct message_fail fail;
@@ -272,5 +288,6 @@ size_t message_max_bytes(uint8_t type); /* 0 for unknown types: for frame_reader
 int message_decode(uint8_t type, const void *payload, size_t n, union message *ret);
 int message_encode(uint8_t type, const union message *m, struct buf *ret);
 void message_deinit(uint8_t type, union message *m);
+void message_request_deinit(struct message_request *r); /* one that was taken out of its FETCH */
 
 #endif

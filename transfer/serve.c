@@ -24,13 +24,13 @@ int serve_fetch(struct session *s, struct message_fetch *m)
 		if (!request)
 			return -ENOMEM;
 		request->request = m->v[i];
-		m->v[i].path = NULL;
-		m->v[i].v = NULL;
+		memset(&m->v[i], 0, sizeof(m->v[i]));
+		s->serve_names += request->request.n_names;
 		*s->serve_tail = request;
 		s->serve_tail = &request->next;
 		s->serve_n++;
 	}
-	return 0;
+	return s->serve_names > SESSION_NAMES_MAX ? session_protocol_error(s, "too many names at once") : 0;
 }
 
 int serve_nodes(struct session *s, const struct message_nodes_ask *m)
@@ -61,6 +61,8 @@ int serve_nodes(struct session *s, const struct message_nodes_ask *m)
 }
 
 /* --- on the read lane --- */
+
+DEFINE_CLEANUP(struct pieces_table *, pieces_table_free)
 
 struct open_state {
 	struct replica *replica;
@@ -107,25 +109,70 @@ static int open_content(struct replica *replica, const struct message_request *r
 	return 0;
 }
 
+static int read_range(const struct message_fetch_range *range, int fd, struct buf *ret)
+{
+	uint8_t *room = buf_reserve(ret, range->length);
+	size_t got = 0;
+	int r = room ? file_read(fd, room, range->length, range->offset, &got) : -ENOMEM;
+
+	return r == 0 && got < range->length ? FILE_VANISHED : r;
+}
+
+/* One range's bytes are the last in job->data: replace them by references and literals, if these are shorter. */
+static int tell_pieces(struct session_job *job, size_t range, const struct pieces_table *table)
+{
+	const struct message_request *request = &job->request->request;
+	size_t length = request->v[range].length, start = job->data.len - length;
+	cleanup(buf_deinit) struct buf answer = BUF_INIT;
+	size_t max = length < MESSAGE_PIECES_BYTES_MAX ? length : MESSAGE_PIECES_BYTES_MAX;
+	int r;
+
+	if (!length)
+		return 0;
+	r = pieces_answer(table, job->data.data + start, length, request->piece_bits, job->session->seed, max - 1, &answer);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	memcpy(job->data.data + start, answer.data, answer.len);
+	job->data.len = start + answer.len;
+	job->told[range] = answer.len;
+	return 0;
+}
+
 void serve_run_read(struct session_job *job)
 {
 	const struct message_request *request = &job->request->request;
+	cleanup(pieces_table_free_p) struct pieces_table *table = NULL;
 	cleanup_close int fd = -1;
 	int r = open_content(job->session->replica, request, &fd);
 
+	job->told = calloc(request->n ? request->n : 1, sizeof(*job->told));
+	if (r == 0 && !job->told)
+		r = -ENOMEM;
+	if (r == 0 && request->n_names)
+		r = pieces_table_new(&table, request->names, request->n_names);
 	for (size_t i = 0; i < request->n && r == 0; i++) {
-		uint8_t *room = buf_reserve(&job->data, request->v[i].length);
-		size_t got = 0;
-
-		if (!room) {
-			r = -ENOMEM;
-			break;
-		}
-		r = file_read(fd, room, request->v[i].length, request->v[i].offset, &got);
-		if (r == 0 && got < request->v[i].length)
-			r = FILE_VANISHED;
+		r = read_range(&request->v[i], fd, &job->data);
+		if (r == 0 && table)
+			r = tell_pieces(job, i, table);
 	}
 	job->gone = r == 0 ? 0 : r == FILE_VANISHED ? MESSAGE_GONE_CHANGED : MESSAGE_GONE_ERROR;
+}
+
+static int send_data(struct session *s, uint32_t id, uint32_t range, const uint8_t *p, uint32_t length)
+{
+	uint32_t at = 0;
+	int r;
+
+	do {
+		uint32_t part = length - at < MESSAGE_DATA_BYTES_MAX ? length - at : MESSAGE_DATA_BYTES_MAX;
+		union message m = {.data = {.id = id, .range = range, .at = at, .bytes = p, .n = part}};
+
+		r = session_send(s, MESSAGE_DATA, &m);
+		at += part;
+		p += part;
+		s->content_out += part;
+	} while (r == 0 && at < length);
+	return r;
 }
 
 int serve_done_read(struct session *s, struct session_job *job)
@@ -137,18 +184,17 @@ int serve_done_read(struct session *s, struct session_job *job)
 
 	if (job->gone)
 		return session_send(s, MESSAGE_GONE, &gone);
-	for (size_t i = 0; i < request->n && r == 0; i++) {
-		uint32_t at = 0, length = request->v[i].length;
+	for (uint32_t i = 0; i < request->n && r == 0; i++) {
+		union message m = {.pieces = {.id = request->id, .range = i, .bytes = p, .n = job->told[i]}};
 
-		do {
-			uint32_t part = length - at < MESSAGE_DATA_BYTES_MAX ? length - at : MESSAGE_DATA_BYTES_MAX;
-			union message m = {.data = {.id = request->id, .range = (uint32_t)i, .at = at, .bytes = p, .n = part}};
-
-			r = session_send(s, MESSAGE_DATA, &m);
-			at += part;
-			p += part;
-			s->content_out += part;
-		} while (r == 0 && at < length);
+		if (job->told[i]) {
+			r = session_send(s, MESSAGE_PIECES, &m);
+			s->content_out += job->told[i];
+			p += job->told[i];
+		} else {
+			r = send_data(s, request->id, i, p, request->v[i].length);
+			p += request->v[i].length;
+		}
 	}
 	return r;
 }
@@ -168,6 +214,7 @@ int serve_pump(struct session *s)
 	if (!s->serve_head)
 		s->serve_tail = &s->serve_head;
 	s->serve_n--;
+	s->serve_names -= request->request.n_names;
 	job->request = request;
 	session_job_queue(s, job);
 	return 0;
@@ -179,10 +226,9 @@ void serve_reset(struct session *s)
 		struct serve_request *request = s->serve_head;
 
 		s->serve_head = request->next;
-		free(request->request.path);
-		free(request->request.v);
+		message_request_deinit(&request->request);
 		free(request);
 	}
 	s->serve_tail = &s->serve_head;
-	s->serve_n = 0;
+	s->serve_n = s->serve_names = 0;
 }

@@ -89,15 +89,12 @@ void session_job_free(struct session_job *job)
 		struct stage_op *op = job->ops;
 
 		job->ops = op->next;
-		free(op->entries);
-		free(op->bytes);
-		free(op);
+		fetch_op_free(job->session, op);
 	}
-	if (job->request) {
-		free(job->request->request.path);
-		free(job->request->request.v);
-		free(job->request);
-	}
+	if (job->request)
+		message_request_deinit(&job->request->request);
+	free(job->request);
+	free(job->told);
 	buf_deinit(&job->data);
 	free(job);
 }
@@ -261,6 +258,11 @@ static int handle_data(struct session *s, union message *m)
 	return fetch_data(s, &m->data);
 }
 
+static int handle_pieces(struct session *s, union message *m)
+{
+	return fetch_pieces(s, &m->pieces);
+}
+
 static int handle_gone(struct session *s, union message *m)
 {
 	return fetch_gone(s, &m->gone);
@@ -287,6 +289,7 @@ static const struct {
 	[MESSAGE_NODES] = {IN(SESSION_ROUND), handle_nodes},
 	[MESSAGE_FETCH] = {IN(SESSION_ROUND) | IN(SESSION_LIVE), handle_fetch},
 	[MESSAGE_DATA] = {IN(SESSION_ROUND), handle_data},
+	[MESSAGE_PIECES] = {IN(SESSION_ROUND), handle_pieces},
 	[MESSAGE_GONE] = {IN(SESSION_ROUND), handle_gone},
 	[MESSAGE_DONE] = {IN(SESSION_ROUND) | IN(SESSION_LIVE), round_handle_done},
 	[MESSAGE_KEEPALIVE] = {ANY, handle_keepalive},
@@ -452,6 +455,7 @@ int session_new(struct session **ret, const struct session_options *options)
 	s->ignore = options->ignore;
 	s->nonce = random_id();
 	s->fetch_tail = &s->fetch_head;
+	s->fetches_tail = &s->fetches;
 	s->tree_tail = &s->tree_head;
 	s->ops_tail = &s->ops_head;
 	s->rows_tail = &s->rows_head;

@@ -12,7 +12,8 @@
  *
  * Lanes: at most one job of each lane runs at a time: SESSION_LANE_PLAN (decide, stage), SESSION_LANE_APPLY (apply, join K),
  * SESSION_LANE_READ (content for the peer). Nothing here waits for a lane: reading goes on whatever they do. What a peer can
- * make us hold is bounded: rows by the PAIRs outstanding, content by what we asked for, requests by SESSION_REQUESTS_MAX.
+ * make us hold is bounded: rows by the PAIRs outstanding, content by what we asked for, requests by SESSION_REQUESTS_MAX and
+ * SESSION_NAMES_MAX.
  */
 #ifndef TRANSFER_SESSION_H
 #define TRANSFER_SESSION_H
@@ -25,6 +26,7 @@
 #define SESSION_OUTPUT_HIGH (2 * 1024 * 1024) /* above it no content is read for the peer */
 #define SESSION_WINDOW_BYTES (8 * 1024 * 1024) /* content asked for and not yet written */
 #define SESSION_REQUESTS_MAX 8192	       /* of the peer's, waiting; more end the session */
+#define SESSION_NAMES_MAX 262144	       /* names of pieces in such requests */
 #define SESSION_BATCH_OFFERS 512
 #define SESSION_BATCHES_MAX 4
 #define SESSION_BACKLOG_MAX 4096 /* offers not yet in a batch, above which no further PAIR is dealt with */

@@ -53,6 +53,7 @@ struct offer {
 	bool counted;	 /* `chunks` are, in chunks_held */
 	size_t next_missing; /* chunks before it were asked for */
 	size_t unwritten;    /* missing chunks not yet written */
+	unsigned poor;	     /* answers to names in a row that told hardly anything with them */
 	unsigned refs;	     /* outstanding requests and ops */
 	bool open;	     /* still being fetched (counts in the batch's pending) */
 	bool failed;
@@ -73,11 +74,20 @@ struct batch {
 	struct batch *next;
 };
 
-/* A request for content that was sent. */
+/* What a request named: pieces of the old version. */
+struct named_pieces {
+	unsigned refs; /* the request, and ops */
+	uint8_t bits;
+	size_t n, max;
+	struct piece v[];
+};
+
+/* A request for content: sent, or (in an op) waiting for its names. */
 struct fetch_request {
 	uint32_t id;
 	struct offer *offer;
 	size_t first, n; /* its missing chunks: stage_missing()[first … first + n) */
+	struct named_pieces *pieces; /* or NULL */
 	size_t done;	 /* ranges received whole */
 	uint64_t bytes;	 /* asked for */
 	uint8_t *chunk;	 /* the range being received; owned */
@@ -96,10 +106,12 @@ struct nodes_request {
 /* Something to do to a stage, on the plan lane. */
 struct stage_op {
 	struct offer *offer;
-	struct chunk_tree_entry *entries; /* CHUNKS: owned; NULL: a WRITE */
+	struct chunk_tree_entry *entries; /* CHUNKS: owned */
 	size_t n_entries;
-	uint32_t chunk;	  /* WRITE */
-	uint8_t *bytes;	  /* owned */
+	struct fetch_request *request; /* NAMES: to be sent then; owned */
+	struct named_pieces *pieces;   /* REBUILD: `bytes` is PIECES; a reference */
+	size_t missing;		       /* WRITE, REBUILD: number of stage_missing() */
+	uint8_t *bytes;		       /* owned */
 	size_t n;
 	int result;
 	struct stage_op *next;
@@ -139,7 +151,8 @@ struct session_job {
 	struct stage_op *ops;
 	/* READ */
 	struct serve_request *request;
-	struct buf data; /* the ranges' bytes, one after the other */
+	struct buf data; /* the ranges' bytes, or how PIECES tells them, one after the other */
+	size_t *told;	 /* of each range: bytes of PIECES; 0: its bytes */
 	uint8_t gone;	 /* enum message_gone_reason, 0: data is whole */
 };
 
@@ -230,10 +243,11 @@ struct session {
 	struct offer *fetch_head, **fetch_tail;
 	struct offer *tree_head, **tree_tail; /* with a tree to be walked once there is room for it */
 	uint64_t chunks_held;		      /* most that the contents under way have: SESSION_CHUNKS_MAX */
-	struct fetch_request *fetches;
+	struct fetch_request *fetches, **fetches_tail;
 	struct nodes_request *nodes_out;
 	struct stage_op *ops_head, **ops_tail;
 	uint64_t window; /* bytes asked for and not yet written */
+	size_t requests_out, names_out;
 	char **skipped;
 	size_t n_skipped, cap_skipped;
 	bool skipped_overflow;
@@ -243,7 +257,7 @@ struct session {
 
 	/* serving */
 	struct serve_request *serve_head, **serve_tail;
-	size_t serve_n;
+	size_t serve_n, serve_names;
 
 	/* jobs */
 	struct session_job *queue[SESSION_LANES], **queue_tail[SESSION_LANES];
@@ -324,7 +338,9 @@ void batch_free(struct session *s, struct batch *b);
 /* fetch_content.c */
 int fetch_nodes(struct session *s, const struct message_nodes *m);
 int fetch_data(struct session *s, const struct message_data *m);
+int fetch_pieces(struct session *s, const struct message_pieces *m);
 int fetch_gone(struct session *s, const struct message_gone *m);
+void fetch_op_free(struct session *s, struct stage_op *op);
 void fetch_run_stage(struct session_job *job);
 int fetch_done_stage(struct session *s, struct session_job *job);
 

@@ -23,10 +23,14 @@
 #define STAGE_HOLE_BYTES 4096	       /* zeros are left out in aligned units of this */
 #define STAGE_RECUT_FACTOR 16	       /* of an old version: this × the new size … */
 #define STAGE_RECUT_BYTES (64u << 20)  /* … and this much is read */
+#define STAGE_NOT_OLD UINT64_MAX       /* not found in the old version */
+#define STAGE_OLD_FACTOR 4	       /* a missing chunk is looked for in this × its size … */
+#define STAGE_OLD_BYTES (64u << 10)    /* … and this much of old bytes at most */
 
 struct stage_chunk {
 	struct hash hash;
 	uint64_t offset;
+	uint64_t old; /* offset in the old version, or STAGE_NOT_OLD */
 	uint32_t length;
 	bool zero;
 	bool present;
@@ -50,6 +54,8 @@ struct stage {
 	size_t left;
 	struct stage_missing *missing;
 	size_t n_missing;
+	uint64_t old_size;   /* of the old version, as the index says; 0: there is none */
+	uint64_t old_source; /* of its row */
 };
 
 DEFINE_CLEANUP(struct stage *, stage_free)
@@ -356,6 +362,7 @@ static int copy_entries(struct stage *s, const struct chunk_tree_entry *entries,
 			return -EBADMSG;
 		s->chunks[i] = (struct stage_chunk){.hash = e->hash,
 			.offset = offset,
+			.old = STAGE_NOT_OLD,
 			.length = (uint32_t)e->length,
 			.zero = e->zero};
 		s->order[i] = (uint32_t)i;
@@ -485,8 +492,8 @@ static const struct stage_chunk *wanted(const struct stage *s, const struct hash
 	return c && !c->present && c->length == length ? c : NULL;
 }
 
-/* Bytes that hash to this chunk go to every place of its group. */
-static int place(struct stage *s, const struct hash *hash, const uint8_t *bytes, size_t n)
+/* Bytes that hash to this chunk, from that place of the old version or from elsewhere, go to every place of its group. */
+static int place(struct stage *s, const struct hash *hash, const uint8_t *bytes, size_t n, uint64_t old)
 {
 	size_t first = find_group(s, hash), end;
 	int r;
@@ -505,8 +512,10 @@ static int place(struct stage *s, const struct hash *hash, const uint8_t *bytes,
 			return r > 0 ? -EIO : r;
 	}
 	assert(end > first);
-	for (size_t i = first; i < end; i++)
+	for (size_t i = first; i < end; i++) {
 		s->chunks[s->order[i]].present = true;
+		s->chunks[s->order[i]].old = old;
+	}
 	s->left--;
 	return 0;
 }
@@ -577,7 +586,7 @@ static int look_up_old(struct old_version *o, bool *ret_cut)
 {
 	cleanup(index_abort_p) struct index_txn *t = NULL;
 	cleanup(row_deinit) struct row row = {0};
-	const struct stage *s = o->stage;
+	struct stage *s = o->stage;
 	int r;
 
 	r = index_begin_read(replica_index(s->replica), &t);
@@ -588,7 +597,11 @@ static int look_up_old(struct old_version *o, bool *ret_cut)
 	if (!row_live(&row) || row.place != ROW_ON_DISK || row.record.kind != RECORD_FILE)
 		return INDEX_ABSENT;
 	o->content = row.record.content;
+	s->old_size = o->content.size;
+	s->old_source = row.source;
 	*ret_cut = false;
+	if (s->n_chunks == 1)
+		return 0;
 	if (o->content.chunk_bits != s->content.chunk_bits || o->content.height == 0 ||
 		o->content.height > CHUNK_TREE_HEIGHT_MAX)
 		return 0;
@@ -618,7 +631,7 @@ static int copy_hits(struct old_version *o)
 			continue;
 		hash_bytes(algorithm(s), buffer, got, &hash);
 		if (hash_equal(&hash, &h->hash))
-			r = place(s, &hash, buffer, got);
+			r = place(s, &hash, buffer, got, h->offset);
 	}
 	return r;
 }
@@ -641,7 +654,7 @@ static int take_cut(const struct chunk *chunk, const uint8_t *bytes, void *data)
 		return RECUT_ENOUGH;
 	c = bytes ? wanted(s, &chunk->hash, chunk->length) : NULL;
 	if (c)
-		o->error = place(s, &c->hash, bytes, chunk->length);
+		o->error = place(s, &c->hash, bytes, chunk->length, chunk->offset);
 	return o->error;
 }
 
@@ -665,15 +678,63 @@ static int take_from_old(struct stage *s)
 	r = look_up_old(&o, &cut);
 	if (r != 0)
 		return r < 0 ? r : 0;
-	if (cut && o.n == 0)
+	/* a lone chunk is the whole content, which stage_begin looked for */
+	if ((cut && o.n == 0) || s->n_chunks == 1)
 		return 0;
 	if (open_source(s, s->path, &o.fd, &o.stat) != 0)
 		return 0;
 	return cut ? copy_hits(&o) : copy_recut(&o);
 }
 
+/* What stands between two chunks that both versions have, or an end: in the new one and in the old one. */
+struct gap {
+	uint64_t from, to;
+	uint64_t old_from, old_to;
+};
+
+/* The gap from chunk i on. */
+static struct gap gap_from(const struct stage *s, size_t i)
+{
+	const struct stage_chunk *before = i ? &s->chunks[i - 1] : NULL;
+	struct gap g = {.from = s->chunks[i].offset, .to = s->content.size, .old_to = s->old_size};
+
+	if (before)
+		g.old_from = before->old + before->length;
+	for (; i < s->n_chunks; i++)
+		if (s->chunks[i].old != STAGE_NOT_OLD) {
+			g.to = s->chunks[i].offset;
+			g.old_to = s->chunks[i].old;
+			break;
+		}
+	if (g.old_to < g.old_from) /* they changed places */
+		g.old_to = s->old_size;
+	if (g.old_to < g.old_from)
+		g.old_from = g.old_to; /* it is not as the index said */
+	return g;
+}
+
+/* The proportional part of a gap, and as much more as what went or came in it may have moved it. */
+static void find_window(const struct gap *g, struct stage_missing *m)
+{
+	uint64_t length = g->to - g->from, old = g->old_to - g->old_from;
+	uint64_t moved = old > length ? old - length : length - old, most = STAGE_OLD_FACTOR * (uint64_t)m->length + STAGE_OLD_BYTES;
+	uint64_t slack = m->length / 4 + (moved < m->length ? moved : m->length), from, to;
+
+	from = (uint64_t)((double)(m->offset - g->from) / (double)length * (double)old);
+	to = (uint64_t)((double)(m->offset - g->from + m->length) / (double)length * (double)old);
+	from = from < slack ? 0 : from - slack;
+	to = to > old || old - to < slack ? old : to + slack;
+	if (from > to)
+		from = to;
+	if (to - from > most)
+		to = from + most;
+	m->old_from = g->old_from + from;
+	m->old_to = g->old_from + to;
+}
+
 static int list_missing(struct stage *s)
 {
+	struct gap gap = {0};
 	size_t n = 0;
 
 	s->missing = calloc(s->left ? s->left : 1, sizeof(*s->missing));
@@ -682,8 +743,14 @@ static int list_missing(struct stage *s)
 	for (size_t i = 0; i < s->n_chunks; i++) {
 		const struct stage_chunk *c = &s->chunks[i];
 
-		if (!c->present && !c->again)
-			s->missing[n++] = (struct stage_missing){c->offset, c->length, (uint32_t)i};
+		if (c->old != STAGE_NOT_OLD)
+			continue;
+		if (!i || c[-1].old != STAGE_NOT_OLD)
+			gap = gap_from(s, i);
+		if (c->present || c->again)
+			continue;
+		s->missing[n] = (struct stage_missing){.offset = c->offset, .length = c->length, .chunk = (uint32_t)i};
+		find_window(&gap, &s->missing[n++]);
 	}
 	assert(n == s->left);
 	s->n_missing = n;
@@ -705,8 +772,7 @@ int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t
 		r = group_chunks(s);
 	if (r == 0)
 		r = file_truncate(s->fd, s->content.size);
-	/* a lone chunk is the whole content, which stage_begin looked for */
-	if (r == 0 && s->left > 0 && s->n_chunks > 1)
+	if (r == 0 && s->left > 0)
 		r = take_from_old(s);
 	if (r == 0)
 		r = list_missing(s);
@@ -721,6 +787,18 @@ const struct stage_missing *stage_missing(const struct stage *s, size_t *ret_n)
 {
 	*ret_n = s->n_missing;
 	return s->missing;
+}
+
+int stage_open_old(const struct stage *s, int *ret_fd)
+{
+	struct file_stat st;
+
+	return s->old_size ? open_source(s, s->path, ret_fd, &st) : -ENOENT;
+}
+
+uint64_t stage_old_source(const struct stage *s)
+{
+	return s->old_source;
 }
 
 uint64_t stage_missing_bytes(const struct stage *s)
@@ -746,7 +824,7 @@ int stage_write(struct stage *s, uint32_t chunk, const void *bytes, size_t n)
 	hash_bytes(algorithm(s), bytes, n, &hash);
 	if (!hash_equal(&hash, &c->hash))
 		return STAGE_MISMATCH;
-	r = place(s, &hash, bytes, n);
+	r = place(s, &hash, bytes, n, STAGE_NOT_OLD);
 	if (r < 0)
 		return r;
 	return s->left ? 0 : STAGE_COMPLETE;

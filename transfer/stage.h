@@ -25,6 +25,7 @@ struct stage_missing {
 	uint64_t offset;
 	uint32_t length;
 	uint32_t chunk; /* its number, for stage_write */
+	uint64_t old_from, old_to; /* where in the old version it may have been; equal: nowhere */
 };
 
 enum stage_outcome {
@@ -42,11 +43,15 @@ void stage_free(struct stage *s); /* removes the staged object unless it was tak
 /* entries: the level-0 entries of the whole file, in order (for height 0: the one chunk). Checked (-EBADMSG): their lengths add
  * up to the size, each is one that the chunker makes, zero ones hash like zeros, and their tree has the announced root.
  * Once per stage. STAGE_COMPLETE: nothing is missing. O(size of the old version, at most 16 times the new one's and 64 MiB)
- * where it must be re-cut, else O(chunks found). A file of one chunk has no use for its old version. The old version is read as it is now: what does not hash to what is looked
+ * where it must be re-cut, else O(chunks found). The old version is read as it is now: what does not hash to what is looked
  * for is not there. */
 int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n);
 /* The missing chunks in ascending order; valid until stage_free. */
 const struct stage_missing *stage_missing(const struct stage *s, size_t *ret_n);
+/* The old version, to be read between old_from and old_to: what it is now, which may be anything. 0, or anything else. */
+int stage_open_old(const struct stage *s, int *ret_fd);
+/* The replica that the old version's record was taken from unchanged; 0: none. */
+uint64_t stage_old_source(const struct stage *s);
 /* What is still to be written, at all the places where a missing chunk stands: few hashes may stand for very many bytes. */
 uint64_t stage_missing_bytes(const struct stage *s);
 /* STAGE_MISMATCH; STAGE_COMPLETE when it was the last. A chunk that is not missing (any more) is -EINVAL. -EBADMSG: the bytes

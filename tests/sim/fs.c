@@ -511,14 +511,10 @@ int sim_dup(int fd)
 	return descriptor_new(sim_handle(fd));
 }
 
-void sim_close(int fd)
+static void handle_let_go(struct handle *h)
 {
-	struct descriptor *x = descriptor_of(fd);
-	struct handle *h = x->handle;
 	struct node *n = h->node;
 
-	x->handle = NULL;
-	sim.open--;
 	if (--h->refs)
 		return;
 	if (n) {
@@ -530,6 +526,26 @@ void sim_close(int fd)
 		node_let_go(h->disk, n);
 	}
 	free(h);
+}
+
+void sim_close(int fd)
+{
+	struct descriptor *x = descriptor_of(fd);
+	struct handle *h = x->handle;
+
+	x->handle = NULL;
+	sim.open--;
+	handle_let_go(h);
+}
+
+void sim_dup_over(int fd, int onto)
+{
+	struct descriptor *x = descriptor_of(onto);
+	struct handle *h = sim_handle(fd), *old = x->handle;
+
+	h->refs++;
+	x->handle = h;
+	handle_let_go(old);
 }
 
 void sim_handles_lost(struct sim_disk *d)

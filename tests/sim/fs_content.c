@@ -210,6 +210,14 @@ static void extent_dirty(struct sim_disk *d, struct node *n, struct extent *e)
 	crash_dirty(d, n);
 }
 
+static void changing(struct sim_disk *d, struct node *n)
+{
+	n->known = 0;
+	n->user_wrote = n->user_wrote || sim.user;
+	if (d->watcher)
+		d->watcher->content(d, n, d->watcher->data);
+}
+
 static void take(struct sim_disk *d, struct node *n, uint64_t bytes)
 {
 	n->allocated += bytes;
@@ -396,6 +404,7 @@ int content_write(struct sim_disk *d, struct node *n, const void *p, size_t len,
 	const uint8_t *from = p;
 	int r = 0;
 
+	changing(d, n);
 	if (n->region)
 		return write_region(d, n, p, len, offset);
 	while (len && r == 0) {
@@ -426,6 +435,7 @@ int content_resize(struct sim_disk *d, struct node *n, uint64_t size)
 {
 	struct extent *e;
 
+	changing(d, n);
 	if (n->region && size > REGION_BYTES)
 		return -ENOSPC;
 	if (n->region) {
@@ -449,6 +459,7 @@ int content_clear(struct sim_disk *d, struct node *n, uint64_t offset, uint64_t 
 	size_t i = extent_place(n, offset / PAGE_BYTES);
 	int r = 0;
 
+	changing(d, n);
 	end = min_u64(end, n->now.size);
 	if (n->region)
 		sim_fatal("nobody makes holes in an index");
@@ -495,6 +506,7 @@ void content_share(struct sim_disk *d, struct node *to, const struct node *from)
 {
 	uint64_t pages = (from->now.size + PAGE_BYTES - 1) / PAGE_BYTES;
 
+	changing(d, to);
 	for (size_t i = 0; i < to->n_extents && to->extents[i].page < pages; i++)
 		extent_clear(d, to, &to->extents[i]);
 	for (size_t i = 0; i < from->n_extents; i++) {
@@ -517,6 +529,7 @@ void content_share(struct sim_disk *d, struct node *to, const struct node *from)
 
 void content_set_page(struct node *n, struct extent *e, struct page *p)
 {
+	n->known = 0;
 	if (n->region) {
 		uint8_t *at = n->region + e->page * PAGE_BYTES;
 
@@ -534,6 +547,7 @@ void content_trim(struct node *n, uint64_t size)
 {
 	size_t kept = 0;
 
+	n->known = 0;
 	for (size_t i = 0; i < n->n_extents; i++) {
 		struct extent *e = &n->extents[i];
 		uint64_t from = e->page * PAGE_BYTES;

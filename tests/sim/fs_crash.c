@@ -71,6 +71,8 @@ void crash_log(struct sim_disk *d, const struct operation *o)
 {
 	struct operation *copy;
 
+	if (d->watcher)
+		d->watcher->names(d, o, d->watcher->data);
 	if (d->options.never_crashes)
 		return;
 	if (d->n_log == LOG_MAX)
@@ -275,6 +277,7 @@ static void node_durable(struct node *n)
 	n->n_extents = kept;
 	attributes_durable(n);
 	n->durable.size = n->size_min = n->now.size;
+	n->user_wrote = false;
 }
 
 /* A sync failed: what was to be written is not dirty any more for the kernel. `gone`: nor in its cache. */

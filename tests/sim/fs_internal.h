@@ -78,6 +78,10 @@ struct node {
 	size_t n_entries, cap_entries;
 	uint32_t subdirectories;
 	char *target; /* symlinks */
+	/* the watcher's, but for the first two, which are zeroed as is said */
+	uint32_t known;	     /* when the content changes */
+	bool user_wrote;     /* set when a user changes the content, zeroed when that is durable */
+	bool shown, was_shown;
 };
 
 /* One name's part in an operation: what it led to before and after. */
@@ -92,6 +96,13 @@ struct operation {
 	unsigned n;
 	bool rename; /* not an exchange: side 0 is the old name */
 	struct node *made; /* came into being with it */
+};
+
+/* Who is told before a name changes (but for a new node's: after), and before content does. sim.user: by a user. */
+struct sim_watcher {
+	void (*names)(struct sim_disk *d, const struct operation *o, void *data);
+	void (*content)(struct sim_disk *d, struct node *n, void *data);
+	void *data;
 };
 
 struct sim_disk {
@@ -116,6 +127,7 @@ struct sim_disk {
 	size_t n_faults, cap_faults;
 	sim_hook *hook;
 	void *hook_data;
+	const struct sim_watcher *watcher; /* NULL: nobody. Not copied with the disk */
 };
 
 enum lease { LEASE_NONE, LEASE_READ, LEASE_BROKEN };
@@ -176,6 +188,7 @@ bool sim_is_fd(int fd);
 struct handle *sim_handle(int fd);
 int sim_open(struct sim_disk *d, struct node *n, bool write);
 int sim_dup(int fd);
+void sim_dup_over(int fd, int onto); /* dup3: both are open */
 void sim_close(int fd);
 void sim_handles_lost(struct sim_disk *d); /* of the disk: closed, but for their numbers */
 struct sim_disk *sim_mounted(const char *name, size_t n); /* NULL */

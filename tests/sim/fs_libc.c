@@ -55,6 +55,14 @@ int dup(int fd)
 	return sim_is_fd(fd) ? (int)result(sim_dup(fd)) : (int)syscall(SYS_dup, fd);
 }
 
+int dup3(int fd, int onto, int flags)
+{
+	if (!sim_is_fd(fd))
+		return (int)syscall(SYS_dup3, fd, onto, flags);
+	sim_dup_over(fd, onto);
+	return onto;
+}
+
 static int open_index(int dir, const char *name, int flags, mode_t mode)
 {
 	struct handle *h = sim_handle(dir);

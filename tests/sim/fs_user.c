@@ -111,6 +111,7 @@ int sim_user_open(struct sim_disk *d, const char *path, int flags)
 
 int sim_user_write_fd(int fd, const void *p, size_t n, uint64_t offset)
 {
+	AS_USER;
 	struct handle *h = sim_handle(fd);
 	int r = n ? content_write(h->disk, h->node, p, n, offset) : 0;
 
@@ -121,6 +122,7 @@ int sim_user_write_fd(int fd, const void *p, size_t n, uint64_t offset)
 
 int sim_user_truncate_fd(int fd, uint64_t size)
 {
+	AS_USER;
 	struct handle *h = sim_handle(fd);
 	int r = content_resize(h->disk, h->node, size);
 
@@ -131,6 +133,7 @@ int sim_user_truncate_fd(int fd, uint64_t size)
 
 int sim_user_store(int fd, const void *p, size_t n, uint64_t offset)
 {
+	AS_USER;
 	struct handle *h = sim_handle(fd);
 	uint64_t size = h->node->now.size;
 

@@ -597,7 +597,7 @@ static void test_touched(void **state)
 	assert_int_equal(find_seen(f, "g")->flags, SCAN_MTIME);
 	assert_int_equal(find_seen(f, "g")->state.mtime_ns, 1000 * CLOCK_NS_PER_S + 5);
 	assert_int_equal(find_seen(f, "l")->flags, SCAN_MTIME);
-	assert_int_equal(f->counts.bytes_hashed, 3); /* g; a chmod needs no reading */
+	assert_int_equal(f->counts.bytes_hashed, 3 + 3 + 100000); /* a chmod may hide an edit: see the next */
 	take(f);
 	scan(f);
 	assert_seen(f, "");
@@ -611,6 +611,27 @@ static void test_touched(void **state)
 	assert_int_equal(f->seen[0].flags, SCAN_OWNER);
 	assert_int_equal(f->seen[1].state.uid, 5);
 	assert_int_equal(f->seen[2].flags, SCAN_OWNER);
+}
+
+/* Size and mtime are as before, and a chmod or a rename would explain the ctime. */
+static void test_edits_that_hide(void **state)
+{
+	struct fixture *f = *state;
+
+	put_file(f, "f", "one");
+	put_file(f, "g", "one");
+	set_mtime(f, "f", 1000);
+	set_mtime(f, "g", 1000);
+	scan_and_take(f);
+	put_file(f, "f", "two");
+	set_mtime(f, "f", 1000);
+	assert_int_equal(chmod(at(f, "f"), 0600), 0);
+	put_file(f, "g", "two");
+	set_mtime(f, "g", 1000);
+	move(f, "g", "h");
+	scan(f);
+	assert_seen(f, "changed f\nnew h\ngone g\n");
+	assert_true(content_equal(&find_seen(f, "f")->state.content, &find_seen(f, "h")->state.content));
 }
 
 static void test_times_of_any_century(void **state)
@@ -1650,6 +1671,7 @@ int main(void)
 			test_implied_directory_is_nothing_new, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_touched, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_edits_that_hide, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_times_of_any_century, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_restamp_of_an_equal_copy, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_racily_clean_is_read_again, setup, teardown),

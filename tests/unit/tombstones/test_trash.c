@@ -322,6 +322,18 @@ static void test_expire_by_age(void **state)
 	assert_int_equal(removed, 0);
 }
 
+static void test_expire_where_all_was_removed(void **state)
+{
+	struct place *p = *state;
+	uint64_t removed = 0;
+
+	fill(p, "a", NOW - 31 * DAY);
+	assert_int_equal(system(NULL) ? 0 : 1, 0);
+	nftw(place_at(p, ".syncd/trash"), place_remove_one, 32, FTW_DEPTH | FTW_PHYS);
+	assert_int_equal(trash_expire(store_of(p), NOW, 30 * DAY, 0, &removed), 0);
+	assert_int_equal(removed, 0);
+}
+
 static void test_expire_by_size(void **state)
 {
 	struct place *p = *state;
@@ -377,6 +389,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_list, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_restore, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_expire_by_age, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_expire_where_all_was_removed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_expire_by_size, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_make_room, setup, teardown),
 	};

@@ -216,10 +216,16 @@ static inline void sample_fetch(struct sample *s, struct message_fetch *f)
 			left = r->content.size - r->v[j].offset;
 			r->v[j].length = (uint32_t)sample_below(s, (left < 65536 ? left : 65536) + 1);
 		}
+		r->n_names = sample_below(s, 4);
+		if (!r->n_names)
+			continue;
+		r->piece_bits = (uint8_t)(PIECE_BITS_MIN + sample_below(s, PIECE_BITS_MAX - PIECE_BITS_MIN + 1));
+		r->names = sample_array(r->n_names, sizeof(*r->names));
+		sample_bytes(s, r->names, r->n_names * sizeof(*r->names));
 	}
 }
 
-/* What the caller holds after it: message_deinit(). DATA's bytes point to static memory. */
+/* What the caller holds after it: message_deinit(). DATA's and PIECES' bytes point to static memory. */
 static inline void sample_message(struct sample *s, uint8_t type, union message *ret)
 {
 	static const uint8_t data[64] = "content of a file";
@@ -342,6 +348,14 @@ static inline void sample_message(struct sample *s, uint8_t type, union message 
 			.id = (uint32_t)sample_u64(s),
 			.range = (uint32_t)sample_u64(s),
 			.at = (uint32_t)sample_u64(s),
+			.bytes = data,
+			.n = sample_below(s, sizeof(data) + 1),
+		};
+		break;
+	case MESSAGE_PIECES:
+		ret->pieces = (struct message_pieces){
+			.id = (uint32_t)sample_u64(s),
+			.range = (uint32_t)sample_u64(s),
 			.bytes = data,
 			.n = sample_below(s, sizeof(data) + 1),
 		};

@@ -594,19 +594,19 @@ static void test_no_common_version(void **state)
 	struct pair *p = *state;
 	uint8_t min = 0, max = 0;
 
-	assert_int_equal(preface(p, "syncd\0\x3\x7", 8), FRAME_VERSION);
+	assert_int_equal(preface(p, "syncd\0\x4\x7", 8), FRAME_VERSION);
 	frame_reader_versions(p->r, &min, &max);
-	assert_int_equal(min, 3);
+	assert_int_equal(min, 4);
 	assert_int_equal(max, 7);
 	assert_int_equal(frame_reader_version(p->r), 0);
 	assert_int_equal(outcome(p), FRAME_VERSION);
 }
 
-static void test_version_1_is_refused(void **state)
+static void test_earlier_versions_are_refused(void **state)
 {
 	struct pair *p = *state;
 
-	assert_int_equal(preface(p, "syncd\0\1\1", 8), FRAME_VERSION);
+	assert_int_equal(preface(p, "syncd\0\1\2", 8), FRAME_VERSION);
 	assert_int_equal(frame_reader_version(p->r), 0);
 }
 
@@ -657,7 +657,7 @@ int main(void)
 		T(test_foreign_stream_with_nul),
 		T(test_part_of_a_preface_waits),
 		T(test_no_common_version),
-		T(test_version_1_is_refused),
+		T(test_earlier_versions_are_refused),
 		T(test_impossible_versions),
 		T(test_version_zero),
 	};

@@ -24,6 +24,8 @@ static int decode(uint8_t type, const uint8_t *p, size_t n, union message *ret)
 	r = message_decode(type, copy, n, ret);
 	if (r == 0 && type == MESSAGE_DATA)
 		ret->data.bytes = p + (ret->data.bytes - copy); /* it pointed into the copy */
+	if (r == 0 && type == MESSAGE_PIECES)
+		ret->pieces.bytes = p + (ret->pieces.bytes - copy);
 	free(copy);
 	return r;
 }
@@ -70,7 +72,8 @@ static bool same_request(const struct message_request *a, const struct message_r
 
 	for (size_t i = 0; same && i < a->n; i++)
 		same = a->v[i].offset == b->v[i].offset && a->v[i].length == b->v[i].length;
-	return same;
+	return same && a->n_names == b->n_names && a->piece_bits == b->piece_bits &&
+	       (!a->n_names || memcmp(a->names, b->names, a->n_names * sizeof(*a->names)) == 0);
 }
 
 static bool same_pair(const struct message_pair *a, const struct message_pair *b)
@@ -171,6 +174,9 @@ static bool same(uint8_t type, const union message *a, const union message *b)
 	case MESSAGE_DATA:
 		return a->data.id == b->data.id && a->data.range == b->data.range && a->data.at == b->data.at &&
 		       a->data.n == b->data.n && memcmp(a->data.bytes, b->data.bytes, a->data.n) == 0;
+	case MESSAGE_PIECES:
+		return a->pieces.id == b->pieces.id && a->pieces.range == b->pieces.range && a->pieces.n == b->pieces.n &&
+		       memcmp(a->pieces.bytes, b->pieces.bytes, a->pieces.n) == 0;
 	case MESSAGE_GONE:
 		return a->gone.id == b->gone.id && a->gone.reason == b->gone.reason;
 	case MESSAGE_DONE:
@@ -322,6 +328,7 @@ static void test_counts_are_bounded(void **state)
 		refuse_count(MESSAGE_NODES, zeros, 4, i ? UINT64_MAX : MESSAGE_NODES_MAX + 1);
 		refuse_count(MESSAGE_FETCH, zeros, 0, i ? UINT64_MAX : MESSAGE_FETCH_MAX + 1);
 		refuse_count(MESSAGE_DATA, zeros, 12, i ? UINT64_MAX : MESSAGE_DATA_BYTES_MAX + 1);
+		refuse_count(MESSAGE_PIECES, zeros, 8, i ? UINT64_MAX : MESSAGE_PIECES_BYTES_MAX + 1);
 		refuse_count(MESSAGE_FAIL, zeros, 2, i ? UINT64_MAX : MESSAGE_TEXT_BYTES_MAX + 1);
 		refuse_count(MESSAGE_OPEN, zeros, 0, i ? UINT64_MAX : FILE_PATH_BYTES_MAX + 1);
 	}
@@ -433,6 +440,9 @@ static void test_most_of_each_fits(void **state)
 		r->v = sample_array(r->n, sizeof(*r->v));
 		for (size_t j = 0; j < r->n; j++)
 			r->v[j] = (struct message_fetch_range){INT64_MAX - CHUNK_BYTES_MAX, MESSAGE_REQUEST_BYTES_MAX / MESSAGE_RANGES_MAX};
+		r->n_names = MESSAGE_NAMES_MAX / m.fetch.n;
+		r->piece_bits = PIECE_BITS_MAX;
+		r->names = sample_array(r->n_names, sizeof(*r->names));
 	}
 	fits(MESSAGE_FETCH, &m);
 
@@ -453,6 +463,10 @@ static void test_data_of_full_length(void **state)
 	(void)state;
 	m.data.n = MESSAGE_DATA_BYTES_MAX;
 	fits(MESSAGE_DATA, &m);
+	free(bytes);
+	bytes = calloc(1, MESSAGE_PIECES_BYTES_MAX);
+	m.pieces = (struct message_pieces){UINT32_MAX, UINT32_MAX, bytes, MESSAGE_PIECES_BYTES_MAX};
+	fits(MESSAGE_PIECES, &m);
 	free(bytes);
 }
 
@@ -542,6 +556,29 @@ static void test_ranges(void **state)
 	refuse_ranges(UINT64_MAX, 0, CHUNK_BYTES_MAX, MESSAGE_REQUEST_BYTES_MAX / CHUNK_BYTES_MAX + 1);
 }
 
+static void refuse_names(size_t requests, size_t names, uint8_t bits)
+{
+	union message m = {.fetch = {.n = requests}};
+
+	m.fetch.v = sample_array(requests, sizeof(*m.fetch.v));
+	for (size_t i = 0; i < requests; i++) {
+		struct message_request *r = &m.fetch.v[i];
+
+		*r = (struct message_request){.path = strdup("a"), .n_names = names, .piece_bits = bits};
+		r->names = sample_array(names, sizeof(*r->names));
+	}
+	refuse(MESSAGE_FETCH, &m);
+}
+
+static void test_names(void **state)
+{
+	(void)state;
+	refuse_names(1, 1, PIECE_BITS_MIN - 1);
+	refuse_names(1, 1, PIECE_BITS_MAX + 1);
+	refuse_names(1, PIECES_NAMES_MAX + 1, PIECE_BITS_MIN);
+	refuse_names(MESSAGE_NAMES_MAX / PIECES_NAMES_MAX + 1, PIECES_NAMES_MAX, PIECE_BITS_MIN);
+}
+
 /* --- the fuzzer's seeds --- */
 
 #define SEEDS "tests/fuzz/corpus/message"
@@ -612,6 +649,7 @@ int main(void)
 		cmocka_unit_test(test_data_of_full_length),
 		cmocka_unit_test(test_values),
 		cmocka_unit_test(test_ranges),
+		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_seeds),
 	};
 

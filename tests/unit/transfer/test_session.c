@@ -128,7 +128,7 @@ static void big_edits(struct world *w)
 	site_write_bytes(a, "big", bytes, sizeof(bytes));
 	world_sync(w, a, b, &was);
 	sites_expect_equal(a, b);
-	assert_true(was.end[1].status.content_in <= 3 * 128 * 1024);
+	assert_true(was.end[1].status.content_in <= 4096); /* a piece or two */
 	assert_true(was.end[1].status.content_in > 0);
 	/* copied and moved content is not sent again */
 	site_write_bytes(b, "copy", bytes, sizeof(bytes));
@@ -1102,6 +1102,133 @@ static void test_hostile_peer(void **state)
 	with_seeds(20, 2, hostile);
 }
 
+/* --- pieces --- */
+
+static unsigned n_data, n_pieces;
+
+static void count_pieces(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	n_data += type == MESSAGE_DATA;
+	n_pieces += type == MESSAGE_PIECES;
+	say(wire, i, type, p, n);
+}
+
+/* Bytes of literals are other ones: what is put together is not the chunk. */
+static void wrong_pieces(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	struct buf b = BUF_INIT;
+
+	put_bytes(&b, p, n);
+	if (type == MESSAGE_PIECES)
+		b.data[n - 3 - world_below(wire->world, 16)] ^= 1;
+	count_pieces(wire, i, type, b.data, n);
+	buf_deinit(&b);
+}
+
+/* They refer to names that were not said. */
+static void wild_pieces(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	union message m;
+	struct buf b = BUF_INIT;
+
+	if (type == MESSAGE_PIECES) {
+		assert_int_equal(message_decode(type, p, n, &m), 0);
+		m.pieces.bytes = (const uint8_t *)"\x03\xa0\x1f"; /* one piece: the 2,000th */
+		m.pieces.n = 3;
+		assert_int_equal(message_encode(type, &m, &b), 0);
+		p = b.data;
+		n = b.len;
+	}
+	count_pieces(wire, i, type, p, n);
+	buf_deinit(&b);
+}
+
+/* a edits; what b then has, and how it was told, is to be looked at by the caller. */
+static void sync_through(struct world *w, void (*through)(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n),
+	const struct wire_options *options, struct end *ret)
+{
+	struct wire *wire = wire_new(w, &w->sites[0], &w->sites[1], options);
+
+	n_data = n_pieces = 0;
+	wire_tamper(wire, through);
+	run_to_end(w, wire);
+	*ret = wire->end[1];
+	wire_free(wire);
+}
+
+static void pieces(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	size_t n = w->seed & 1 ? 30000 : 3000000, at = world_below(w, n - 100);
+	uint8_t *bytes = malloc(n + 100);
+	struct end was;
+
+	fill(bytes, n + 100, w->seed);
+	site_write_bytes(a, "file", bytes, n);
+	world_sync(w, a, b, NULL);
+	memmove(bytes + at + 7, bytes + at, n - at); /* bytes in between */
+	site_write_bytes(a, "file", bytes, n + 7);
+	sync_through(w, count_pieces, NULL, &was);
+	sites_expect_equal(a, b);
+	assert_true(n_pieces > 0 && n_data == 0 && was.status.content_in < 4096);
+	/* a wrong answer costs a chunk */
+	bytes[at] ^= 0x55;
+	site_write_bytes(a, "file", bytes, n + 7);
+	sync_through(w, wrong_pieces, NULL, &was);
+	sites_expect_equal(a, b);
+	assert_true(n_pieces == 1 && n_data > 0 && !was.status.failed && was.status.round == 1);
+	/* the old version is not what the index says */
+	bytes[at / 2] ^= 0x55;
+	site_write_bytes(a, "file", bytes, n + 7);
+	site_write(b, "file", "of b");
+	sync_through(w, count_pieces, NULL, &was);
+	assert_false(was.status.failed);
+	world_sync(w, a, b, NULL);
+	sites_expect_equal(a, b);
+	/* an answer that can't be one */
+	site_write_bytes(a, "file", bytes, n);
+	world_sync(w, a, b, NULL);
+	bytes[at / 3] ^= 0x55;
+	site_write_bytes(a, "file", bytes, n);
+	sync_through(w, wild_pieces, NULL, &was);
+	assert_true(was.status.failed && n_pieces == 1);
+	assert_non_null(strstr(was.text, "PIECES that refer to nothing"));
+	free(bytes);
+}
+
+static void test_pieces(void **state)
+{
+	(void)state;
+	with_seeds(4, 2, pieces);
+}
+
+/* What did not come from a peer is not shown to it where it gets nothing from us, not even by names. */
+static void pieces_of_ours(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	const struct wire_options push = {.push = true};
+	struct end was;
+	uint8_t bytes[20000];
+
+	fill(bytes, sizeof(bytes), w->seed);
+	site_write_bytes(b, "file", bytes, sizeof(bytes));
+	world_sync(w, a, b, NULL);
+	for (int i = 0; i < 2; i++) {
+		bytes[10000] ^= 0x55;
+		site_write_bytes(a, "file", bytes, sizeof(bytes) - (size_t)i);
+		sync_through(w, count_pieces, &push, &was);
+		sites_expect_equal(a, b);
+		assert_int_equal(n_pieces, i); /* the second time it is a's that is here */
+		assert_int_equal(n_data, !i);
+	}
+}
+
+static void test_pieces_of_ours(void **state)
+{
+	(void)state;
+	with_seeds(2, 2, pieces_of_ours);
+}
+
 /* Site s says, and believes, that it has this. */
 static void set_content(struct site *s, const char *path, const struct content *content)
 {
@@ -1361,6 +1488,8 @@ int main(void)
 		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_only_the_walker_has_walked),
 		cmocka_unit_test(test_hostile_peer),
+		cmocka_unit_test(test_pieces),
+		cmocka_unit_test(test_pieces_of_ours),
 		cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_implied_directory),
 		cmocka_unit_test(test_skipped_is_not_deleted),

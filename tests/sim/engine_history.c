@@ -1,0 +1,379 @@
+/* tests/sim/engine_history.c — a history: its steps, and the quiet end; see tests/sim/engine.h. */
+#include "tests/sim/engine.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define QUIET_MAX 12
+#define RUN_ALL UINT32_MAX
+#define DAY_NS (24 * 3600 * CLOCK_NS_PER_S)
+#define YEAR_NS (365 * DAY_NS)
+
+/* --- the plan --- */
+
+static void plan_some(struct engine *e, enum step_kind kind, unsigned n)
+{
+	while (n-- && e->n_steps < STEPS_MAX)
+		e->steps[e->n_steps++].kind = kind;
+}
+
+static void plan_feature(struct engine *e, enum feature f, enum step_kind kind, unsigned most)
+{
+	unsigned n = 1 + (unsigned)engine_below(e, most);
+
+	if (engine_has(e, f))
+		plan_some(e, kind, n);
+}
+
+void history_plan(struct engine *e)
+{
+	static const uint8_t sites[] = {2, 2, 2, 2, 3, 3, 3, 3, 4, 5};
+
+	e->random = e->seed;
+	e->features = (uint32_t)sim_random(&e->random) & (uint32_t)sim_random(&e->random);
+	if (engine_one_in(e, 3))
+		e->features |= (uint32_t)sim_random(&e->random);
+	e->features &= e->allowed;
+	e->n_sites = sites[engine_below(e, sizeof(sites))];
+	e->grace_ns = engine_one_in(e, 2) ? 0 : INT64_MAX;
+	plan_some(e, STEP_USER, USER_STEPS);
+	plan_some(e, STEP_MEET, 4 + e->n_sites);
+	plan_some(e, STEP_RUN, 4);
+	plan_some(e, STEP_SCAN, 3);
+	plan_feature(e, FEATURE_CUT, STEP_CUT, 3);
+	plan_feature(e, FEATURE_STALL, STEP_STALL, 2);
+	plan_feature(e, FEATURE_PAUSE, STEP_PAUSE, 2);
+	plan_feature(e, FEATURE_MEDDLE, STEP_MEDDLE, 6);
+	plan_feature(e, FEATURE_RESTART, STEP_RESTART, 2);
+	plan_feature(e, FEATURE_PURGE, STEP_PURGE, 3);
+	plan_feature(e, FEATURE_AWAY, STEP_AWAY, 2);
+	plan_feature(e, FEATURE_CLOCK, STEP_CLOCK, 2);
+	plan_feature(e, FEATURE_OPEN, STEP_OPEN, 6);
+	plan_feature(e, FEATURE_CRASH, STEP_CRASH, 4);
+	plan_feature(e, FEATURE_KILL, STEP_KILL, 4);
+	plan_feature(e, FEATURE_FAULT, STEP_FAULT, 4);
+	plan_feature(e, FEATURE_UNMOUNT, STEP_UNMOUNT, 2);
+	plan_feature(e, FEATURE_RESTORE, STEP_SAVE, 2);
+	plan_feature(e, FEATURE_RESTORE, STEP_RESTORE, 2);
+	plan_feature(e, FEATURE_CLONE, STEP_CLONE, 1);
+	for (unsigned i = e->n_steps; i > 1; i--) {
+		unsigned k = (unsigned)engine_below(e, i);
+		struct step x = e->steps[k];
+
+		e->steps[k] = e->steps[i - 1];
+		e->steps[i - 1] = x;
+	}
+	for (unsigned i = 0; i < e->n_steps; i++)
+		e->steps[i].stream = sim_random(&e->random);
+}
+
+/* --- steps --- */
+
+static struct site *some_site(struct engine *e)
+{
+	return &e->sites[engine_below(e, e->n_sites)];
+}
+
+static struct wire *some_wire(struct engine *e)
+{
+	size_t first = engine_below(e, WIRES_MAX);
+
+	for (size_t i = 0; i < WIRES_MAX; i++)
+		if (e->wires[(first + i) % WIRES_MAX].used)
+			return &e->wires[(first + i) % WIRES_MAX];
+	return NULL;
+}
+
+static void run_some(struct engine *e, unsigned most)
+{
+	wires_run(e, (unsigned)engine_below(e, most));
+}
+
+static void step_user(struct engine *e)
+{
+	struct site *s = some_site(e);
+
+	user_act(s, &e->random);
+	sim_advance((int64_t)engine_below(e, 5) * CLOCK_NS_PER_S);
+	if (s->replica && !s->broken && engine_one_in(e, 3))
+		site_scan(s);
+	run_some(e, 8);
+}
+
+static void meet(struct engine *e, struct site *a, struct site *b, bool live)
+{
+	struct wire *w;
+
+	if (a == b || wire_between(e, a, b) || !site_open(a) || !site_open(b) || a->broken || b->broken)
+		return;
+	w = wire_new(e, a, b, live);
+	tell(e, "%c connects to %c%s", a->name, b->name, live ? ", to stay" : "");
+	if (w && !e->quiet && engine_has(e, FEATURE_CUT) && engine_one_in(e, 3)) {
+		w->cut_after = 1 + engine_below(e, engine_one_in(e, 2) ? 2000 : 20000);
+		if (engine_one_in(e, 4))
+			w->spoil_at = 1 + engine_below(e, (size_t)w->cut_after);
+	}
+}
+
+static void step_meet(struct engine *e)
+{
+	struct site *a = some_site(e), *b = &e->sites[(size_t)(a - e->sites + 1) % e->n_sites];
+
+	if (e->n_sites > 2 && engine_one_in(e, 2))
+		b = some_site(e);
+	meet(e, a, b, engine_has(e, FEATURE_LIVE) && engine_one_in(e, 2));
+	if (engine_one_in(e, 2))
+		wires_run(e, RUN_ALL);
+	else
+		run_some(e, 60);
+}
+
+static void step_run(struct engine *e)
+{
+	if (engine_one_in(e, 2))
+		wires_run(e, RUN_ALL);
+	else
+		run_some(e, 100);
+}
+
+static void step_scan(struct engine *e)
+{
+	struct site *s = some_site(e);
+
+	if (site_open(s) && !s->broken)
+		site_scan(s);
+}
+
+static void step_cut(struct engine *e)
+{
+	struct wire *w = some_wire(e);
+
+	if (w)
+		wire_cut(w);
+	run_some(e, 20);
+}
+
+static void step_stall(struct engine *e)
+{
+	struct wire *w = some_wire(e);
+	size_t i = engine_below(e, 2);
+
+	if (!w)
+		return;
+	w->stalled[i] = !w->stalled[i];
+	w->excused = true;
+	tell(e, "from %c to %c %s", w->end[i].site->name, w->end[!i].site->name, w->stalled[i] ? "nothing arrives" : "all arrives");
+	run_some(e, 60);
+}
+
+static void step_pause(struct engine *e)
+{
+	struct site *s = some_site(e);
+
+	s->paused = !s->paused;
+	wires_excuse(s);
+	tell(e, "%c %s", s->name, s->paused ? "stands still" : "goes on");
+	run_some(e, 60);
+}
+
+/* A user will act at some call of what the replica does. */
+static void step_meddle(struct engine *e)
+{
+	struct site *s = some_site(e);
+
+	s->act_at = sim_disk_calls(s->disk) + 1 + engine_below(e, engine_one_in(e, 2) ? 60 : 600);
+	s->act_stream = sim_random(&e->random);
+	site_arm(s);
+}
+
+static void step_restart(struct engine *e)
+{
+	struct site *s = some_site(e);
+
+	tell(e, "%c is restarted", s->name);
+	site_close(s);
+	site_open(s);
+	run_some(e, 20);
+}
+
+static void step_purge(struct engine *e)
+{
+	struct site *s = some_site(e);
+
+	if (site_open(s) && !s->broken)
+		site_purge(s, 1000 * DAY_NS);
+}
+
+static void step_away(struct engine *e)
+{
+	tell(e, "time passes");
+	sim_advance(engine_one_in(e, 2) ? 130 * CLOCK_NS_PER_S : 90 * DAY_NS);
+	for (unsigned i = 0; i < WIRES_MAX; i++)
+		e->wires[i].excused = true;
+	wires_tick(e);
+	run_some(e, 60);
+}
+
+static void step_clock(struct engine *e)
+{
+	struct site *s = some_site(e);
+	int64_t by = (int64_t)engine_below(e, 20) * YEAR_NS - 10 * YEAR_NS;
+
+	tell(e, "the clock of %c is set by %" PRId64 " years", s->name, by / YEAR_NS);
+	sim_host_jump(s->host, by);
+}
+
+static void step_open(struct engine *e)
+{
+	user_hold(some_site(e), &e->random);
+	run_some(e, 20);
+}
+
+static void step_die(struct engine *e, bool power)
+{
+	struct site *s = some_site(e);
+
+	s->power = power;
+	s->die_at = sim_disk_calls(s->disk) + 1 + engine_below(e, engine_one_in(e, 2) ? 60 : 600);
+	site_arm(s);
+}
+
+static void step_crash(struct engine *e)
+{
+	step_die(e, true);
+}
+
+static void step_kill(struct engine *e)
+{
+	step_die(e, false);
+}
+
+static void (*const step_functions[STEP_KINDS])(struct engine *e) = {
+	[STEP_USER] = step_user,
+	[STEP_MEET] = step_meet,
+	[STEP_RUN] = step_run,
+	[STEP_SCAN] = step_scan,
+	[STEP_CUT] = step_cut,
+	[STEP_STALL] = step_stall,
+	[STEP_PAUSE] = step_pause,
+	[STEP_MEDDLE] = step_meddle,
+	[STEP_RESTART] = step_restart,
+	[STEP_PURGE] = step_purge,
+	[STEP_AWAY] = step_away,
+	[STEP_CLOCK] = step_clock,
+	[STEP_OPEN] = step_open,
+	[STEP_CRASH] = step_crash,
+	[STEP_KILL] = step_kill,
+};
+
+/* A machine that died without a wire starts again, too. */
+static void do_step(struct engine *e, unsigned i)
+{
+	e->at = i;
+	e->random = e->steps[i].stream;
+	if (e->told)
+		fprintf(stderr, "[%u] ", i);
+	if (step_functions[e->steps[i].kind])
+		step_functions[e->steps[i].kind](e);
+	wires_run(e, 1);
+	if (e->told)
+		fputc('\n', stderr);
+}
+
+/* --- the quiet end --- */
+
+static void heal(struct engine *e)
+{
+	e->quiet = true;
+	for (unsigned i = 0; i < e->n_sites; i++) {
+		struct site *s = &e->sites[i];
+
+		s->die_at = s->act_at = 0;
+		site_arm(s);
+		s->paused = false;
+		site_drop_held(s);
+		sim_disk_heal(s->disk);
+	}
+	for (unsigned i = 0; i < WIRES_MAX; i++) {
+		struct wire *w = &e->wires[i];
+
+		if (!w->used)
+			continue;
+		w->stalled[0] = w->stalled[1] = false;
+		w->cut_after = 0;
+		for (int k = 0; k < 2; k++)
+			if (w->end[k].session)
+				session_finish(w->end[k].session);
+	}
+	wires_run(e, RUN_ALL);
+	for (unsigned i = 0; i < e->n_sites; i++) {
+		e->sites[i].excused = false;
+		if (!site_open(&e->sites[i]))
+			wrong(e, WRONG_OTHER, "%c can't be opened", e->sites[i].name);
+	}
+}
+
+/* Each meets the first, twice. */
+static void meet_all(struct engine *e)
+{
+	for (unsigned i = 1; i < e->n_sites; i++) {
+		meet(e, &e->sites[0], &e->sites[i], false);
+		wires_run(e, RUN_ALL);
+	}
+	for (unsigned i = e->n_sites - 1; e->n_sites > 2 && --i > 0;) {
+		meet(e, &e->sites[i], &e->sites[0], false);
+		wires_run(e, RUN_ALL);
+	}
+}
+
+static void be_quiet(struct engine *e)
+{
+	unsigned round = 0;
+
+	tell(e, "quiet");
+	e->at = e->n_steps;
+	e->random = e->seed ^ UINT64_C(0x5175696574);
+	heal(e);
+	for (unsigned i = 0; i < WIRES_MAX; i++)
+		if (e->wires[i].used)
+			wrong(e, WRONG_OTHER, "the session of %c and %c stands still", e->wires[i].end[0].site->name,
+				e->wires[i].end[1].site->name);
+	do
+		meet_all(e);
+	while (!judge_alike(e) && ++round < QUIET_MAX);
+	if (round == QUIET_MAX) {
+		if (e->told)
+			judge_print(e);
+		wrong(e, WRONG_DIVERGED, "they do not become alike");
+	}
+}
+
+uint64_t history_run(struct engine *e)
+{
+	unsigned sites = e->n_sites;
+	uint64_t trace;
+
+	sim_begin(e->seed);
+	oracle_new(e);
+	e->n_sites = 0;
+	e->random = e->seed ^ UINT64_C(0x7369746573);
+	while (e->n_sites < sites)
+		site_open(site_new(e, NULL));
+	if (sites > 3 || engine_one_in(e, 2)) /* two pairs that meet first are two folders */
+		meet_all(e);
+	for (unsigned i = 0; i < e->n_steps; i++)
+		if (!e->keep || e->keep[i])
+			do_step(e, i);
+	be_quiet(e);
+	judge_end(e);
+	for (unsigned i = 0; i < e->n_sites; i++)
+		site_free(&e->sites[i]);
+	if (sim_open_descriptors())
+		wrong(e, WRONG_OTHER, "%zu descriptors are left open", sim_open_descriptors());
+	oracle_free(e);
+	trace = sim_trace();
+	sim_end();
+	return trace;
+}

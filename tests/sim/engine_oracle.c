@@ -1,0 +1,655 @@
+/*
+ * tests/sim/engine_oracle.c — what users truly did; see tests/sim/engine.h.
+ *
+ *   token   a content that a user made (or a crash left of one): the same bytes are the same token. A symlink's is its target;
+ *           all directories are one token
+ *   spot    a token at a path: how often it was put there, by users on any replica, and whether a user took it away
+ *
+ * Users are looked at before and after each act: what appeared was placed; what vanished was removed, and its token too, unless it
+ * was only moved. A crash or a restored disk counts as a user's act as far as nobody else has what it took.
+ *
+ * While it runs, each change of a name by syncd is looked at: what appears in the tree must be a whole token that some user had put
+ * at that path, or a conflict copy; what it takes away from the tree must not be lost with its last name, and some user must
+ * have taken it away (or it is beside, as a copy); the bytes of what is in the tree are never written.
+ *
+ * At the end, when all replicas are alike (any one will do):
+ *
+ *   lost          a token is nowhere, though nobody who had it replaced or deleted it
+ *   gone          a token is not where it was put, nor beside it, though nobody took it from there
+ *   resurrected   a token is where somebody who had it there took it away, and nobody put it there again
+ *   from nowhere  something is there that nobody put there
+ */
+#include "tests/sim/engine.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "merkle/hash.h"
+#include "merkle/path.h"
+#include "tests/sim/fs_internal.h"
+#include "tombstones/conflict.h"
+
+#define TOKEN_DIRECTORY 1
+#define PATH_BYTES 512
+#define SLOTS 4096 /* of each table */
+#define TEXT_BYTES (1 << 20) /* of the paths of a tree */
+
+struct token {
+	uint64_t hash;
+	uint32_t next; /* in its slot */
+	bool removed, found, copied;
+	bool moved; /* a user moved a conflict copy of it, or put it where one is */
+	char name[40]; /* for people */
+};
+
+struct spot {
+	char *path;
+	uint64_t hash;
+	uint32_t token, next;
+	uint32_t before; /* what the first user who put it there replaced; 0: nothing, or it came otherwise */
+	unsigned placed;
+	bool removed, found;
+};
+
+/* An object of a tree. */
+struct item {
+	const char *path; /* in the listing's text */
+	uint64_t hash;
+	uint32_t token;
+	struct node *node;
+};
+
+struct listing {
+	struct item *v;
+	size_t n, cap;
+	char *text;
+	size_t text_n;
+};
+
+/* Syncd took it away from where it was. */
+struct taken {
+	struct site *site;
+	char *path;
+	uint32_t token;
+};
+
+struct oracle {
+	struct token *tokens;
+	size_t n_tokens, cap_tokens;
+	uint32_t token_slots[SLOTS];
+	struct spot *spots;
+	size_t n_spots, cap_spots;
+	uint32_t spot_slots[SLOTS];
+	struct taken *taken;
+	size_t n_taken, cap_taken;
+	struct listing before, after, other;
+	unsigned made; /* contents */
+	struct sim_watcher watchers[SITES_MAX];
+};
+
+/* --- tokens --- */
+
+static uint32_t token_find(struct oracle *o, uint64_t hash)
+{
+	uint32_t i = o->token_slots[hash % SLOTS];
+
+	while (i && o->tokens[i].hash != hash)
+		i = o->tokens[i].next;
+	return i;
+}
+
+static uint32_t token_add(struct oracle *o, uint64_t hash, const char *name)
+{
+	uint32_t i = (uint32_t)o->n_tokens, *slot = &o->token_slots[hash % SLOTS];
+
+	sim_grow(&o->tokens, &o->cap_tokens, o->n_tokens + 1, sizeof(*o->tokens));
+	o->n_tokens++;
+	o->tokens[i] = (struct token){.hash = hash, .next = *slot};
+	snprintf(o->tokens[i].name, sizeof(o->tokens[i].name), "%.*s", (int)strcspn(name, "\n"), name);
+	*slot = i;
+	return i;
+}
+
+/* The token of an object; 0: none that is known, unless `learn`. */
+static uint32_t token_of(struct engine *e, struct node *n, bool learn)
+{
+	static char bytes[ORACLE_CONTENT_MAX * 2];
+	struct oracle *o = e->oracle;
+	uint64_t hash;
+	size_t len;
+
+	if (n->kind == FILE_KIND_DIRECTORY)
+		return TOKEN_DIRECTORY;
+	if (n->known)
+		return n->known;
+	if (n->kind == FILE_KIND_SYMLINK) {
+		hash = hash_fast(n->target, strlen(n->target), 1);
+		snprintf(bytes, sizeof(bytes), "%s", n->target);
+		len = strlen(n->target);
+	} else {
+		len = content_read(n, bytes, sizeof(bytes) - 1, 0);
+		hash = hash_fast(bytes, len, 2) ^ n->now.size;
+	}
+	bytes[len] = 0;
+	n->known = token_find(o, hash);
+	if (!n->known && learn)
+		n->known = token_add(o, hash, len ? bytes : "(empty)");
+	return n->known;
+}
+
+unsigned oracle_content(struct engine *e, uint64_t *random, char *ret, size_t *ret_n)
+{
+	unsigned made = ++e->oracle->made;
+	uint64_t family;
+
+	*ret_n = (size_t)snprintf(ret, 64, "token-%u\n", made);
+	if (!random || !sim_one_in(random, 16))
+		return made;
+	family = sim_below(random, 2); /* more than one chunk, most of it as others have it */
+	for (size_t i = *ret_n; i + 8 < ORACLE_CONTENT_MAX - 10000; i += 8) {
+		uint64_t x = sim_random(&family);
+
+		memcpy(ret + i, &x, 8);
+	}
+	*ret_n = ORACLE_CONTENT_MAX - 10000;
+	return made;
+}
+
+/* --- spots --- */
+
+static struct spot *spot_find(struct oracle *o, const char *path, uint64_t hash, uint32_t token)
+{
+	uint32_t i = o->spot_slots[(hash ^ token) % SLOTS];
+
+	while (i && (o->spots[i].hash != hash || o->spots[i].token != token || strcmp(o->spots[i].path, path) != 0))
+		i = o->spots[i].next;
+	return i ? &o->spots[i] : NULL;
+}
+
+static struct spot *spot_get(struct oracle *o, const char *path, uint64_t hash, uint32_t token)
+{
+	struct spot *s = spot_find(o, path, hash, token);
+	uint32_t *slot = &o->spot_slots[(hash ^ token) % SLOTS];
+
+	if (s)
+		return s;
+	sim_grow(&o->spots, &o->cap_spots, o->n_spots + 1, sizeof(*o->spots));
+	s = &o->spots[o->n_spots];
+	*s = (struct spot){.path = strdup(path), .hash = hash, .token = token, .next = *slot};
+	*slot = (uint32_t)o->n_spots++;
+	return s;
+}
+
+static uint64_t path_hash(const char *path)
+{
+	return hash_fast(path, strlen(path), 3);
+}
+
+static bool is_ours(const char *path)
+{
+	return strncmp(path, ".syncd", 6) == 0 && (!path[6] || path[6] == '/');
+}
+
+/* --- trees --- */
+
+static void list_below(struct engine *e, struct listing *l, const struct node *dir, const char *path, size_t path_n, bool learn)
+{
+	for (size_t i = 0; i < dir->n_entries; i++) {
+		const struct entry *x = &dir->entries[i];
+		size_t len = strlen(x->name), n = path_n + (path_n > 0) + len;
+		char *at = l->text + l->text_n;
+
+		if (!dir->parent && strcmp(x->name, ".syncd") == 0)
+			continue;
+		if (l->text_n + n + 1 > TEXT_BYTES)
+			wrong(e, WRONG_OTHER, "a tree is too large for the oracle");
+		memcpy(at, path, path_n);
+		at[path_n] = '/';
+		memcpy(at + n - len, x->name, len + 1);
+		l->text_n += n + 1;
+		sim_grow(&l->v, &l->cap, l->n + 1, sizeof(*l->v));
+		l->v[l->n++] = (struct item){at, hash_fast(at, n, 3), token_of(e, x->node, learn), x->node};
+		x->node->shown = x->node->was_shown = true;
+		if (x->node->kind == FILE_KIND_DIRECTORY)
+			list_below(e, l, x->node, at, n, learn);
+	}
+}
+
+static void list(struct site *s, struct listing *l, bool learn)
+{
+	if (!l->text)
+		l->text = sim_alloc(TEXT_BYTES);
+	l->n = l->text_n = 0;
+	list_below(s->engine, l, s->disk->root, "", 0, learn);
+}
+
+static const struct item *listed(const struct listing *l, uint64_t hash, uint32_t token)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->v[i].hash == hash && l->v[i].token == token)
+			return &l->v[i];
+	return NULL;
+}
+
+static const struct item *listed_at(const struct listing *l, uint64_t hash)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->v[i].hash == hash)
+			return &l->v[i];
+	return NULL;
+}
+
+static bool lists_token(const struct listing *l, uint32_t token)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->v[i].token == token)
+			return true;
+	return false;
+}
+
+/* Is there, on a replica other than s, the token: at that path, or (hash 0) anywhere? */
+static bool others_have(struct engine *e, const struct site *s, uint64_t hash, uint32_t token)
+{
+	struct listing *l = &e->oracle->other;
+
+	for (unsigned i = 0; i < e->n_sites; i++) {
+		if (&e->sites[i] == s)
+			continue;
+		list(&e->sites[i], l, true);
+		if (hash ? listed(l, hash, token) != NULL : lists_token(l, token))
+			return true;
+	}
+	return false;
+}
+
+uint64_t oracle_tree(struct site *s)
+{
+	struct listing *l = &s->engine->oracle->other;
+	uint64_t sum = 0;
+
+	list(s, l, true);
+	for (size_t i = 0; i < l->n; i++) {
+		const struct node *n = l->v[i].node;
+		uint64_t what[4] = {l->v[i].hash, l->v[i].token, n->kind, 0};
+
+		if (n->kind == FILE_KIND_REGULAR)
+			what[2] |= (uint64_t)n->now.mode << 8;
+		if (n->kind != FILE_KIND_DIRECTORY)
+			what[3] = (uint64_t)n->now.mtime_ns;
+		sum += hash_fast(what, sizeof(what), 4);
+	}
+	return sum;
+}
+
+static int by_path(const void *a, const void *b)
+{
+	return strcmp(((const struct item *)a)->path, ((const struct item *)b)->path);
+}
+
+void oracle_print_tree(struct site *s)
+{
+	struct listing *l = &s->engine->oracle->other;
+
+	list(s, l, true);
+	if (l->n)
+		qsort(l->v, l->n, sizeof(*l->v), by_path);
+	fprintf(stderr, "--- %c\n", s->name);
+	for (size_t i = 0; i < l->n; i++) {
+		const struct node *n = l->v[i].node;
+
+		fprintf(stderr, "%s %s %o %" PRId64 "\n", l->v[i].path, s->engine->oracle->tokens[l->v[i].token].name, n->now.mode,
+			n->kind == FILE_KIND_DIRECTORY ? 0 : n->now.mtime_ns);
+	}
+}
+
+/* --- acts --- */
+
+void oracle_before(struct site *s)
+{
+	struct oracle *o = s->engine->oracle;
+
+	list(s, &o->before, false);
+	for (size_t i = 0; i < o->before.n; i++)
+		if (!o->before.v[i].token)
+			wrong(s->engine, WRONG_CONTENT, "%c: %s is nothing that anybody wrote", s->name, o->before.v[i].path);
+}
+
+static void appeared(struct site *s, const struct item *now, enum oracle_cause cause)
+{
+	struct oracle *o = s->engine->oracle;
+	const struct item *was = listed_at(&o->before, now->hash);
+	struct spot *spot = spot_get(o, now->path, now->hash, now->token);
+
+	if (cause == ORACLE_CRASH && now->node->kind == FILE_KIND_REGULAR && !now->node->user_wrote && !spot->placed &&
+			!conflict_is_copy(now->path))
+		wrong(s->engine, WRONG_EVENT, "%c: after a crash %s is %s", s->name, now->path, o->tokens[now->token].name);
+	if (!spot->placed && cause == ORACLE_USER)
+		spot->before = was ? was->token : 0;
+	spot->placed++;
+	if (conflict_is_copy(now->path))
+		o->tokens[now->token].moved = true;
+}
+
+static void vanished(struct site *s, const struct item *was, enum oracle_cause cause)
+{
+	struct oracle *o = s->engine->oracle;
+	struct token *t = &o->tokens[was->token];
+
+	/* what a crash or an older disk took from this one machine, others bring back */
+	if (cause == ORACLE_USER || !others_have(s->engine, s, was->hash, was->token))
+		spot_get(o, was->path, was->hash, was->token)->removed = true;
+	t->moved = t->moved || conflict_is_copy(was->path);
+	if (cause == ORACLE_USER) {
+		for (size_t i = 0; i < o->after.n; i++)
+			if (o->after.v[i].token == was->token && !listed(&o->before, o->after.v[i].hash, was->token))
+				return; /* it was moved */
+		t->removed = true;
+	} else if (!lists_token(&o->after, was->token) && !others_have(s->engine, s, 0, was->token)) {
+		t->removed = true;
+	}
+}
+
+/* Who forgot that it removed something gets it again from others. */
+static void forgotten(struct site *s)
+{
+	struct engine *e = s->engine;
+	struct oracle *o = e->oracle;
+
+	for (unsigned i = 0; i < e->n_sites; i++) {
+		list(&e->sites[i], &o->other, true);
+		for (size_t k = 0; k < o->other.n; k++)
+			spot_get(o, o->other.v[k].path, o->other.v[k].hash, o->other.v[k].token)->placed++;
+	}
+}
+
+void oracle_after(struct site *s, enum oracle_cause cause)
+{
+	struct oracle *o = s->engine->oracle;
+
+	if (cause != ORACLE_USER)
+		for (size_t i = 0; i < s->disk->n_nodes; i++)
+			s->disk->nodes[i]->shown = false;
+	list(s, &o->after, true);
+	if (s->held >= 0)
+		(void)token_of(s->engine, sim_handle(s->held)->node, true);
+	for (size_t i = 0; i < o->before.n; i++)
+		if (!listed(&o->after, o->before.v[i].hash, o->before.v[i].token))
+			vanished(s, &o->before.v[i], cause);
+	for (size_t i = 0; i < o->after.n; i++)
+		if (!listed(&o->before, o->after.v[i].hash, o->after.v[i].token))
+			appeared(s, &o->after.v[i], cause);
+	if (cause == ORACLE_RESTORE)
+		forgotten(s);
+}
+
+void oracle_cloned(struct site *s)
+{
+	struct oracle *o = s->engine->oracle;
+
+	list(s, &o->after, true);
+	for (size_t i = 0; i < o->after.n; i++)
+		spot_get(o, o->after.v[i].path, o->after.v[i].hash, o->after.v[i].token)->placed++;
+}
+
+/* --- while syncd works --- */
+
+/* The path of a name; NULL where it is not in the tree. */
+static const char *path_of(const struct side *side, char ret[PATH_BYTES])
+{
+	const struct node *dir = side->dir;
+	char *at = ret + PATH_BYTES - 1;
+	size_t n = strlen(side->name);
+
+	*at = 0;
+	at -= n;
+	memcpy(at, side->name, n);
+	for (; dir->parent; dir = dir->parent) {
+		const struct entry *x = dir->parent->entries;
+
+		while (x->node != dir)
+			x++;
+		n = strlen(x->name);
+		if (at - ret < (ptrdiff_t)n + 1)
+			return NULL;
+		*--at = '/';
+		at -= n;
+		memcpy(at, x->name, n);
+	}
+	return dir->links && !is_ours(at) ? at : NULL;
+}
+
+static void syncd_puts(struct site *s, const char *path, struct node *n)
+{
+	struct oracle *o = s->engine->oracle;
+	uint32_t token = token_of(s->engine, n, false);
+	const struct spot *spot;
+
+	if (n->kind == FILE_KIND_DIRECTORY)
+		return;
+	if (!token)
+		wrong(s->engine, WRONG_CONTENT, "%c: syncd puts at %s what nobody wrote", s->name, path);
+	spot = spot_find(o, path, path_hash(path), token);
+	if (!conflict_is_copy(path) && !(spot && spot->placed))
+		wrong(s->engine, WRONG_CONTENT, "%c: syncd puts %s at %s, where nobody put it", s->name, o->tokens[token].name, path);
+}
+
+static void syncd_takes(struct site *s, const char *path, struct node *n, bool lost)
+{
+	struct oracle *o = s->engine->oracle;
+	uint32_t token = token_of(s->engine, n, true);
+
+	if (n->kind == FILE_KIND_DIRECTORY)
+		return;
+	if (lost)
+		wrong(s->engine, WRONG_LOST, "%c: syncd destroys %s at %s", s->name, o->tokens[token].name, path);
+	sim_grow(&o->taken, &o->cap_taken, o->n_taken + 1, sizeof(*o->taken));
+	o->taken[o->n_taken++] = (struct taken){s, strdup(path), token};
+}
+
+static void on_names(struct sim_disk *d, const struct operation *op, void *data)
+{
+	struct site *s = data;
+	char paths[2][PATH_BYTES];
+	const char *path[2] = {NULL, NULL};
+	(void)d;
+
+	for (unsigned i = 0; i < op->n; i++)
+		path[i] = path_of(&op->side[i], paths[i]);
+	for (unsigned i = 0; i < op->n; i++) {
+		struct node *n = op->side[i].before;
+		bool last = n && n->links == 1 && !op->made && (op->n == 1 ? !op->side[0].after : op->rename && i == 1);
+
+		if (n && path[i])
+			n->shown = false;
+		if (sim.user || !n)
+			continue;
+		if (path[i])
+			syncd_takes(s, path[i], n, last);
+		else if (last && n->was_shown && n->kind != FILE_KIND_DIRECTORY && !s->engine->expiring)
+			wrong(s->engine, WRONG_LOST, "%c: syncd destroys %s, which was in the tree", s->name,
+				s->engine->oracle->tokens[token_of(s->engine, n, true)].name);
+	}
+	for (unsigned i = 0; i < op->n; i++) {
+		struct node *n = op->side[i].after;
+
+		if (!n || !path[i])
+			continue;
+		n->shown = n->was_shown = true;
+		if (!sim.user)
+			syncd_puts(s, path[i], n);
+	}
+}
+
+static void on_content(struct sim_disk *d, struct node *n, void *data)
+{
+	const struct site *s = data;
+
+	(void)d;
+	if (!sim.user && n->shown)
+		wrong(s->engine, WRONG_TORN, "%c: syncd writes into what is in the tree", s->name);
+}
+
+void oracle_watch(struct site *s)
+{
+	struct sim_watcher *w = &s->engine->oracle->watchers[s - s->engine->sites];
+
+	*w = (struct sim_watcher){.names = on_names, .content = on_content, .data = s};
+	s->disk->watcher = w;
+}
+
+void oracle_check_taken(struct engine *e)
+{
+	struct oracle *o = e->oracle;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < o->n_taken; i++) {
+		struct taken *t = &o->taken[i];
+		struct spot *spot = spot_find(o, t->path, path_hash(t->path), t->token);
+
+		if (site_died(t->site) || t->site->broken || !t->site->replica) {
+			o->taken[kept++] = *t; /* in the middle of something */
+			continue;
+		}
+		if (!(spot && spot->removed) && !o->tokens[t->token].removed) {
+			if (!others_have(e, NULL, 0, t->token)) /* the loser of a conflict is aside, here or there */
+				wrong(e, WRONG_TAKEN, "%c: syncd removed %s from %s, though nobody else did", t->site->name,
+					o->tokens[t->token].name, t->path);
+		}
+		free(t->path);
+	}
+	o->n_taken = kept;
+}
+
+/* --- at the end --- */
+
+/* Did the writer of `late` certainly have `early` there? What was put there more than once, nobody knows. */
+static bool descends(struct oracle *o, const struct spot *late, const struct spot *early)
+{
+	unsigned steps = 0;
+
+	while (late && late != early && late->placed == 1 && late->before && steps++ < 1000)
+		late = spot_find(o, late->path, late->hash, late->before);
+	return late == early;
+}
+
+/* Could two users have come into conflict about the first, as far as we know? Neither had the other's there, or something
+ * came to be below. */
+static bool may_meet(struct oracle *o, const struct spot *a, const struct spot *b)
+{
+	if (a->token == b->token)
+		return a->placed > 1;
+	if (a->hash != b->hash)
+		return path_is_below(b->path, a->path);
+	return b->token == TOKEN_DIRECTORY || a->placed > 1 || b->placed > 1 || !(descends(o, a, b) || descends(o, b, a));
+}
+
+static void judge_copy(struct engine *e, const char *path, uint32_t token)
+{
+	struct oracle *o = e->oracle;
+	bool concurrent = o->tokens[token].moved;
+
+	for (size_t i = 1; i < o->n_spots && !concurrent; i++)
+		for (size_t k = 1; k < o->n_spots && o->spots[i].token == token && !concurrent; k++)
+			concurrent = may_meet(o, &o->spots[i], &o->spots[k]);
+	if (!concurrent)
+		wrong(e, WRONG_CONFLICT, "%s is %s: in conflict with whom?", path, o->tokens[token].name);
+}
+
+static void judge_item(struct engine *e, const struct item *item)
+{
+	struct oracle *o = e->oracle;
+	struct spot *spot = spot_find(o, item->path, item->hash, item->token);
+
+	if (!item->token)
+		wrong(e, WRONG_CONTENT, "%s is nothing that anybody wrote", item->path);
+	o->tokens[item->token].found = true;
+	if (item->node->kind == FILE_KIND_DIRECTORY) {
+		if (spot)
+			spot->found = true;
+		return;
+	}
+	if (conflict_is_copy(item->path)) {
+		o->tokens[item->token].copied = true;
+		if (spot)
+			spot->found = true;
+		judge_copy(e, item->path, item->token);
+		return;
+	}
+	if (!spot || !spot->placed)
+		wrong(e, WRONG_CONTENT, "%s is %s, which nobody put there", item->path, o->tokens[item->token].name);
+	spot->found = true;
+	if (spot->removed && spot->placed == 1)
+		wrong(e, WRONG_RESURRECTED, "%s is %s, which was removed there", item->path, o->tokens[item->token].name);
+}
+
+/* What no user took away from where it was put is still there, or beside it after a conflict. */
+static void judge_spot(struct engine *e, const struct spot *spot)
+{
+	struct oracle *o = e->oracle;
+	const struct token *t = &o->tokens[spot->token];
+
+	if (spot->removed || spot->found || !spot->placed)
+		return;
+	if (spot->token != TOKEN_DIRECTORY) {
+		if (!t->copied && !t->removed && !t->moved)
+			wrong(e, WRONG_TAKEN, "%s: %s is gone from there, though nobody took it away", spot->path, t->name);
+		return;
+	}
+	for (size_t i = 1; i < o->n_spots; i++)
+		if (o->spots[i].hash == spot->hash && &o->spots[i] != spot)
+			return; /* a directory in conflict with something else */
+	wrong(e, WRONG_TAKEN, "%s: a directory that nobody removed is gone", spot->path);
+}
+
+void oracle_judge(struct engine *e)
+{
+	struct oracle *o = e->oracle;
+
+	list(&e->sites[0], &o->after, false);
+	for (size_t i = 0; i < o->after.n; i++)
+		judge_item(e, &o->after.v[i]);
+	for (size_t i = TOKEN_DIRECTORY + 1; i < o->n_tokens; i++)
+		if (!o->tokens[i].found && !o->tokens[i].removed)
+			wrong(e, WRONG_LOST, "%s is nowhere", o->tokens[i].name);
+	for (size_t i = 1; i < o->n_spots; i++)
+		judge_spot(e, &o->spots[i]);
+}
+
+/* --- --- */
+
+void oracle_new(struct engine *e)
+{
+	struct oracle *o = sim_alloc(sizeof(*o));
+
+	e->oracle = o;
+	token_add(o, 0, ""); /* number 0 is none */
+	token_add(o, 1, "(directory)");
+	sim_grow(&o->spots, &o->cap_spots, 1, sizeof(*o->spots));
+	o->spots[o->n_spots++] = (struct spot){0};
+}
+
+static void listing_free(struct listing *l)
+{
+	free(l->v);
+	free(l->text);
+}
+
+void oracle_free(struct engine *e)
+{
+	struct oracle *o = e->oracle;
+
+	for (size_t i = 1; i < o->n_spots; i++)
+		free(o->spots[i].path);
+	for (size_t i = 0; i < o->n_taken; i++)
+		free(o->taken[i].path);
+	free(o->tokens);
+	free(o->spots);
+	free(o->taken);
+	listing_free(&o->before);
+	listing_free(&o->after);
+	listing_free(&o->other);
+	free(o);
+	e->oracle = NULL;
+}

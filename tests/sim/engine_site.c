@@ -1,0 +1,233 @@
+/* tests/sim/engine_site.c — replicas on their machines: opened, scanned, dying, brought back; see tests/sim/engine.h. */
+#include "tests/sim/engine.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tombstones/purge.h"
+#include "tombstones/trash.h"
+#include "transfer/apply.h"
+
+/* --- what goes on at calls of its disk --- */
+
+static void on_call(struct sim_disk *d, enum sim_call call, uint64_t n, void *data)
+{
+	struct site *s = data;
+
+	if (n == s->act_at) {
+		uint64_t stream = s->act_stream;
+
+		s->act_at = 0;
+		tell(s->engine, "  at %s:", sim_call_name(call));
+		user_act(s, &stream);
+	}
+	if (n == s->die_at) {
+		s->die_at = 0;
+		tell(s->engine, "  %c dies at %s", s->name, sim_call_name(call));
+		sim_disk_kill(d);
+	}
+}
+
+void site_arm(struct site *s)
+{
+	sim_disk_hook(s->disk, s->die_at || s->act_at ? on_call : NULL, s);
+}
+
+bool site_died(const struct site *s)
+{
+	return sim_disk_killed(s->disk);
+}
+
+/* --- opening --- */
+
+static struct sim_disk *new_disk(struct engine *e, struct sim_host *h)
+{
+	static const int64_t ticks[] = {1, 4 * CLOCK_NS_PER_MS, CLOCK_NS_PER_S, 2 * CLOCK_NS_PER_S};
+	struct sim_disk_options o = sim_disk_usual;
+	bool crashes = engine_has(e, FEATURE_CRASH) || engine_has(e, FEATURE_FAULT);
+
+	o.never_crashes = !crashes;
+	if (engine_has(e, FEATURE_DISKS)) {
+		o.abilities.exchange = !engine_one_in(e, 4);
+		o.abilities.no_replace = o.abilities.exchange || engine_one_in(e, 2);
+		o.abilities.reflink = engine_one_in(e, 2);
+		o.abilities.lease = !engine_one_in(e, 4);
+		o.generations = engine_one_in(e, 2);
+		o.birth_times = engine_one_in(e, 2);
+		o.new_inodes = engine_one_in(e, 2);
+		o.rename_ctime = engine_one_in(e, 2);
+		o.tick_ns = ticks[engine_below(e, 4)];
+		o.abilities.time_granularity_ns = engine_one_in(e, 2) ? o.tick_ns : 1;
+		o.order = engine_one_in(e, 2) ? SIM_ORDERED : SIM_UNORDERED;
+	}
+	return sim_disk_new(h, &o);
+}
+
+struct site *site_new(struct engine *e, struct sim_disk *disk)
+{
+	struct site *s = &e->sites[e->n_sites++];
+
+	*s = (struct site){.engine = e, .name = (char)('a' + (s - e->sites)), .mounted = true, .held = -1, .acted = true};
+	s->host = sim_host_new();
+	s->disk = disk ? disk : new_disk(e, s->host);
+	snprintf(s->mount, sizeof(s->mount), "/%c", s->name);
+	sim_mount(s->disk, s->mount);
+	if (ignore_new(&s->ignore))
+		wrong(e, WRONG_OTHER, "ignore_new");
+	oracle_watch(s);
+	return s;
+}
+
+void site_free(struct site *s)
+{
+	site_drop_held(s);
+	site_close(s);
+	ignore_free(s->ignore);
+}
+
+void site_drop_held(struct site *s)
+{
+	if (s->held >= 0)
+		sim_user_close(s->held);
+	s->held = -1;
+}
+
+/* 0, or what is in the way and has its reason. */
+static int checked(struct site *s, const char *what, int r)
+{
+	if (r && !site_died(s) && !s->excused && s->mounted)
+		wrong(s->engine, WRONG_OTHER, "%c: %s: %d (%s)", s->name, what, r, file_error_text(r));
+	if (r)
+		tell(s->engine, "  %c: %s: %s", s->name, what, file_error_text(r));
+	return r;
+}
+
+bool site_open(struct site *s)
+{
+	const struct store_options options = {.create = !s->made};
+	struct store *store = NULL;
+	uint64_t intents;
+	int r;
+
+	if (s->replica)
+		return true;
+	if (site_died(s))
+		return false;
+	sim_host_enter(s->host);
+	r = checked(s, "store_open", store_open(&store, s->mount, &options));
+	if (r == 0)
+		r = checked(s, "replica_open", replica_open(&s->replica, store));
+	if (r == 0)
+		r = checked(s, "apply_recover", apply_recover(s->replica, &intents));
+	s->broken = false;
+	s->made = s->made || s->replica;
+	if (r) {
+		replica_close(s->replica);
+		s->replica = NULL;
+	}
+	return r == 0;
+}
+
+void site_close(struct site *s)
+{
+	wires_of_site_end(s);
+	sim_host_enter(s->host);
+	replica_close(s->replica);
+	s->replica = NULL;
+	s->dirty = s->changed = s->broken = false;
+}
+
+/* --- work --- */
+
+void site_recover(struct site *s)
+{
+	uint64_t intents;
+
+	sim_host_enter(s->host);
+	if (checked(s, "apply_recover", apply_recover(s->replica, &intents)) == 0)
+		s->broken = false;
+	else if (!site_died(s))
+		site_close(s); /* and is opened again later */
+}
+
+static void scanned(struct site *s, const struct observe_result *seen, bool acted)
+{
+	const bool whole = !seen->raced && !seen->unsettled && !seen->scan.errors;
+
+	if (seen->events || seen->raced || seen->unsettled || seen->scan.errors)
+		tell(s->engine,
+			"  %c scanned: %" PRIu64 " events (%" PRIu64 " deletions), %" PRIu64 " raced, %" PRIu64 " unsettled, %" PRIu64
+			" errors",
+			s->name, seen->events, seen->deleted, seen->raced, seen->unsettled, seen->scan.errors);
+	s->changed = s->changed || seen->events;
+	s->dirty = s->dirty || seen->raced;
+	s->acted = s->acted || (acted && !whole);
+	if (seen->events && !acted && !s->acted)
+		wrong(s->engine, WRONG_EVENT, "%c: a scan made %" PRIu64 " events, though no user did anything", s->name, seen->events);
+}
+
+void site_scan(struct site *s)
+{
+	const struct observe_options options = {.replica = s->replica, .confirmed = true};
+	const struct scan_options scan = {.store = replica_store(s->replica), .ignore = s->ignore};
+	const struct observe_path all = {.path = ""};
+	struct observe_result seen = {0};
+	bool acted = s->acted;
+	int r;
+
+	s->dirty = s->acted = false;
+	sim_host_enter(s->host);
+	r = observe_run(&options, &scan, &all, 1, NULL, NULL, &seen);
+	if (r || site_died(s))
+		s->acted = acted;
+	if (site_died(s))
+		return;
+	if (r == STORE_ROOT_CHANGED && !s->mounted) {
+		tell(s->engine, "  %c: the root is not there", s->name);
+		site_close(s);
+	} else if (checked(s, "observe_run", r) == 0) {
+		scanned(s, &seen, acted || s->excused);
+	}
+}
+
+void site_purge(struct site *s, int64_t later_ns)
+{
+	struct purge_policy policy = {.member_expiry_ns = 1};
+	uint64_t purged, freed;
+
+	sim_host_enter(s->host);
+	policy.now_ns = clock_wall_ns() + later_ns;
+	if (checked(s, "purge_run", purge_run(s->replica, &policy, &purged)))
+		return;
+	tell(s->engine, "  %c purges %" PRIu64 " tombstones", s->name, purged);
+	if (!engine_one_in(s->engine, 3))
+		return;
+	s->engine->expiring = true;
+	replica_lock(s->replica);
+	(void)checked(s, "trash_expire", trash_expire(replica_store(s->replica), policy.now_ns, 0, 0, &freed));
+	replica_unlock(s->replica);
+	s->engine->expiring = false;
+}
+
+/* --- dying --- */
+
+void site_revive(struct site *s)
+{
+	site_close(s);
+	site_drop_held(s);
+	if (s->power) {
+		oracle_before(s);
+		sim_disk_crash(s->disk, &s->engine->random);
+		sim_disk_check(s->disk);
+		oracle_after(s, ORACLE_CRASH);
+	} else {
+		sim_disk_revive(s->disk);
+	}
+	tell(s->engine, "  %c starts again%s", s->name, s->power ? ", after power was lost" : "");
+	s->die_at = 0;
+	site_arm(s);
+	site_open(s);
+}
