@@ -36,7 +36,7 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DSYNCD_VERSION='"$
 	-fno-strict-aliasing $(WARNINGS) $(PKG_CFLAGS) $(CFLAGS)
 
 # Layers, low to high. A file includes its own layer and lower ones only (tests/layers.sh).
-base := buf clock error file file_shared log random sync
+base := buf clock error file file_shared log pool random sync
 merkle := chunk_tree chunker diff hash ignore index index_check index_nodes index_rows path rebuild record scan scan_object scan_rows store tree version
 tombstones := anew conflict decide knowledge line members observe places purge replica trash undo
 transfer := apply apply_plan compare fetch fetch_content fetch_deferred frame greet intent learn meeting message pieces place recover round serve session settle stage transport
@@ -97,7 +97,7 @@ $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(archives)
 # Tests of applying step in at each call of these: end the process, or change the path as a user.
 crash_points := file_chmod_fd file_create file_exchange file_fsync file_link file_mkdir file_rename_noreplace \
 	file_rename_replace file_rmdir file_set_mtime_fd file_symlink file_syncfs file_unlink index_commit
-look_points := file_lease_read file_lease_release file_open_read file_stat_at file_stat_fd
+look_points := file_lease_read file_lease_release file_open_read file_open_seen file_stat_at file_stat_fd
 $(BUILD)/unit/transfer/test_recover: private LDFLAGS += $(foreach f,$(crash_points),-Wl,--wrap=$f)
 $(BUILD)/unit/transfer/test_place: private LDFLAGS += $(foreach f,$(crash_points) $(look_points),-Wl,--wrap=$f)
 

@@ -123,19 +123,14 @@ int file_open_parent(int root, const char *path, int *ret_dir, const char **ret_
 	return r;
 }
 
-/* An existing regular file; anything else is not opened. */
-static int open_regular(int dir, const char *name, uint64_t access, int *ret_fd)
+/* What was just seen to be a regular file. */
+static int open_seen(int dir, const char *name, uint64_t access, int *ret_fd, struct file_stat *ret)
 {
 	const uint64_t flags = access | O_NONBLOCK | O_NOCTTY | O_LARGEFILE;
 	cleanup_close int fd = -1;
 	struct file_stat st;
 	int r;
 
-	r = file_stat_at(dir, name, &st);
-	if (r)
-		return r;
-	if (st.kind != FILE_KIND_REGULAR)
-		return FILE_UNSUPPORTED;
 	fd = open_beneath(dir, name, flags | O_NOATIME, 0);
 	if (fd == -EPERM) /* only the owner may leave the access time alone */
 		fd = open_beneath(dir, name, flags, 0);
@@ -151,7 +146,28 @@ static int open_regular(int dir, const char *name, uint64_t access, int *ret_fd)
 	if (st.kind != FILE_KIND_REGULAR)
 		return FILE_UNSUPPORTED;
 	*ret_fd = steal_fd(fd);
+	*ret = st;
 	return 0;
+}
+
+/* An existing regular file; anything else is not opened. */
+static int open_regular(int dir, const char *name, uint64_t access, int *ret_fd)
+{
+	struct file_stat st;
+	int r = file_stat_at(dir, name, &st);
+
+	if (r)
+		return r;
+	if (st.kind != FILE_KIND_REGULAR)
+		return FILE_UNSUPPORTED;
+	return open_seen(dir, name, access, ret_fd, &st);
+}
+
+int file_open_seen(int dir, const char *name, int *ret_fd, struct file_stat *ret)
+{
+	int r = file_check_name(name);
+
+	return r ? r : open_seen(dir, name, O_RDONLY, ret_fd, ret);
 }
 
 int file_open_read(int dir, const char *name, int *ret_fd)

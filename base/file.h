@@ -79,6 +79,9 @@ int file_open_parent(int root, const char *path, int *ret_dir, const char **ret_
  * symlink, a directory …): FILE_UNSUPPORTED, without opening it. Another process' lease on it: FILE_BUSY,
  * and the lease is being broken: try again later. */
 int file_open_read(int dir, const char *name, int *ret_fd);
+/* The same for a name that file_stat_at has just shown to be a regular file, which saves another look before it is opened;
+ * *ret: what was opened. */
+int file_open_seen(int dir, const char *name, int *ret_fd, struct file_stat *ret);
 /* Open an existing regular file for reading and writing. The same outcomes. */
 int file_open_write(int dir, const char *name, int *ret_fd);
 /* Create a new regular file O_RDWR|O_EXCL. FILE_EXISTS (a dangling symlink too). */

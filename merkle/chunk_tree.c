@@ -206,22 +206,42 @@ static int add_chunk(const struct chunk *chunk, const uint8_t *bytes, void *data
 	return chunk_tree_builder_add(data, chunk);
 }
 
+static int take_single(const struct chunk *chunk, const uint8_t *bytes, void *data)
+{
+	struct content *content = data;
+
+	(void)bytes;
+	content->root = chunk->hash;
+	content->size = chunk->length;
+	return 0;
+}
+
+int chunk_tree_of(const struct chunker_file *file, chunk_tree_emit *emit, void *data, struct content *ret)
+{
+	struct chunk_tree_builder *b cleanup(chunk_tree_builder_free_p) = NULL;
+	struct content content = {.chunk_bits = file->bits};
+	int r;
+
+	if (file->size <= CHUNK_SINGLE_BYTES_MAX) {
+		r = chunker_run_file(file, take_single, &content);
+	} else {
+		r = chunk_tree_builder_new(&b, file->algorithm, emit, data);
+		if (r == 0)
+			r = chunker_run_file(file, add_chunk, b);
+		if (r == 0)
+			r = chunk_tree_builder_finish(b, &content);
+	}
+	if (r == 0)
+		*ret = content;
+	return r;
+}
+
 int chunk_tree_of_file(int fd, uint64_t size, uint8_t bits, enum hash_algorithm algorithm,
 	chunk_tree_emit *emit, void *data, struct content *ret)
 {
-	struct chunk_tree_builder *b cleanup(chunk_tree_builder_free_p) = NULL;
-	struct content content = {0};
-	int r = chunk_tree_builder_new(&b, algorithm, emit, data);
+	const struct chunker_file file = {.fd = fd, .size = size, .bits = bits, .algorithm = algorithm};
 
-	if (r == 0)
-		r = chunker_run(fd, size, bits, algorithm, add_chunk, b);
-	if (r == 0)
-		r = chunk_tree_builder_finish(b, &content);
-	if (r != 0)
-		return r;
-	content.chunk_bits = bits;
-	*ret = content;
-	return 0;
+	return chunk_tree_of(&file, emit, data, ret);
 }
 
 static void entry_get(struct cursor *c, struct chunk_tree_entry *ret)

@@ -163,15 +163,35 @@ size_t chunker_piece(const uint8_t *p, size_t n, uint8_t bits)
 
 /* --- a whole file --- */
 
-struct run {
-	int fd;
-	uint8_t bits;
+/*
+ * Reading and cutting is cheap beside hashing, so that the caller does that, and the pool's threads hash what was cut:
+ *
+ *   buffers   0: [ c0 c1 c2 … | tail ]   1: [ tail … cn cn+1 … ]
+ *   slots     a ring: what was cut and not handed out yet, in order
+ *
+ * A buffer is filled again once what was cut from it was handed out, which the caller waits for, hashing himself what nobody
+ * has begun. Without a pool there is one buffer, and each chunk is handed out before the next one is cut.
+ */
+#define SLOTS 64
+#define BUFFERS 2
+
+struct slot {
+	struct pool_job job;
 	enum hash_algorithm algorithm;
-	uint64_t size;	/* of the file, as the caller knows it */
+	const uint8_t *bytes; /* NULL: a hole */
+	unsigned buffer;
+	struct chunk chunk;
+};
+
+struct run {
+	const struct chunker_file *file;
+	chunker_emit *emit;
+	void *data;
 	size_t longest; /* chunk */
 
-	uint8_t *buffer; /* owned; file bytes [offset, offset + filled) */
-	size_t capacity;
+	uint8_t *buffers[BUFFERS]; /* owned; the second with a pool only */
+	unsigned buffer;	   /* in use: file bytes [offset, offset + filled) */
+	size_t capacity;	   /* of each */
 	size_t at, filled; /* the next chunk begins at buffer + at; bytes behind that */
 	uint64_t offset;   /* in the file, of the next chunk */
 
@@ -180,11 +200,44 @@ struct run {
 
 	bool zero_known;
 	struct hash zero; /* of the longest chunk of zeros */
+
+	struct slot *slots; /* owned; first … first + n, modulo SLOTS */
+	size_t first, n;
 };
 
 static bool all_zero(const uint8_t *p, size_t n)
 {
 	return n && !p[0] && !memcmp(p, p + 1, n - 1);
+}
+
+static void hash_slot(struct pool_job *job)
+{
+	struct slot *s = (struct slot *)job;
+
+	s->chunk.zero = all_zero(s->bytes, s->chunk.length);
+	hash_bytes(s->algorithm, s->bytes, s->chunk.length, &s->chunk.hash);
+}
+
+static struct slot *slot_at(const struct run *u, size_t i)
+{
+	return &u->slots[(u->first + i) % SLOTS];
+}
+
+/* Hand out the oldest chunk. */
+static int hand_out(struct run *u)
+{
+	struct pool *pool = u->file->pool;
+	struct slot *s = slot_at(u, 0);
+
+	if (s->bytes) {
+		for (size_t i = 0; i < u->n && !pool_done(pool, &s->job); i++)
+			if (slot_at(u, i)->bytes)
+				pool_help(pool, &slot_at(u, i)->job);
+		pool_wait(pool, &s->job);
+	}
+	u->first = (u->first + 1) % SLOTS;
+	u->n--;
+	return u->emit(&s->chunk, s->chunk.zero ? NULL : s->bytes, u->data);
 }
 
 /* *ret: bytes of hole from the next chunk's start on; 0 in data. */
@@ -193,45 +246,69 @@ static int hole_length(struct run *u, uint64_t *ret)
 	int r;
 
 	if (u->offset >= u->data_to) {
-		r = file_next_data(u->fd, u->offset, u->size, &u->data_from, &u->data_to);
+		r = file_next_data(u->file->fd, u->offset, u->file->size, &u->data_from, &u->data_to);
 		if (r < 0)
 			return r;
 		if (r == FILE_END)
-			u->data_from = u->data_to = u->size;
+			u->data_from = u->data_to = u->file->size;
 	}
 	*ret = u->offset < u->data_from ? u->data_from - u->offset : 0;
 	return 0;
 }
 
-/* The next n bytes are zeros and were not read. Needs the buffer's memory: it must hold nothing
- * that is still needed. */
-static void hash_zeros(struct run *u, size_t n, struct hash *ret)
+/* n bytes of zeros that were not read. */
+static int hash_zeros(struct run *u, size_t n, struct hash *ret)
 {
+	static const uint8_t zeros[4096];
+	struct hash_state *s;
+	int r;
+
 	if (n == u->longest && u->zero_known) {
 		*ret = u->zero;
-		return;
+		return 0;
 	}
-	memset(u->buffer, 0, n);
-	hash_bytes(u->algorithm, u->buffer, n, ret);
+	r = hash_state_new(&s, u->file->algorithm);
+	if (r < 0)
+		return r;
+	for (size_t left = n; left; left -= at_most(left, sizeof(zeros)))
+		hash_state_update(s, zeros, at_most(left, sizeof(zeros)));
+	hash_state_finish(s, ret);
+	hash_state_free(s);
 	if (n == u->longest) {
 		u->zero = *ret;
 		u->zero_known = true;
 	}
+	return 0;
+}
+
+/* Nothing that was cut from the buffer is needed any more. */
+static int empty_buffer(struct run *u, unsigned buffer)
+{
+	int r = 0;
+
+	while (!r && u->n && slot_at(u, 0)->buffer == buffer)
+		r = hand_out(u);
+	return r;
 }
 
 /* Make the buffer hold a longest chunk, or all that is left. */
 static int fill(struct run *u)
 {
-	uint64_t left = u->size - u->offset;
+	uint64_t left = u->file->size - u->offset;
+	unsigned next = u->buffers[1] ? !u->buffer : 0;
 	size_t want, got;
 	int r;
 
 	if (u->filled >= u->longest || u->filled == left)
 		return 0;
-	memmove(u->buffer, u->buffer + u->at, u->filled);
+	r = empty_buffer(u, next);
+	if (r != 0)
+		return r;
+	memmove(u->buffers[next], u->buffers[u->buffer] + u->at, u->filled);
+	u->buffer = next;
 	u->at = 0;
 	want = left < u->capacity ? (size_t)left : u->capacity;
-	r = file_read(u->fd, u->buffer + u->filled, want - u->filled, u->offset + u->filled, &got);
+	r = file_read(u->file->fd, u->buffers[next] + u->filled, want - u->filled, u->offset + u->filled, &got);
 	if (r != 0)
 		return r;
 	if (got < want - u->filled)
@@ -248,96 +325,127 @@ static void advance(struct run *u, size_t n)
 }
 
 /* Cross one chunk's length of hole. */
-static void take_hole(struct run *u, struct chunk *ret)
+static int take_hole(struct run *u, struct slot *s)
 {
-	uint64_t left = u->size - u->offset;
+	uint64_t left = u->file->size - u->offset;
 	size_t n = left < u->longest ? (size_t)left : u->longest;
 
 	u->filled = u->at = 0; /* what was read ahead is zeros as well */
-	hash_zeros(u, n, &ret->hash);
-	ret->length = (uint32_t)n;
-	ret->zero = true;
+	s->chunk.length = (uint32_t)n;
+	s->chunk.zero = true;
 	u->skipped = true;
+	return hash_zeros(u, n, &s->chunk.hash);
 }
 
-static int take_bytes(struct run *u, struct chunk *ret, const uint8_t **ret_bytes)
+static int take_bytes(struct run *u, struct slot *s)
 {
-	const uint8_t *p;
-	size_t n;
 	int r = fill(u);
 
 	if (r != 0)
 		return r;
-	p = u->buffer + u->at;
-	n = u->size <= CHUNK_SINGLE_BYTES_MAX
-		    ? (size_t)u->size
-		    : chunker_cut(p, u->filled, u->bits, u->filled == u->size - u->offset);
-	ret->length = (uint32_t)n;
-	ret->zero = all_zero(p, n);
-	hash_bytes(u->algorithm, p, n, &ret->hash);
-	*ret_bytes = ret->zero ? NULL : p;
+	s->bytes = u->buffers[u->buffer] + u->at;
+	s->buffer = u->buffer;
+	s->algorithm = u->file->algorithm;
+	s->job.run = hash_slot;
+	s->chunk.length = (uint32_t)chunker_cut(
+		s->bytes, u->filled, u->file->bits, u->filled == u->file->size - u->offset);
+	pool_add(u->file->pool, &s->job, true);
 	return 0;
 }
 
-static int next_chunk(struct run *u, struct chunk *ret, const uint8_t **ret_bytes)
+static int next_chunk(struct run *u)
 {
+	struct slot *s = slot_at(u, u->n);
 	uint64_t hole;
 	int r = hole_length(u, &hole);
 
 	if (r < 0)
 		return r;
-	*ret = (struct chunk){.offset = u->offset};
-	*ret_bytes = NULL;
-	if (hole < u->longest && hole < u->size - u->offset)
-		return take_bytes(u, ret, ret_bytes);
-	take_hole(u, ret);
+	*s = (struct slot){.chunk.offset = u->offset, .buffer = u->buffer};
+	r = hole < u->longest && hole < u->file->size - u->offset ? take_bytes(u, s) : take_hole(u, s);
+	if (r != 0)
+		return r;
+	u->n++;
+	advance(u, s->chunk.length);
 	return 0;
 }
 
-static int run_all(struct run *u, chunker_emit *emit, void *data)
+static int run_all(struct run *u)
 {
+	size_t ahead = u->file->pool ? SLOTS : 1;
 	struct file_stat st;
-	struct chunk chunk;
-	const uint8_t *bytes;
-	int r;
+	int r = 0;
 
-	while (u->offset < u->size) {
-		r = next_chunk(u, &chunk, &bytes);
-		if (r == 0)
-			r = emit(&chunk, bytes, data);
-		if (r != 0)
-			return r;
-		advance(u, chunk.length);
+	while (u->offset < u->file->size && !r) {
+		if (u->file->cancelled && u->file->cancelled(u->file->data))
+			return -ECANCELED;
+		r = next_chunk(u);
+		if (!r && u->n == ahead)
+			r = hand_out(u);
 	}
-	if (!u->skipped)
-		return 0;
-	r = file_stat_fd(u->fd, &st);
-	return r == 0 && st.size < u->size ? CHUNKER_CHANGED : r;
+	while (u->n && !r)
+		r = hand_out(u);
+	if (r || !u->skipped)
+		return r;
+	r = file_stat_fd(u->file->fd, &st);
+	return r == 0 && st.size < u->file->size ? CHUNKER_CHANGED : r;
 }
 
-static int emit_empty(enum hash_algorithm algorithm, chunker_emit *emit, void *data)
+static int run_cut(const struct chunker_file *file, chunker_emit *emit, void *data)
 {
-	struct chunk chunk = {0};
+	struct run u = {.file = file, .emit = emit, .data = data, .longest = (size_t)4 << file->bits};
+	int r = -ENOMEM;
 
-	hash_bytes(algorithm, NULL, 0, &chunk.hash);
-	return emit(&chunk, NULL, data);
+	u.capacity = file->size < 2 * u.longest ? (size_t)file->size : 2 * u.longest;
+	u.slots = calloc(SLOTS, sizeof(*u.slots));
+	u.buffers[0] = malloc(u.capacity);
+	if (file->pool && u.capacity < file->size)
+		u.buffers[1] = malloc(u.capacity); /* not there: more slowly */
+	if (u.slots && u.buffers[0])
+		r = run_all(&u);
+	for (; u.n; u.n--)
+		if (slot_at(&u, u.n - 1)->bytes)
+			pool_cancel(file->pool, &slot_at(&u, u.n - 1)->job);
+	free(u.buffers[0]);
+	free(u.buffers[1]);
+	free(u.slots);
+	return r;
+}
+
+/* A file that is one chunk whatever it holds: read, without asking for holes. */
+static int run_single(const struct chunker_file *file, chunker_emit *emit, void *data)
+{
+	struct slot s = {.algorithm = file->algorithm, .chunk.length = (uint32_t)file->size};
+	uint8_t *bytes = malloc((size_t)file->size + 1);
+	size_t got;
+	int r;
+
+	if (!bytes)
+		return -ENOMEM;
+	r = file->size ? file_read(file->fd, bytes, (size_t)file->size, 0, &got) : 0;
+	if (r == 0 && file->size && got < file->size)
+		r = CHUNKER_CHANGED;
+	if (r == 0) {
+		s.bytes = bytes;
+		hash_slot(&s.job);
+		r = emit(&s.chunk, s.chunk.zero || !file->size ? NULL : bytes, data);
+	}
+	free(bytes);
+	return r;
+}
+
+int chunker_run_file(const struct chunker_file *file, chunker_emit *emit, void *data)
+{
+	assert(file->bits >= CHUNK_BITS_MIN && file->bits <= CHUNK_BITS_MAX);
+	if (file->size <= CHUNK_SINGLE_BYTES_MAX)
+		return run_single(file, emit, data);
+	return run_cut(file, emit, data);
 }
 
 int chunker_run(int fd, uint64_t size, uint8_t bits, enum hash_algorithm algorithm,
 	chunker_emit *emit, void *data)
 {
-	struct run u = {.fd = fd, .bits = bits, .algorithm = algorithm, .size = size};
-	int r;
+	const struct chunker_file file = {.fd = fd, .size = size, .bits = bits, .algorithm = algorithm};
 
-	assert(bits >= CHUNK_BITS_MIN && bits <= CHUNK_BITS_MAX);
-	if (!size)
-		return emit_empty(algorithm, emit, data);
-	u.longest = (size_t)4 << bits;
-	u.capacity = size < 2 * u.longest ? (size_t)size : 2 * u.longest;
-	u.buffer = malloc(u.capacity);
-	if (!u.buffer)
-		return -ENOMEM;
-	r = run_all(&u, emit, data);
-	free(u.buffer);
-	return r;
+	return chunker_run_file(&file, emit, data);
 }

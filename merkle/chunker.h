@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/pool.h"
 #include "merkle/hash.h"
 
 #define CHUNK_BITS_MIN 15
@@ -51,12 +52,25 @@ size_t chunker_piece(const uint8_t *p, size_t n, uint8_t bits);
  * a chunk of zeros (written or hole) and for the empty one. */
 typedef int chunker_emit(const struct chunk *chunk, const uint8_t *bytes, void *data);
 
+/* An open regular file of `size` bytes, and how to cut it. */
+struct chunker_file {
+	int fd;
+	uint64_t size;
+	uint8_t bits;
+	enum hash_algorithm algorithm;
+	struct pool *pool;	       /* hashes while the caller reads and cuts; NULL: all is done in turn */
+	bool (*cancelled)(void *data); /* asked at each chunk: -ECANCELED. NULL: never */
+	void *data;
+};
+
 /*
- * Cut the open regular file of `size` bytes. Reads sequentially with one buffer of 2 × 4 × avg bytes (owned,
- * freed before return), skipping holes (SEEK_DATA). A file that is shorter than size when read returns
+ * Cut the file. Reads sequentially with a buffer of 2 × 4 × avg bytes (with a pool, two of them; owned, freed before return),
+ * skipping holes (SEEK_DATA), unless it is one chunk whatever it holds. A file that is shorter than size when read returns
  * CHUNKER_CHANGED; bytes beyond size are not looked at. A file of size 0 emits one chunk of length 0.
  */
 enum chunker_outcome { CHUNKER_CHANGED = 1 };
+int chunker_run_file(const struct chunker_file *file, chunker_emit *emit, void *data);
+/* The same without help. */
 int chunker_run(int fd, uint64_t size, uint8_t bits, enum hash_algorithm algorithm, chunker_emit *emit, void *data);
 
 #endif

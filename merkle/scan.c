@@ -5,6 +5,8 @@
  *          its rows in order
  *   entry  a name that is on disk, or in the index, or both; a name that only the index has is
  *          looked for all the same, since a listing may miss what is renamed while it is read
+ *   waiting  a ring of what was met and is not told yet: files that are being read by the pool, and
+ *          whatever came after them, so that the order is kept. Empty without a pool
  *
  * Invariants:
  *  - Nothing is gone unless a lookup of its name, or of a directory above it, in a held directory
@@ -26,6 +28,8 @@
 #include "base/error.h"
 #include "merkle/scan_internal.h"
 
+#define HEAVY_BYTES (64 * 1024) /* a file worth waking a thread for */
+
 struct names {
 	struct buf text; /* NUL-terminated, one after the other */
 	size_t *at;	 /* owned: offsets, sorted by name */
@@ -33,8 +37,15 @@ struct names {
 	bool folder; /* a PATH_STATE_NAME is among them */
 };
 
-struct frame {
+/* A directory's descriptor: of its frame, and of the files in it that wait to be read. */
+struct directory {
 	int fd;
+	unsigned users;
+};
+
+struct frame {
+	struct directory *directory; /* one user */
+	int fd;			     /* its descriptor */
 	size_t path_n;	     /* of the walk's path */
 	struct file_stat st; /* of the directory */
 	struct names names;
@@ -44,6 +55,31 @@ struct frame {
 	bool child_shallow; /* what the frame of a directory below is to be */
 	bool unproven;	    /* names may be missing */
 	size_t gone_n;	    /* length of the walk's list when the directory was entered */
+};
+
+/* One name in hand. */
+struct entry {
+	const char *path; /* the walk's, or what waits has its own */
+	int dir;
+	const char *name;
+	const struct row *row; /* NULL: the index has none */
+	bool known;	       /* the index knows something at or below it */
+	struct scan_object object;
+	int64_t looked_ns;
+	bool unproven; /* its absence would be */
+	bool read;     /* all its bytes were hashed */
+};
+
+/* What is to be told in its turn. */
+struct waiting {
+	struct pool_job job;
+	struct walk *walk;
+	char *path;		     /* owned */
+	struct directory *directory; /* NULL: nothing is to be read, `told` is told */
+	struct entry entry;
+	struct row row; /* the entry's */
+	int result;	/* of reading it */
+	struct scan_observation told;
 };
 
 struct walk {
@@ -58,16 +94,11 @@ struct walk {
 	struct scan_zone zone;
 	struct buf gone;   /* {u64 sequence, u8 may be a directory, path with its NUL} */
 	bool nothing_gone; /* the root was not listed to its end */
-};
-
-/* One name in hand. */
-struct entry {
-	int dir;
-	const char *name;
-	struct scan_known *known; /* NULL: the index knows nothing at or below it */
-	struct scan_object object;
-	int64_t looked_ns;
-	bool unproven; /* its absence would be */
+	bool nothing_known; /* the index was empty: nothing can have been moved */
+	struct waiting waiting[SCAN_AHEAD]; /* from first on, n of them */
+	size_t first, n;
+	uint64_t waiting_bytes; /* of files */
+	atomic_bool ended;	/* nobody wants to know any more */
 };
 
 /* Not the file system's, but ours: the walk cannot go on. */
@@ -78,7 +109,7 @@ static bool fatal(int r)
 
 /* --- telling --- */
 
-static int tell(struct walk *w, const struct scan_observation *o)
+static int tell_now(struct walk *w, const struct scan_observation *o)
 {
 	switch (o->what) {
 	case SCAN_LEFT_OUT:
@@ -94,6 +125,42 @@ static int tell(struct walk *w, const struct scan_observation *o)
 		break;
 	}
 	return w->sink->observe(o, w->sink->data);
+}
+
+static int tell_first(struct walk *w);
+
+/* A place at the end of the ring, zeroed but for the path. */
+static int wait_in_line(struct walk *w, const char *path, struct waiting **ret)
+{
+	struct waiting *x;
+	int r = w->n == SCAN_AHEAD ? tell_first(w) : 0;
+
+	if (r)
+		return r;
+	x = &w->waiting[(w->first + w->n) % SCAN_AHEAD];
+	*x = (struct waiting){.walk = w, .path = strdup(path)};
+	if (!x->path)
+		return -ENOMEM;
+	w->n++;
+	*ret = x;
+	return 0;
+}
+
+static int tell(struct walk *w, const struct scan_observation *o)
+{
+	struct waiting *x;
+	int r;
+
+	if (!w->n)
+		return tell_now(w, o);
+	assert(!o->nodes);
+	r = wait_in_line(w, o->path, &x);
+	if (r)
+		return r;
+	x->told = *o;
+	x->told.path = x->path;
+	x->told.state = (struct record){0};
+	return record_copy(&x->told.state, &o->state);
 }
 
 static int tell_plain(
@@ -118,15 +185,10 @@ static int tell_not_entered(struct walk *w, const char *path, const struct row *
 	return tell_plain(w, r == FILE_OUTSIDE ? SCAN_LEFT_OUT : SCAN_ERROR, path, row, r);
 }
 
-static const struct row *row_of(const struct entry *e)
-{
-	return e->known && e->known->has_row ? &e->known->row : NULL;
-}
-
 /* The row of what the index believes to be on disk here with a record, else NULL. */
 static const struct row *row_on_disk(const struct entry *e)
 {
-	const struct row *row = row_of(e);
+	const struct row *row = e->row;
 
 	return row && row->place == ROW_ON_DISK && row_live(row) ? row : NULL;
 }
@@ -147,10 +209,10 @@ static unsigned differences(const struct stamp *now, const struct stamp *then, u
 /* NEW, CHANGED, TOUCHED, RESTAMP. */
 static int tell_state(struct walk *w, struct entry *e, enum scan_what what)
 {
-	const struct row *row = row_of(e);
+	const struct row *row = e->row;
 	struct scan_observation o = {
 		.what = what,
-		.path = w->path,
+		.path = e->path,
 		.seq = row ? row->seq : 0,
 		.had_row = row != NULL,
 		.looked_ns = e->looked_ns,
@@ -232,7 +294,7 @@ static int all_below(struct walk *w, scan_row_emit *emit)
 /* The name, and so all below it, is not there. */
 static int absent(struct walk *w, const struct entry *e)
 {
-	const struct row *row = row_of(e);
+	const struct row *row = e->row;
 	int r = 0;
 
 	if (!e->known || e->unproven)
@@ -244,7 +306,7 @@ static int absent(struct walk *w, const struct entry *e)
 
 static int ignored(struct walk *w, const struct entry *e)
 {
-	const struct row *row = row_of(e);
+	const struct row *row = e->row;
 	int r = 0;
 
 	if (e->object.st.kind == FILE_KIND_DIRECTORY) /* the rules in it do not count any more */
@@ -310,40 +372,158 @@ static bool same_content(const struct entry *e)
 	       (row->record.target && !strcmp(row->record.target, e->object.target));
 }
 
-static int read_entry(struct walk *w, struct entry *e)
+/* On any thread. */
+static int read_entry(const struct walk *w, struct entry *e)
 {
 	struct scan_object *o = &e->object;
 	bool file = o->st.kind == FILE_KIND_REGULAR;
 	int r;
 
-	if (file && !row_on_disk(e) && !w->o->rehash && o->st.size) {
+	if (file && !row_on_disk(e) && !w->o->rehash && o->st.size && !w->nothing_known) {
 		r = scan_object_recognise(o, w->o->store, w->window_ns, e->dir, e->name);
 		if (r)
 			return r < 0 ? r : 0;
 	}
 	r = scan_object_read(o, store_algorithm(w->o->store), e->dir, e->name, bits_for(e));
-	if (r == 0 && file)
-		w->counts.bytes_hashed += o->st.size;
+	e->read = r == 0 && file;
 	return r;
 }
 
-static int leaf(struct walk *w, struct entry *e)
+/* It was read, with that result. */
+static int leaf_read(struct walk *w, struct entry *e, int r)
 {
-	const struct row *row = row_of(e);
-	struct stamp now;
+	if (e->read)
+		w->counts.bytes_hashed += e->object.st.size;
+	if (r == FILE_BUSY)
+		return tell_plain(w, SCAN_UNSETTLED, e->path, e->row, 0);
+	if (r)
+		return tell_plain(w, SCAN_ERROR, e->path, e->row, r);
+	return judge(w, e, same_content(e));
+}
+
+/* --- files and symlinks that are read while the walk goes on --- */
+
+static bool cancelled(const struct walk *w)
+{
+	return w->o->cancel && atomic_load_explicit(w->o->cancel, memory_order_relaxed);
+}
+
+static bool reading_ended(void *data)
+{
+	struct walk *w = data;
+
+	return cancelled(w) || atomic_load_explicit(&w->ended, memory_order_relaxed);
+}
+
+static void directory_leave(struct directory *d)
+{
+	if (--d->users)
+		return;
+	close_keep(d->fd);
+	free(d);
+}
+
+static void read_waiting(struct pool_job *job)
+{
+	struct waiting *x = (struct waiting *)job;
+
+	x->result = read_entry(x->walk, &x->entry);
+}
+
+static int read_later(struct walk *w, struct entry *e, struct frame *in, struct scan_known *known)
+{
+	uint64_t bytes = e->object.st.size;
+	struct waiting *x;
+	int r = 0;
+
+	while (w->n && w->waiting_bytes + bytes > SCAN_AHEAD_BYTES && !r)
+		r = tell_first(w);
+	if (!r)
+		r = wait_in_line(w, e->path, &x);
+	if (r)
+		return r;
+	x->entry = *e;
+	x->entry.path = x->path;
+	x->entry.name = x->path + (e->name - w->path);
+	if (e->row) { /* the window's is about to go */
+		x->row = known->row;
+		known->row = (struct row){0};
+		x->entry.row = &x->row;
+	}
+	x->entry.object.pool = w->o->pool;
+	x->entry.object.cancelled = reading_ended;
+	x->entry.object.data = w;
+	x->directory = in->directory;
+	in->directory->users++;
+	w->waiting_bytes += bytes;
+	x->job.run = read_waiting;
+	pool_add(w->o->pool, &x->job, bytes >= HEAVY_BYTES);
+	return 0;
+}
+
+static void waiting_deinit(struct waiting *x)
+{
+	if (x->directory) {
+		x->walk->waiting_bytes -= x->entry.object.st.size;
+		directory_leave(x->directory);
+	}
+	scan_object_deinit(&x->entry.object);
+	row_deinit(&x->row);
+	record_deinit(&x->told.state);
+	free(x->path);
+}
+
+/* What came first is told, once it is read. */
+static int tell_first(struct walk *w)
+{
+	struct waiting *x = &w->waiting[w->first];
+	size_t all = w->n;
 	int r;
+
+	if (x->directory)
+		pool_wait(w->o->pool, &x->job);
+	w->n = 0; /* nothing is before it: it is told now */
+	r = x->directory ? leaf_read(w, &x->entry, x->result) : tell_now(w, &x->told);
+	w->n = all - 1;
+	w->first = (w->first + 1) % SCAN_AHEAD;
+	waiting_deinit(x);
+	return r;
+}
+
+/* Nobody wants to know any more. */
+static void drop_waiting(struct walk *w)
+{
+	atomic_store(&w->ended, true);
+	for (; w->n; w->n--, w->first = (w->first + 1) % SCAN_AHEAD) {
+		struct waiting *x = &w->waiting[w->first];
+
+		if (x->directory)
+			pool_cancel(w->o->pool, &x->job);
+		waiting_deinit(x);
+	}
+}
+
+/* Does it stand where a directory was, perhaps? Then what the index has below is gone. */
+static bool may_replace_directory(const struct entry *e)
+{
+	return e->known && !(row_on_disk(e) && e->row->record.kind != RECORD_DIRECTORY);
+}
+
+static int leaf(struct walk *w, struct entry *e, struct frame *in, struct scan_known *known)
+{
+	struct stamp now;
+	int r = 0;
 
 	stamp_of(&e->object.st, &now);
 	if (trusted(w, e, &now))
 		return 0;
-	r = read_entry(w, e);
-	if (r == FILE_BUSY)
-		return tell_plain(w, SCAN_UNSETTLED, w->path, row, 0);
-	if (r)
-		return tell_plain(w, SCAN_ERROR, w->path, row, r);
-	r = judge(w, e, same_content(e));
-	/* it stands where a directory was, perhaps */
-	if (!r && e->known && !(row_on_disk(e) && row->record.kind != RECORD_DIRECTORY))
+	if (w->o->pool && !may_replace_directory(e))
+		return read_later(w, e, in, known);
+	while (w->n && !r)
+		r = tell_first(w);
+	if (!r)
+		r = leaf_read(w, e, read_entry(w, e));
+	if (!r && may_replace_directory(e))
 		r = all_below(w, row_absent_below);
 	return r;
 }
@@ -400,7 +580,7 @@ static void frame_free(struct frame *f)
 {
 	if (!f)
 		return;
-	close_keep(f->fd);
+	directory_leave(f->directory);
 	names_deinit(&f->names);
 	scan_window_deinit(&f->known);
 	free(f);
@@ -412,11 +592,16 @@ DEFINE_CLEANUP(struct frame *, frame_free)
 static struct frame *frame_new(const struct walk *w, int fd, size_t path_n)
 {
 	struct frame *f = calloc(1, sizeof(*f));
+	struct directory *d = malloc(sizeof(*d));
 
-	if (!f) {
+	if (!f || !d) {
 		close_keep(fd);
+		free(f);
+		free(d);
 		return NULL;
 	}
+	*d = (struct directory){.fd = fd, .users = 1};
+	f->directory = d;
 	f->fd = fd;
 	f->path_n = path_n;
 	f->gone_n = w->gone.len;
@@ -480,7 +665,7 @@ static int frame_read(struct walk *w, struct frame *f, int *ret_listing)
 
 static int judge_directory(struct walk *w, struct entry *e)
 {
-	const struct row *row = row_of(e);
+	const struct row *row = e->row;
 	struct stamp now;
 
 	stamp_of(&e->object.st, &now);
@@ -501,7 +686,7 @@ static int judge_directory(struct walk *w, struct entry *e)
 
 static bool known_directory(const struct entry *e)
 {
-	const struct row *row = row_of(e);
+	const struct row *row = e->row;
 
 	if (!row)
 		return false;
@@ -522,14 +707,14 @@ static int enter(struct walk *w, struct entry *e, int fd, bool shallow)
 	f->st = e->object.st;
 	r = frame_read(w, f, &listing);
 	if (r < 0)
-		return tell_plain(w, SCAN_ERROR, w->path, row_of(e), r);
+		return tell_plain(w, SCAN_ERROR, w->path, e->row, r);
 	if (r == IGNORE_CHANGED)
 		f->shallow = false;
 	if (f->names.folder && has_folder(f->fd))
-		return tell_plain(w, SCAN_LEFT_OUT, w->path, row_of(e), -ENOTUNIQ);
+		return tell_plain(w, SCAN_LEFT_OUT, w->path, e->row, -ENOTUNIQ);
 	r = judge_directory(w, e);
 	if (!r && listing)
-		r = tell_plain(w, SCAN_ERROR, w->path, row_of(e), listing);
+		r = tell_plain(w, SCAN_ERROR, w->path, e->row, listing);
 	if (!r)
 		push(w, steal(f));
 	return r;
@@ -547,7 +732,7 @@ static int directory(struct walk *w, struct entry *e, const struct frame *in)
 	if (!r)
 		r = file_stat_fd(fd, &e->object.st);
 	if (r)
-		return tell_not_entered(w, w->path, row_of(e), r);
+		return tell_not_entered(w, w->path, e->row, r);
 	return enter(w, e, steal_fd(fd), in->child_shallow);
 }
 
@@ -561,7 +746,7 @@ static int check_name(const struct walk *w, const char *name)
 	return path_valid(w->path) ? 0 : -ENAMETOOLONG;
 }
 
-static int by_kind(struct walk *w, struct entry *e, const struct frame *in)
+static int by_kind(struct walk *w, struct entry *e, struct frame *in, struct scan_known *known)
 {
 	switch (e->object.st.kind) {
 	case FILE_KIND_DIRECTORY:
@@ -569,14 +754,14 @@ static int by_kind(struct walk *w, struct entry *e, const struct frame *in)
 	case FILE_KIND_REGULAR:
 		w->counts.files++;
 		w->counts.hard_links += e->object.st.nlink > 1;
-		return leaf(w, e);
+		return leaf(w, e, in, known);
 	case FILE_KIND_SYMLINK:
 		w->counts.symlinks++;
-		return leaf(w, e);
+		return leaf(w, e, in, known);
 	case FILE_KIND_OTHER:
 		break;
 	}
-	return tell_plain(w, SCAN_LEFT_OUT, w->path, row_of(e), FILE_UNSUPPORTED);
+	return tell_plain(w, SCAN_LEFT_OUT, w->path, e->row, FILE_UNSUPPORTED);
 }
 
 /* A name that was not listed but answers may be another's, where the disk folds case or Unicode. 1
@@ -606,7 +791,14 @@ static bool is_our_state(const struct frame *f, const char *name)
 static int entry(
 	struct walk *w, struct frame *f, const char *name, struct scan_known *known, bool listed)
 {
-	struct entry e = {.dir = f->fd, .name = name, .known = known, .unproven = f->unproven};
+	struct entry e = {
+		.path = w->path,
+		.dir = f->fd,
+		.name = w->path + f->path_n + (f->path_n != 0),
+		.row = known && known->has_row ? &known->row : NULL,
+		.known = known,
+		.unproven = f->unproven,
+	};
 	int r = check_name(w, name);
 
 	if (r)
@@ -622,12 +814,12 @@ static int entry(
 	if (r) {
 		/* a disk that fails here may have kept other names to itself */
 		f->unproven = f->unproven || r < 0;
-		return tell_not_entered(w, w->path, row_of(&e), r);
+		return tell_not_entered(w, w->path, e.row, r);
 	}
 	if (w->o->ignore &&
 		ignore_match_name(w->o->ignore, w->path, e.object.st.kind == FILE_KIND_DIRECTORY))
 		return ignored(w, &e);
-	r = by_kind(w, &e, f);
+	r = by_kind(w, &e, f, known);
 	scan_object_deinit(&e.object);
 	return r;
 }
@@ -667,17 +859,14 @@ static int step(struct walk *w)
 	return r ? r : entry(w, f, name, order < 0 ? NULL : known, order <= 0);
 }
 
-static bool cancelled(const struct walk *w)
-{
-	return w->o->cancel && atomic_load_explicit(w->o->cancel, memory_order_relaxed);
-}
-
 static int walk(struct walk *w)
 {
 	int r = 0;
 
 	while (w->depth && !r)
 		r = cancelled(w) ? -ECANCELED : step(w);
+	while (w->n && !r)
+		r = cancelled(w) ? -ECANCELED : tell_first(w);
 	return r;
 }
 
@@ -728,7 +917,9 @@ static int begin_nowhere(struct walk *w, int (*what)(struct walk *w, const struc
 	int r = scan_window_single(&known, w->index, w->o->subtree);
 
 	strcpy(w->path, w->o->subtree);
-	e.known = known.v;
+	e.path = w->path;
+	e.known = true;
+	e.row = !r && known.v->has_row ? &known.v->row : NULL;
 	r = r ? r : what(w, &e);
 	scan_window_deinit(&known);
 	return r;
@@ -841,6 +1032,7 @@ static void walk_free(struct walk *w)
 {
 	if (!w)
 		return;
+	drop_waiting(w);
 	while (w->depth)
 		frame_free(w->frames[--w->depth]);
 	scan_zone_deinit(&w->zone);
@@ -849,6 +1041,20 @@ static void walk_free(struct walk *w)
 }
 
 DEFINE_CLEANUP(struct walk *, walk_free)
+
+static int is_empty(struct index *index, bool *ret)
+{
+	struct index_txn *t = NULL;
+	struct index_counts counts;
+	int r = index_begin_read(index, &t);
+
+	if (!r)
+		r = index_counts(t, &counts);
+	index_abort(t);
+	if (!r)
+		*ret = !counts.live;
+	return r;
+}
 
 int scan_run(const struct scan_options *options, const struct scan_sink *sink,
 	struct scan_counts *ret_counts)
@@ -862,6 +1068,9 @@ int scan_run(const struct scan_options *options, const struct scan_sink *sink,
 	w->o = options;
 	w->sink = sink;
 	w->index = store_index(options->store);
+	r = is_empty(w->index, &w->nothing_known);
+	if (r)
+		return r;
 	w->window_ns = granularity > SCAN_RACY_NS ? granularity : SCAN_RACY_NS;
 	r = store_check_root(options->store);
 	if (!r)

@@ -6,12 +6,14 @@
  * path that is not clean, in path order within a directory. Any error below a directory makes its absences
  * unproven: the rows below are then not reported as gone, and the error is.
  * A file that changes while it is read is reported as SCAN_UNSETTLED and is to be looked at again later.
+ * With a pool, files are read and hashed by its threads while the walk goes on, at most SCAN_AHEAD of them or SCAN_AHEAD_BYTES
+ * in all; what is told comes from the caller's thread, in the same order, whatever is done first. busy() is asked before.
  *
- * Memory: the names of the directories on the path that is being walked, 256 rows for each of them, and the paths that are
- * gone. Descriptors: one for each directory on that path. No transaction is open while the sink is called or a file
- * is hashed. What is trusted without reading: an equal stamp that is not racily clean; a new name whose inode, size, mtime and
- * ctime are a row's (below a directory that was moved). A chmod, or a renaming of the file itself, moves the ctime, and may
- * hide an edit: the file is read.
+ * Memory: the names of the directories on the path that is being walked, 256 rows for each of them, the paths that are
+ * gone, and what waits to be told. Descriptors: one for each directory on that path, or of what waits. No transaction is open
+ * while the sink is called or a file is hashed. What is trusted without reading: an equal stamp that is not racily clean; a new
+ * name whose inode, size, mtime and ctime are a row's (below a directory that was moved). A chmod, or a renaming of the file
+ * itself, moves the ctime, and may hide an edit: the file is read.
  */
 #ifndef MERKLE_SCAN_H
 #define MERKLE_SCAN_H
@@ -62,6 +64,9 @@ struct chunk_tree_node {
 	uint8_t *payload;
 };
 
+#define SCAN_AHEAD 64
+#define SCAN_AHEAD_BYTES (UINT64_C(4) << 30) /* of files; one file may be longer */
+
 struct scan_sink {
 	/* Each observation; valid during the call. Non-zero stops the scan and is returned. */
 	int (*observe)(const struct scan_observation *o, void *data);
@@ -84,7 +89,8 @@ struct scan_options {
 	bool shallow;		    /* of a directory: itself and its direct children only (children that are directories
 				       and have no row are scanned whole) */
 	bool rehash;		    /* trust no stamp: hash the content of `subtree` even when stat is equal */
-	const atomic_bool *cancel;  /* NULL, or checked between entries: -ECANCELED */
+	const atomic_bool *cancel;  /* NULL, or checked between entries and between chunks: -ECANCELED */
+	struct pool *pool;	    /* reads and hashes while the walk goes on; NULL, or one without threads: all is done in turn */
 	/* May this row be skipped (a path under an intent)? NULL: none. */
 	bool (*busy)(const char *path, void *data);
 	void *busy_data;

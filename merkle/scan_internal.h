@@ -15,6 +15,9 @@ struct scan_object {
 	char *target;		  /* symlink; owned */
 	struct chunk_tree_node *nodes; /* file of height > 0; owned, children before parents */
 	size_t n_nodes, cap_nodes;
+	struct pool *pool;	       /* helps with a large file, or NULL */
+	bool (*cancelled)(void *data); /* NULL: it is read to its end */
+	void *data;
 };
 
 void scan_object_deinit(struct scan_object *o);

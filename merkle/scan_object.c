@@ -136,11 +136,8 @@ static int open_same(const struct scan_object *o, int dir, const char *name, int
 {
 	cleanup_close int fd = -1;
 	struct file_stat st;
-	int r = file_open_read(dir, name, &fd);
+	int r = file_open_seen(dir, name, &fd, &st);
 
-	if (r)
-		return meanwhile(r);
-	r = file_stat_fd(fd, &st);
 	if (r)
 		return meanwhile(r);
 	if (!unchanged(&st, &o->st))
@@ -152,6 +149,14 @@ static int open_same(const struct scan_object *o, int dir, const char *name, int
 static int read_file(struct scan_object *o, enum hash_algorithm algorithm, int dir,
 	const char *name, uint8_t bits)
 {
+	struct chunker_file file = {
+		.size = o->st.size,
+		.bits = bits,
+		.algorithm = algorithm,
+		.pool = o->pool,
+		.cancelled = o->cancelled,
+		.data = o->data,
+	};
 	cleanup_close int fd = -1;
 	struct file_stat after;
 	int r = open_same(o, dir, name, &fd);
@@ -163,10 +168,10 @@ static int read_file(struct scan_object *o, enum hash_algorithm algorithm, int d
 	r = file_generation(fd, &o->generation);
 	if (r < 0) /* an outcome: there is none to be had, 0 */
 		return r;
-	r = chunk_tree_of_file(fd, o->st.size, bits, algorithm, add_node, o, &o->content);
+	file.fd = fd;
+	r = chunk_tree_of(&file, add_node, o, &o->content);
 	if (r)
 		return r == CHUNKER_CHANGED ? FILE_BUSY : r;
-	o->content.chunk_bits = bits;
 	r = file_stat_fd(fd, &after);
 	if (r)
 		return r;

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/pool.h"
 #include "syncd/ui.h"
 #include "syncd/watch.h"
 #include "tombstones/purge.h"
@@ -178,8 +179,9 @@ static void run_scan(struct errand *e)
 		.cancel = &f->cancel,
 	};
 
-	if (!paths) {
-		e->error = -ENOMEM;
+	e->error = paths ? pool_new(&scan.pool, pool_threads_usual()) : -ENOMEM;
+	if (e->error) {
+		free(paths);
 		return;
 	}
 	if (e->whole)
@@ -188,6 +190,7 @@ static void run_scan(struct errand *e)
 		for (struct dirty *d = e->dirty; d; d = d->hh.next)
 			paths[n++] = (struct observe_path){.path = d->path, .shallow = !d->whole};
 	e->error = observe_run(&options, &scan, paths, n, add_watch, e, &e->result);
+	pool_free(scan.pool);
 	free(paths);
 }
 

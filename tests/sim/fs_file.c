@@ -188,6 +188,20 @@ int file_open_read(int dir, const char *name, int *ret_fd)
 	return open_regular(dir, name, SIM_OPEN_READ, ret_fd);
 }
 
+int file_open_seen(int dir, const char *name, int *ret_fd, struct file_stat *ret)
+{
+	int fd, r = file_open_read(dir, name, &fd);
+
+	if (r)
+		return r;
+	r = file_stat_fd(fd, ret);
+	if (r)
+		close_keep(fd);
+	else
+		*ret_fd = fd;
+	return r;
+}
+
 int file_open_write(int dir, const char *name, int *ret_fd)
 {
 	return open_regular(dir, name, SIM_OPEN_WRITE, ret_fd);

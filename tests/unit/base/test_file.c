@@ -473,6 +473,7 @@ static void test_open_read_only_regular(void **state)
 	static const char *const others[] = {"dir", "fifo", "socket", "link", "dangling"};
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	struct place *p = *state;
+	struct file_stat st;
 	int fd = -1, s;
 
 	create_closed(p->dir, "file", "content");
@@ -489,13 +490,19 @@ static void test_open_read_only_regular(void **state)
 
 	for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
 		assert_int_equal(file_open_read(p->dir, others[i], &fd), FILE_UNSUPPORTED);
+		assert_int_equal(file_open_seen(p->dir, others[i], &fd, &st), FILE_UNSUPPORTED);
 		assert_int_equal(file_open_write(p->dir, others[i], &fd), FILE_UNSUPPORTED);
 	}
 	if (mknodat(p->dir, "device", S_IFCHR | 0666, makedev(1, 3)) == 0)
 		assert_int_equal(file_open_read(p->dir, "device", &fd), FILE_UNSUPPORTED);
 	assert_int_equal(file_open_read(p->dir, "none", &fd), FILE_VANISHED);
+	assert_int_equal(file_open_seen(p->dir, "none", &fd, &st), FILE_VANISHED);
+	assert_int_equal(file_open_seen(p->dir, "../none", &fd, &st), -EINVAL);
 	assert_int_equal(file_open_write(p->dir, "none", &fd), FILE_VANISHED);
 	assert_int_equal(fd, -1);
+	assert_int_equal(file_open_seen(p->dir, "file", &fd, &st), 0);
+	assert_int_equal(st.size, strlen("content"));
+	close(fd);
 	assert_int_equal(file_open_read(p->dir, "file", &fd), 0);
 	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
 	assert_true(fcntl(fd, F_GETFL) & O_NOATIME);

@@ -371,6 +371,58 @@ static void test_huge_hole(void **state)
 	close(fd);
 }
 
+static bool cancelled_at(void *data)
+{
+	unsigned *left = data;
+
+	return !(*left)--;
+}
+
+/* The same chunks in the same order, whoever hashes them; and an end at any chunk leaves nothing behind. */
+static void test_with_help(void **state)
+{
+	const uint64_t size = 20 * MIB + 12345;
+	uint8_t *p = random_bytes_new(4 * MIB, 9);
+	struct list *alone, *helped = calloc(1, sizeof(*helped));
+	int fd = new_file();
+
+	(void)state;
+	assert_int_equal(ftruncate(fd, (off_t)size), 0);
+	write_all(fd, p, 4 * MIB, 1000); /* data, a hole, data, zeros that are written, a hole */
+	write_all(fd, p, 3 * MIB, 9 * MIB);
+	memset(p, 0, MIB);
+	write_all(fd, p, MIB, 12 * MIB);
+	alone = run(fd, size, 15, HASH_SHA256, NULL);
+	for (unsigned threads = 0; threads < 5; threads++) {
+		struct chunker_file file = {.fd = fd, .size = size, .bits = 15, .algorithm = HASH_SHA256};
+		unsigned left = 7;
+
+		assert_int_equal(pool_new(&file.pool, threads), 0);
+		helped->n = 0;
+		assert_int_equal(chunker_run_file(&file, collect, helped), 0);
+		check_equal(alone, helped);
+		helped->n = 0;
+		helped->stop_at = 3;
+		assert_int_equal(chunker_run_file(&file, collect, helped), 77);
+		assert_int_equal(helped->n, 3);
+		helped->n = helped->stop_at = 0;
+		file.cancelled = cancelled_at;
+		file.data = &left;
+		assert_int_equal(chunker_run_file(&file, collect, helped), -ECANCELED);
+		assert_true(helped->n <= 7);
+		helped->n = 0;
+		file.cancelled = NULL;
+		file.size = size + 1;
+		assert_int_equal(chunker_run_file(&file, collect, helped), CHUNKER_CHANGED);
+		helped->n = 0;
+		pool_free(file.pool);
+	}
+	close(fd);
+	free(alone);
+	free(helped);
+	free(p);
+}
+
 static void test_changed(void **state)
 {
 	struct list *l = calloc(1, sizeof(*l));
@@ -415,6 +467,7 @@ int main(void)
 		cmocka_unit_test(test_empty_file),
 		cmocka_unit_test(test_holes_are_zeros),
 		cmocka_unit_test(test_huge_hole),
+		cmocka_unit_test(test_with_help),
 		cmocka_unit_test(test_changed),
 	};
 

@@ -65,6 +65,7 @@ struct fixture {
 	/* called for each observation and directory of the walk; may be NULL */
 	void (*hook)(struct fixture *f, const char *word, const char *path);
 	int stop_after;
+	atomic_bool cancel;
 };
 
 /* --- fixture --- */
@@ -257,6 +258,8 @@ static void enter_directory(int dirfd, const char *path, void *data)
 		f->hook(f, "enter", path);
 }
 
+static unsigned threads; /* of each scan's pool; 0: none */
+
 static int scan_with(struct fixture *f, struct scan_options o)
 {
 	struct scan_sink sink = {.observe = record_seen, .directory = enter_directory, .data = f};
@@ -267,7 +270,10 @@ static int scan_with(struct fixture *f, struct scan_options o)
 	o.store = f->store;
 	o.ignore = f->ignore;
 	o.subtree = o.subtree ? o.subtree : "";
+	if (threads)
+		assert_int_equal(pool_new(&o.pool, threads), 0);
 	r = scan_run(&o, &sink, &f->counts);
+	pool_free(o.pool);
 	for (size_t k = 0; k < f->n; k++) {
 		put_bytes(&text, words[f->seen[k].what], strlen(words[f->seen[k].what]));
 		put_u8(&text, ' ');
@@ -1402,6 +1408,39 @@ static void test_stop_and_cancel(void **state)
 	assert_seen(f, "new c\n");
 }
 
+static void cancel_at_first(struct fixture *f, const char *what, const char *path)
+{
+	(void)path;
+	if (!strcmp(what, "new"))
+		atomic_store(&f->cancel, true);
+}
+
+/* Files may be waiting, and being read, when it is over; what was told is a beginning of what would have been. */
+static void test_stop_and_cancel_among_many(void **state)
+{
+	struct fixture *f = *state;
+	char name[32];
+
+	for (int k = 0; k < 300; k++) {
+		snprintf(name, sizeof(name), "f%03d", k);
+		put_big_file(f, name, k % 100 == 99 ? 5000000 : 100, (unsigned)k);
+	}
+	f->stop_after = 150;
+	assert_int_equal(scan_with(f, (struct scan_options){0}), 77);
+	assert_int_equal(f->n, 150);
+	for (size_t k = 0; k < f->n; k++) {
+		snprintf(name, sizeof(name), "f%03zu", k);
+		assert_string_equal(f->seen[k].path, name);
+	}
+	f->stop_after = 0;
+	f->hook = cancel_at_first;
+	assert_int_equal(scan_with(f, (struct scan_options){.cancel = &f->cancel}), -ECANCELED);
+	assert_seen(f, "new f000\n");
+	f->hook = NULL;
+	scan(f);
+	assert_int_equal(f->n, 300);
+}
+
 /* --- sizes --- */
 
 static void test_deep_tree(void **state)
@@ -1711,6 +1750,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_shallow, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_busy_paths_are_passed_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stop_and_cancel, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stop_and_cancel_among_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_deep_tree, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_too_deep, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wide_directory, setup_in_memory, teardown),
@@ -1719,5 +1759,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_look, setup, teardown),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+	threads = 3;
+	return failed + cmocka_run_group_tests_name("with threads", tests, NULL, NULL);
 }

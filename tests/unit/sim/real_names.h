@@ -29,6 +29,7 @@
 #define file_open_directory_at real_file_open_directory_at
 #define file_open_parent real_file_open_parent
 #define file_open_read real_file_open_read
+#define file_open_seen real_file_open_seen
 #define file_open_write real_file_open_write
 #define file_outcome real_file_outcome
 #define file_probe real_file_probe

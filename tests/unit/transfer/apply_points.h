@@ -83,6 +83,7 @@ int __wrap_file_lease_read(int fd)
 }
 POINT(file_lease_release, (int fd), (fd))
 POINT(file_open_read, (int dir, const char *name, int *ret_fd), (dir, name, ret_fd))
+POINT(file_open_seen, (int dir, const char *name, int *ret_fd, struct file_stat *ret), (dir, name, ret_fd, ret))
 POINT(file_stat_at, (int dir, const char *name, struct file_stat *ret), (dir, name, ret))
 POINT(file_stat_fd, (int fd, struct file_stat *ret), (fd, ret))
 #endif
