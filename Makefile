@@ -14,6 +14,7 @@
 #   make sim-trees     NAMES=2 EVERY=1 SEED= JOBS=1   all pairs of trees of up to 4 nodes under the rules
 #   make sim-sessions  RUNS=300 SEED=         random histories of real replicas and sessions
 #   make sim-pair      RUNS=1000 SEED=        two replicas on simulated disks, which crash at any call
+#   make crash         POINTS=1000 SEED= FS=ext4,xfs,btrfs   kills and power losses of the real programs (tests/README.md)
 #   make bench      BENCH='--runs 3 --scale small WORK…'   side by side with rsync, unison and the floors (tests/bench/README.md)
 #   V=1 shows the commands; BUILD=dir builds elsewhere; CC, CFLAGS and LDFLAGS are yours.
 
@@ -249,6 +250,20 @@ $(BUILD)/sim-pair: $(BUILD)/tests/sim/pair.o $(sim_objects) $(archives)
 # On each kind of file system: by what order names become durable (enum sim_order).
 sim-pair: $(BUILD)/sim-pair
 	@for order in 0 1 2; do $< $(RUNS) $(or $(SEED),$$(date +%s)) 4 $$order || exit 1; done
+
+# The real programs on real file systems: killed at their calls, and without power. Root, loop devices; tests/README.md.
+crash: POINTS ?= 1000
+crash_tools := $(patsubst tests/crash/%.c,$(BUILD)/crash/%,$(wildcard tests/crash/*.c))
+
+$(BUILD)/crash/%: tests/crash/%.c
+	$(say) CC $<
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $<
+
+.PHONY: crash
+crash: $(bins) $(crash_tools)
+	@python3 -B tests/crash/crash.py $(BUILD)/bin $(BUILD)/crash --points $(POINTS) $(if $(SEED),--seed $(SEED)) \
+		$(if $(FS),--fs $(FS)) $(if $(MODES),--modes $(MODES)) $(if $(JOBS),--jobs $(JOBS)) $(if $(ONLY),--only $(ONLY))
 
 # All tests; tests/check.sh says how each step went and counts. The packages come first, as the rest asks pkg-config.
 check check-full: install-test-deps

@@ -51,6 +51,16 @@ one() {
 	if [ "$STATUS" -eq 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 }
 
+# One that mounts file systems.
+as_root() {
+	if [ "$(id -u)" -eq 0 ]; then
+		one "$@"
+	else
+		skipped=$((skipped + 1))
+		printf '%-44s         needs root\n' "$1"
+	fi
+}
+
 # A step of `make unit`: each program counts.
 units() {
 	step "$@"
@@ -104,8 +114,10 @@ kernel_tree() {
 case $what in
 e2e) e2e ;;
 check | full)
+	points=210
 	cases=100000 rules=60000 sessions=${SESSION_RUNS:-100} seed=1 names=2 every=3
 	if [ "$what" = full ]; then
+		points=3000
 		cases=1000000 rules=400000 sessions=3000 seed= names=3 every=1
 		export KILLS="${KILLS:-1000}"
 		if [ -z "${TREE:-}" ]; then
@@ -126,6 +138,7 @@ check | full)
 	one "pairs of small trees under the rules" run sim-trees NAMES=$names EVERY=$every SEED=$seed JOBS="$(nproc)"
 	one "histories of real sessions" run sim-sessions RUNS=$sessions SEED=$seed
 	one "histories on simulated disks" run sim-pair RUNS=$((sessions * 3)) SEED=$seed
+	as_root "kills and power losses" run crash POINTS=$points SEED=$seed
 	one "manual pages" run check-man
 	one "documents" run check-docs
 	e2e
