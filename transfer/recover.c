@@ -101,12 +101,33 @@ static void see_at(int dir, const char *name, struct seen *ret)
 	ret->stamp.generation = generation_of(dir, name, ret->kind);
 }
 
+/* Is a symlink on the way? Then nothing of ours is there. (What is behind a mount may be.) */
+static bool behind_symlink(const struct recovery *v, const char *path)
+{
+	struct file_stat st;
+	const char *name;
+
+	for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
+		cleanup_free char *above = strndup(path, (size_t)(slash - path));
+		cleanup_close int dir = -1;
+
+		if (!above || file_open_parent(store_root(v->store), above, &dir, &name) != 0 ||
+			file_stat_at(dir, name, &st) != 0)
+			return false;
+		if (st.kind == FILE_KIND_SYMLINK)
+			return true;
+	}
+	return false;
+}
+
 static void see(const struct recovery *v, const char *path, struct seen *ret)
 {
 	cleanup_close int dir = -1;
 	const char *name;
 	int r = file_open_parent(store_root(v->store), path, &dir, &name);
 
+	if (r == FILE_OUTSIDE && behind_symlink(v, path))
+		r = FILE_VANISHED;
 	*ret = (struct seen){.there = r == FILE_VANISHED ? ABSENT : UNSEEN};
 	if (r == 0)
 		see_at(dir, name, ret);
