@@ -303,6 +303,9 @@ static void heal(struct engine *e)
 			continue;
 		w->stalled[0] = w->stalled[1] = false;
 		w->cut_after = 0;
+		if (w->spoil_at && w->moved >= w->spoil_at)
+			wire_cut(w); /* who waits for the end of a frame that is none gives up after a while */
+		w->spoil_at = 0;
 		for (int k = 0; k < 2; k++)
 			if (w->end[k].session)
 				session_finish(w->end[k].session);

@@ -369,8 +369,10 @@ void oracle_after(struct site *s, enum oracle_cause cause)
 	struct oracle *o = s->engine->oracle;
 
 	if (cause != ORACLE_USER)
-		for (size_t i = 0; i < s->disk->n_nodes; i++)
+		for (size_t i = 0; i < s->disk->n_nodes; i++) { /* what syncd put in place may be back in staging */
 			s->disk->nodes[i]->shown = false;
+			s->disk->nodes[i]->was_shown &= s->disk->nodes[i]->users;
+		}
 	list(s, &o->after, true);
 	if (s->held >= 0)
 		(void)token_of(s->engine, sim_handle(s->held)->node, true);
@@ -477,6 +479,7 @@ static void on_names(struct sim_disk *d, const struct operation *op, void *data)
 		if (!n || !path[i])
 			continue;
 		n->shown = n->was_shown = true;
+		n->users = n->users || sim.user;
 		if (!sim.user)
 			syncd_puts(s, path[i], n);
 	}

@@ -182,7 +182,7 @@ void site_scan(struct site *s)
 	sim_host_enter(s->host);
 	r = observe_run(&options, &scan, &all, 1, NULL, NULL, &seen);
 	if (r || site_died(s))
-		s->acted = acted;
+		s->acted = s->acted || acted;
 	if (site_died(s))
 		return;
 	if (r == STORE_ROOT_CHANGED && !s->mounted) {

@@ -81,7 +81,7 @@ struct node {
 	/* the watcher's, but for the first two, which are zeroed as is said */
 	uint32_t known;	     /* when the content changes */
 	bool user_wrote;     /* set when a user changes the content, zeroed when that is durable */
-	bool shown, was_shown;
+	bool shown, was_shown, users; /* in the tree; at some time; by a user's act */
 };
 
 /* One name's part in an operation: what it led to before and after. */
