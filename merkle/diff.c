@@ -38,6 +38,7 @@ struct item {
 	struct item *next; /* the range before it in path order */
 	bool out;	   /* given out, and not answered */
 	bool open;
+	bool split;
 	uint8_t which, level;
 	uint16_t from_n, to_n;
 	uint8_t bytes[]; /* from, to */
@@ -214,7 +215,7 @@ static void items_free(struct item *i)
 
 static void item_range(const struct item *i, struct diff_range *ret)
 {
-	*ret = (struct diff_range){.which = i->which, .level = i->level, .open = i->open};
+	*ret = (struct diff_range){.which = i->which, .level = i->level, .open = i->open, .split = i->split};
 	ret->from.len = i->from_n;
 	memcpy(ret->from.bytes, i->bytes, i->from_n);
 	ret->to.len = i->to_n;
@@ -639,5 +640,30 @@ int diff_learn(struct diff *d, struct index_txn *t, const struct diff_range *ran
 	replace_item(d, at, list, n_items);
 	*ret = found;
 	found = (struct diff_found){0};
+	return 0;
+}
+
+int diff_split(struct diff *d, const struct diff_range *range, const struct diff_range *parts, size_t n)
+{
+	struct item *list = NULL, **at = find_out(d, range);
+
+	if (!at || range->level)
+		return -EBADMSG;
+	if (d->n_items + n > DIFF_QUEUE_MAX)
+		return -E2BIG;
+	for (size_t i = 0; i < n; i++) {
+		const struct diff_range *p = &parts[i];
+		struct item *item = item_new((uint8_t)range->which, 0, p->from.bytes, p->from.len,
+			p->open ? NULL : p->to.bytes, p->to.len);
+
+		if (!item) {
+			items_free(list);
+			return -ENOMEM;
+		}
+		item->split = p->split;
+		item->next = list;
+		list = item;
+	}
+	replace_item(d, at, list, n);
 	return 0;
 }

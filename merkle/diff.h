@@ -34,6 +34,7 @@ struct diff_range {
 	struct path_key from;
 	struct path_key to;
 	bool open; /* no end: `to` is unused */
+	bool split; /* of what diff_next gives: diff_split left it over as that; not sent */
 };
 
 struct diff_entry {
@@ -80,6 +81,12 @@ void diff_found_deinit(struct diff_found *f);
  */
 int diff_learn(struct diff *d, struct index_txn *t, const struct diff_range *range, const struct diff_entry *entries,
 	size_t n, bool cut, const struct path_key *from, struct diff_found *ret);
+
+/*
+ * A range of level 0 that diff_next gave was dealt with otherwise, but for these parts of it: ascending, not overlapping; they
+ * are asked for as others are, with `split` as it is here. -EBADMSG: it was not given, or is none of level 0.
+ */
+int diff_split(struct diff *d, const struct diff_range *range, const struct diff_range *parts, size_t n);
 
 /* Find rows in [from, to) of a tree by their separators (for answering WANTs), from the last to the first. Calls emit for each
  * that is found. Looks at the last DIFF_RESOLVE_ROWS_MAX rows of the range at most, so that a question stays cheap: a range

@@ -169,7 +169,7 @@ static bool tombstone_valid(const struct record *r)
 	       !r->gid && !r->adots.n && !r->mtime_ns && !r->mdots.n;
 }
 
-static bool record_valid(const struct record *r)
+bool record_valid(const struct record *r)
 {
 	if (!r->dots.n || !may_contain(&r->vv, &r->dots) || !may_contain(&r->vv, &r->lost))
 		return false;
@@ -241,6 +241,15 @@ static void state_get(struct cursor *c, struct record *ret)
 	}
 }
 
+static void attributes_put(struct buf *b, const struct record *r, int64_t mtime_ns)
+{
+	put_u8(b, r->kind);
+	put_varint(b, r->mode);
+	put_varint(b, r->uid);
+	put_varint(b, r->gid);
+	put_u64(b, (uint64_t)mtime_ns);
+}
+
 static void encode(struct buf *b, const struct record *r, int64_t mtime_ns)
 {
 	uint8_t flags = record_flags(r);
@@ -257,11 +266,7 @@ static void encode(struct buf *b, const struct record *r, int64_t mtime_ns)
 		version_dots_put(b, &r->lost);
 	if (!r->live)
 		return;
-	put_u8(b, r->kind);
-	put_varint(b, r->mode);
-	put_varint(b, r->uid);
-	put_varint(b, r->gid);
-	put_u64(b, (uint64_t)mtime_ns);
+	attributes_put(b, r, mtime_ns);
 	if (!(flags & RECORD_ADOTS_SAME))
 		version_dots_put(b, &r->adots);
 	if (!(flags & RECORD_MDOTS_SAME))
@@ -272,6 +277,12 @@ static void encode(struct buf *b, const struct record *r, int64_t mtime_ns)
 void record_put(struct buf *b, const struct record *r)
 {
 	encode(b, r, r->mtime_ns);
+}
+
+void record_values_put(struct buf *b, const struct record *r)
+{
+	attributes_put(b, r, r->kind == RECORD_DIRECTORY ? 0 : r->mtime_ns);
+	state_put(b, r);
 }
 
 static void dots_get_or_same(

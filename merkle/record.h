@@ -54,6 +54,11 @@ void record_get(struct cursor *c, struct record *ret); /* fails the cursor; ret 
 /* Hash over path and all replicated registers (a directory's mtime left out): what the comparison tree is made of. */
 int record_hash(enum hash_algorithm algorithm, const char *path, const struct record *r, struct hash *ret);
 
+/* A live record's values without its versions: kind, state, attributes, mtime (of a directory: not). For hashing. */
+void record_values_put(struct buf *b, const struct record *r);
+/* What record_get checks of a record. */
+bool record_valid(const struct record *r);
+
 /* --- the local half --- */
 
 enum row_place { /* values are part of the index format */

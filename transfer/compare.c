@@ -1,5 +1,6 @@
 /*
  * transfer/compare.c — the comparison of a round: walk (ASK, ENTRIES), and exchange the rows that differ (PAIR, ROWS).
+ * Where both never met, ranges go through compare_match.c first.
  *
  * A PAIR names each path of one range that differs: the walker's own rows (tombstones too), and the separators of the
  * answerer's rows of which it has none. The answerer's ROWS tell what it has of all these paths. Both kinds of absence are
@@ -144,6 +145,8 @@ int compare_begin(struct session *s)
 		return 0;
 	r = diff_new(&s->diff, s->seed);
 	if (r == 0)
+		r = compare_never_met(s, &s->never_met);
+	if (r == 0)
 		r = diff_start(s->diff, true, false);
 	return r;
 }
@@ -153,6 +156,8 @@ void compare_reset(struct session *s)
 	diff_free(s->diff);
 	s->diff = NULL;
 	memset(s->asks, 0, sizeof(s->asks));
+	for (size_t i = 0; i < MATCHES_MAX; i++)
+		compare_match_free(&s->matches[i]);
 	s->asks_out = s->pairs_out = 0;
 	while (s->rows_head) {
 		struct pending_rows *rows = s->rows_head;
@@ -182,6 +187,13 @@ static int pump_asks(struct session *s)
 		struct diff_range range;
 
 		r = diff_next(s->diff, &range);
+		if (r == 0 && s->never_met && !range.level && !range.split) {
+			r = compare_match_ask(s, &range);
+			if (r == 0)
+				continue;
+			if (r == MATCH_NOTHING)
+				r = 0;
+		}
 		if (r != 0)
 			break;
 		while (slot->used)
@@ -379,10 +391,18 @@ static int hear_all(struct session *s, const struct message_pair *p)
 	return r;
 }
 
+bool compare_introduced(const struct session *s, const struct record *record)
+{
+	const struct version_lineage *l = replica_lineage(s->replica);
+
+	return version_vector_known(&record->vv, l) && version_dots_known(&record->dots, l) &&
+	       version_dots_known(&record->adots, l) && version_dots_known(&record->mdots, l) &&
+	       version_dots_known(&record->lost, l);
+}
+
 /* Offers for what the peer told of its rows. */
 static int offer_items(struct session *s, struct message_pair *p, struct shared_vector *k)
 {
-	const struct version_lineage *l = replica_lineage(s->replica);
 	int r = 0;
 
 	for (size_t i = 0; i < p->n_items && r == 0; i++) {
@@ -393,10 +413,7 @@ static int offer_items(struct session *s, struct message_pair *p, struct shared_
 			continue;
 		if (!k)
 			return session_protocol_error(s, "rows without knowledge");
-		if (!version_vector_known(&item->record.vv, l) || !version_dots_known(&item->record.dots, l) ||
-				!version_dots_known(&item->record.adots, l) ||
-				!version_dots_known(&item->record.mdots, l) ||
-				!version_dots_known(&item->record.lost, l) || !version_vector_known(&item->k, l))
+		if (!compare_introduced(s, &item->record) || !version_vector_known(&item->k, replica_lineage(s->replica)))
 			return session_protocol_error(s, "a row of an incarnation that was not introduced");
 		if (item->has_k) {
 			own = shared_vector_new(&item->k);
@@ -458,12 +475,33 @@ static int deal_with_rows(struct session *s, struct pending_rows *rows)
 	return r;
 }
 
+static int deal_with_match(struct session *s, struct pending_rows *rows)
+{
+	const struct message_match *m = &rows->m.match;
+	struct shared_vector *k;
+	int r;
+
+	if (!session_we_send(s) || !session_we_take(s))
+		return session_protocol_error(s, "a MATCH that is not both ways");
+	if (!version_vector_known(&m->k, replica_lineage(s->replica)))
+		return session_protocol_error(s, "knowledge of an incarnation that was not introduced");
+	r = round_hear(s, &m->k);
+	if (r < 0)
+		return r;
+	k = shared_vector_new(&m->k);
+	if (!k)
+		return -ENOMEM;
+	r = rows->type == MESSAGE_MATCH ? compare_match_answer(s, m, k) : compare_matched(s, m, k);
+	shared_vector_unref(k);
+	return r;
+}
+
 int compare_rows(struct session *s, uint8_t type, union message *m)
 {
 	struct pending_rows *rows;
 	bool walking = compare_we_walk(s);
 
-	if (!s->hello_received || walking != (type == MESSAGE_ROWS) || (walking && !s->pairs_out) || s->walk_received || s->equal)
+	if (!s->hello_received || walking != (type == MESSAGE_ROWS || type == MESSAGE_MATCHED) || (walking && !s->pairs_out) || s->walk_received || s->equal)
 		return session_protocol_error(s, "rows out of place");
 	if (s->rows_n >= ROWS_MAX)
 		return session_protocol_error(s, "rows without end");
@@ -490,7 +528,7 @@ int compare_pump(struct session *s)
 		if (!s->rows_head)
 			s->rows_tail = &s->rows_head;
 		s->rows_n--;
-		r = deal_with_rows(s, rows);
+		r = rows->type == MESSAGE_PAIR || rows->type == MESSAGE_ROWS ? deal_with_rows(s, rows) : deal_with_match(s, rows);
 		message_deinit(rows->type, &rows->m);
 		free(rows);
 	}

@@ -19,9 +19,10 @@
 #define FRAME_PREFACE_BYTES 8
 #define FRAME_HEADER_BYTES 12
 /* 1: GREET had a flag `joined`, and no former ids; it could leave a replica in a folder of its own.
- * 2: FETCH had no names, and there was no PIECES. */
-#define FRAME_VERSION_MIN 3
-#define FRAME_VERSION_MAX 3
+ * 2: FETCH had no names, and there was no PIECES.
+ * 3: there was no MATCH. */
+#define FRAME_VERSION_MIN 4
+#define FRAME_VERSION_MAX 4
 #define FRAME_COMPRESS_MIN_BYTES 128 /* shorter payloads are not tried */
 #define FRAME_LEVEL_MAX 19	     /* of zstd; beyond it memory grows without use to us */
 #define FRAME_GARBAGE_BYTES 80	     /* of a foreign stream's beginning are kept */

@@ -410,6 +410,90 @@ static void deinit_pair(union message *m)
 	free(p->wants);
 }
 
+/* --- MATCH, MATCHED --- */
+
+static void put_versions(struct buf *b, const struct message_match *m)
+{
+	version_vector_put(b, &m->k);
+	put_varint(b, m->table.n);
+	for (size_t i = 0; i < m->table.n; i++)
+		put_u64(b, m->table.inc[i]);
+	for (size_t i = 0; i < m->n_groups; i++)
+		put_string(b, m->groups[i].versions, m->groups[i].n);
+}
+
+static void get_versions(struct cursor *c, struct message_match *m)
+{
+	version_vector_get_from(c, &m->k);
+	m->table.n = get_varint_max(c, MATCH_INCARNATIONS_MAX);
+	m->table.inc = get_array(c, m->table.n, sizeof(*m->table.inc));
+	for (size_t i = 0; i < m->table.n && !c->failed; i++)
+		m->table.inc[i] = get_u64(c);
+	for (size_t i = 0; i < m->n_groups && !c->failed; i++) {
+		struct message_group *g = &m->groups[i];
+		const uint8_t *p = get_string(c, MESSAGE_VERSIONS_MAX, &g->n);
+
+		if (!g->n)
+			continue;
+		g->versions = malloc(g->n);
+		if (!g->versions)
+			cursor_fail(c);
+		else
+			memcpy(g->versions, p, g->n);
+	}
+}
+
+static void put_match(struct buf *b, const union message *m)
+{
+	put_u32(b, m->match.id);
+	put_range(b, &m->match.range);
+	put_varint(b, m->match.n_groups);
+	for (size_t i = 0; i < m->match.n_groups; i++) {
+		put_u64(b, m->match.groups[i].separator);
+		put_bytes(b, m->match.groups[i].digest.bytes, MATCH_DIGEST_BYTES);
+	}
+	put_versions(b, &m->match);
+}
+
+static void get_match(struct cursor *c, union message *m)
+{
+	m->match.id = get_u32(c);
+	get_range(c, &m->match.range);
+	m->match.n_groups = get_varint_max(c, MESSAGE_GROUPS_MAX);
+	m->match.groups = get_array(c, m->match.n_groups, sizeof(*m->match.groups));
+	for (size_t i = 0; i < m->match.n_groups && !c->failed; i++) {
+		m->match.groups[i].separator = get_u64(c);
+		get_bytes(c, m->match.groups[i].digest.bytes, MATCH_DIGEST_BYTES);
+	}
+	get_versions(c, &m->match);
+	if (!m->match.n_groups || m->match.range.which != TREE_LIVE || m->match.range.level)
+		cursor_fail(c);
+}
+
+static void put_matched(struct buf *b, const union message *m)
+{
+	put_u32(b, m->match.id);
+	put_varint(b, m->match.n_groups);
+	put_versions(b, &m->match);
+}
+
+static void get_matched(struct cursor *c, union message *m)
+{
+	m->match.id = get_u32(c);
+	m->match.n_groups = get_varint_max(c, MESSAGE_GROUPS_MAX);
+	m->match.groups = get_array(c, m->match.n_groups, sizeof(*m->match.groups));
+	get_versions(c, &m->match);
+}
+
+static void deinit_match(union message *m)
+{
+	version_vector_deinit(&m->match.k);
+	free(m->match.table.inc);
+	for (size_t i = 0; m->match.groups && i < m->match.n_groups; i++)
+		free(m->match.groups[i].versions);
+	free(m->match.groups);
+}
+
 /* --- WALKED --- */
 
 static void put_walked(struct buf *b, const union message *m)
@@ -708,6 +792,8 @@ static const struct message_info messages[MESSAGE_TYPES] = {
 	[MESSAGE_FAIL] = {"FAIL", 4096, false, false, put_fail, get_fail, deinit_fail},
 	[MESSAGE_BYE] = {"BYE", 64, false, false, put_nothing, get_nothing, deinit_nothing},
 	[MESSAGE_PIECES] = {"PIECES", MESSAGE_PIECES_BYTES_MAX + 64, false, true, put_pieces, get_pieces, deinit_nothing},
+	[MESSAGE_MATCH] = {"MATCH", MESSAGE_BYTES_MAX, false, true, put_match, get_match, deinit_match},
+	[MESSAGE_MATCHED] = {"MATCHED", MESSAGE_BYTES_MAX, false, true, put_matched, get_matched, deinit_match},
 };
 
 const struct message_info *message_info(uint8_t type)

@@ -13,6 +13,8 @@
  *                                            ←   ENTRIES
  *     PAIR: own rows and wants of a range    →
  *                                            ←   ROWS: the answerer's of the same paths, absences proven
+ *     MATCH: versions of a range (instead    →
+ *       of ASK, if they never met)           ←   MATCHED: the answerer's, where all else is equal
  *     WALKED                                 →
  *   who takes something asks for its content:
  *     NODES_ASK, FETCH                       ↔   NODES, DATA, PIECES, GONE
@@ -27,6 +29,7 @@
 #define TRANSFER_MESSAGE_H
 
 #include "merkle/diff.h"
+#include "merkle/match.h"
 #include "merkle/store.h"
 #include "tombstones/knowledge.h"
 #include "transfer/pieces.h"
@@ -38,6 +41,8 @@
 #define MESSAGE_ASK_MAX 64	    /* ranges in one ASK */
 #define MESSAGE_ITEMS_MAX 4096	    /* rows in one PAIR or ROWS */
 #define MESSAGE_WANTS_MAX 8192
+#define MESSAGE_GROUPS_MAX 64	    /* in one MATCH or MATCHED */
+#define MESSAGE_VERSIONS_MAX (16 * 1024) /* bytes of versions of a group */
 #define MESSAGE_NODES_MAX 64	    /* nodes in one NODES_ASK or NODES */
 #define MESSAGE_FETCH_MAX 256	    /* requests in one FETCH */
 #define MESSAGE_RANGES_MAX 256	    /* ranges in one request */
@@ -68,6 +73,8 @@ enum message_type { /* values are part of the protocol */
 	MESSAGE_FAIL,
 	MESSAGE_BYE,
 	MESSAGE_PIECES,
+	MESSAGE_MATCH,
+	MESSAGE_MATCHED,
 	MESSAGE_TYPES, /* one more than the last */
 };
 
@@ -155,6 +162,22 @@ struct message_pair { /* PAIR and ROWS */
 	struct diff_range range; /* PAIR: where the wants are */
 	uint64_t *wants;	 /* PAIR: separators of rows that the walker wants */
 	size_t n_wants;
+};
+
+struct message_group {
+	uint64_t separator;	    /* MATCH: of its first path; it goes on to the next group's */
+	struct match_digest digest; /* MATCH: of all its paths and values */
+	uint8_t *versions;	    /* see merkle/match.h; owned; NULL: not told (MATCH: it is to be asked for; MATCHED: it differs) */
+	size_t n;
+};
+
+struct message_match { /* MATCH and MATCHED */
+	uint32_t id;
+	struct diff_range range; /* MATCH: which the groups are */
+	struct version_vector k; /* the sender's K, for each path in it, in the transaction that the groups were read in */
+	struct match_table table;
+	struct message_group *groups;
+	size_t n_groups;
 };
 
 struct message_nodes_ask {
@@ -264,6 +287,7 @@ union message {
 	struct message_fetch fetch;
 	struct message_data data;
 	struct message_pieces pieces;
+	struct message_match match;
 	struct message_gone gone;
 	struct message_done done;
 	struct message_fail fail;

@@ -238,6 +238,16 @@ static int handle_rows(struct session *s, union message *m)
 	return compare_rows(s, MESSAGE_ROWS, m);
 }
 
+static int handle_match(struct session *s, union message *m)
+{
+	return compare_rows(s, MESSAGE_MATCH, m);
+}
+
+static int handle_matched(struct session *s, union message *m)
+{
+	return compare_rows(s, MESSAGE_MATCHED, m);
+}
+
 static int handle_nodes_ask(struct session *s, union message *m)
 {
 	return serve_nodes(s, &m->nodes_ask);
@@ -284,6 +294,8 @@ static const struct {
 	[MESSAGE_ENTRIES] = {IN(SESSION_ROUND), handle_entries},
 	[MESSAGE_PAIR] = {IN(SESSION_ROUND), handle_pair},
 	[MESSAGE_ROWS] = {IN(SESSION_ROUND), handle_rows},
+	[MESSAGE_MATCH] = {IN(SESSION_ROUND), handle_match},
+	[MESSAGE_MATCHED] = {IN(SESSION_ROUND), handle_matched},
 	[MESSAGE_WALKED] = {IN(SESSION_ROUND), round_handle_walked},
 	[MESSAGE_NODES_ASK] = {IN(SESSION_ROUND) | IN(SESSION_LIVE), handle_nodes_ask},
 	[MESSAGE_NODES] = {IN(SESSION_ROUND), handle_nodes},

@@ -1,6 +1,6 @@
 /*
  * transfer/session_internal.h — what the session's parts share: session.c (states, dispatch, jobs), greet.c (until
- * both have one folder id), round.c (HELLO to DONE), learn.c (what a round leaves in the index), compare.c (walking, rows),
+ * both have one folder id), round.c (HELLO to DONE), learn.c (what a round leaves in the index), compare*.c (walking, rows),
  * fetch*.c (offers to applied batches), serve.c (content for the peer). Nobody else includes it.
  */
 #ifndef TRANSFER_SESSION_INTERNAL_H
@@ -11,6 +11,7 @@
 #include "transfer/stage.h"
 
 #define ASKS_MAX 32 /* ranges asked for and not answered */
+#define MATCHES_MAX SESSION_PAIRS_MAX
 
 /* A vector shared by the offers of one message. */
 struct shared_vector {
@@ -162,7 +163,21 @@ struct ask {
 	struct diff_range range;
 };
 
-/* A PAIR or ROWS that waits for lineage or for room in the backlog. */
+/* A MATCH that was sent. */
+struct match_group {
+	struct path_key from;
+	struct match_digest digest; /* zero: it was not told */
+};
+
+struct match_asked {
+	uint32_t id;
+	struct diff_range range;   /* as diff_next gave it */
+	struct diff_range covered; /* its beginning, or all of it */
+	struct match_group *groups; /* owned; NULL: not in use */
+	size_t n;
+};
+
+/* A PAIR, ROWS, MATCH or MATCHED that waits for lineage or for room in the backlog. */
 struct pending_rows {
 	uint8_t type;
 	union message m;
@@ -228,6 +243,8 @@ struct session {
 	/* walking */
 	struct diff *diff;
 	struct ask asks[ASKS_MAX];
+	bool never_met; /* ranges are matched before they are asked for */
+	struct match_asked matches[MATCHES_MAX];
 	uint32_t next_id;
 	size_t asks_out, pairs_out;
 	struct pending_rows *rows_head, **rows_tail;
@@ -320,6 +337,16 @@ int compare_rows(struct session *s, uint8_t type, union message *m); /* takes th
 bool compare_idle(const struct session *s);
 bool compare_we_walk(const struct session *s); /* where the roots differ */
 void compare_reset(struct session *s);
+/* Are all of the record's incarnations known here? */
+bool compare_introduced(const struct session *s, const struct record *record);
+
+/* compare_match.c */
+enum { MATCH_NOTHING = 1 }; /* we have nothing in the range: ask for it */
+int compare_never_met(struct session *s, bool *ret);
+int compare_match_ask(struct session *s, const struct diff_range *range);
+int compare_match_answer(struct session *s, const struct message_match *m, struct shared_vector *k);
+int compare_matched(struct session *s, const struct message_match *m, struct shared_vector *k);
+void compare_match_free(struct match_asked *m);
 
 /* fetch.c */
 int fetch_offer(struct session *s, const char *path, struct record *theirs, struct shared_vector *k); /* theirs is moved; NULL: absent */

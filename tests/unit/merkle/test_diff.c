@@ -29,6 +29,7 @@ struct walk {
 	struct index_txn *ours, *theirs;
 	unsigned window; /* asks out at once */
 	bool shuffle;	 /* answers in any order */
+	bool split;	 /* ranges of level 0 are given back in parts */
 	uint64_t rng;
 	size_t asks, entries, rounds;
 	struct strings found_ours, found_theirs;
@@ -40,6 +41,25 @@ static int note(const char *path, void *data)
 	return 0;
 }
 
+/* At some path, or before all of them. */
+static void split(struct walk *w, struct diff *d, const struct diff_range *range)
+{
+	struct diff_range parts[2] = {*range, *range};
+	char path[40];
+
+	snprintf(path, sizeof(path), "dir%03u/sub1", (unsigned)(next_random(&w->rng) % 40));
+	path_key(&parts[1].from, path);
+	parts[0].split = parts[1].split = true;
+	parts[0].open = false;
+	parts[0].to = parts[1].from;
+	if (path_key_compare(&parts[1].from, &range->from) > 0 &&
+		(range->open || path_key_compare(&parts[1].from, &range->to) < 0))
+		assert_int_equal(diff_split(d, range, parts, 2), 0);
+	else
+		assert_int_equal(diff_split(d, range, (struct diff_range[]){{.from = range->from, .to = range->to, .open = range->open, .split = true}}, 1), 0);
+	assert_int_equal(diff_split(d, range, NULL, 0), -EBADMSG); /* not under way any more */
+}
+
 static void take(struct walk *w, struct diff *d, const struct diff_range *range)
 {
 	struct diff_entry *entries = NULL;
@@ -48,6 +68,12 @@ static void take(struct walk *w, struct diff *d, const struct diff_range *range)
 	bool cut;
 	size_t n, before = w->found_theirs.n;
 
+	if (range->level)
+		assert_int_equal(diff_split(d, range, NULL, 0), -EBADMSG);
+	if (w->split && !range->level && !range->split) {
+		split(w, d, range);
+		return;
+	}
 	assert_int_equal(diff_answer(w->theirs, range, SEED, &entries, &n, &cut, &from), 0);
 	w->entries += n;
 	assert_int_equal(diff_learn(d, w->ours, range, entries, n, cut, &from, &found), 0);
@@ -252,9 +278,10 @@ static void test_random_differences(void **state)
 		change_some(&a, (unsigned)(next_random(&rng) % (space / 20 + 3)), space + 5, &rng);
 		change_some(&b, (unsigned)(next_random(&rng) % (space / 20 + 3)), space + 5, &rng);
 		for (int which = 0; which < 2; which++)
-			for (int variant = 0; variant < 4; variant++) {
+			for (int variant = 0; variant < 5; variant++) {
 				struct walk w = {.window = variant ? 6 : 1,
-					.shuffle = variant == 2,
+					.shuffle = variant == 2 || variant == 4,
+					.split = variant == 4,
 					.rng = 9};
 
 				assert_walk(&w, &a, &b, which, variant == 3);

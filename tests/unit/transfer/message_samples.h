@@ -225,6 +225,33 @@ static inline void sample_fetch(struct sample *s, struct message_fetch *f)
 	}
 }
 
+static inline void sample_groups(struct sample *s, struct message_match *m, bool asks)
+{
+	m->id = (uint32_t)sample_u64(s);
+	sample_vector(s, &m->k, sample_below(s, 3));
+	m->table.n = sample_below(s, 3);
+	m->table.inc = sample_array(m->table.n, sizeof(*m->table.inc));
+	sample_bytes(s, m->table.inc, m->table.n * sizeof(*m->table.inc));
+	m->n_groups = asks + sample_below(s, 4);
+	m->groups = sample_array(m->n_groups, sizeof(*m->groups));
+	for (size_t i = 0; i < m->n_groups; i++) {
+		struct message_group *g = &m->groups[i];
+
+		g->n = sample_below(s, 20);
+		g->versions = g->n ? sample_array(g->n, 1) : NULL;
+		sample_bytes(s, g->versions, g->n);
+		if (!asks)
+			continue;
+		g->separator = sample_u64(s);
+		sample_bytes(s, g->digest.bytes, sizeof(g->digest.bytes));
+	}
+	if (!asks)
+		return;
+	sample_range(s, &m->range);
+	m->range.which = TREE_LIVE;
+	m->range.level = 0;
+}
+
 /* What the caller holds after it: message_deinit(). DATA's and PIECES' bytes point to static memory. */
 static inline void sample_message(struct sample *s, uint8_t type, union message *ret)
 {
@@ -314,6 +341,10 @@ static inline void sample_message(struct sample *s, uint8_t type, union message 
 	case MESSAGE_PAIR:
 	case MESSAGE_ROWS:
 		sample_pair(s, &ret->pair);
+		break;
+	case MESSAGE_MATCH:
+	case MESSAGE_MATCHED:
+		sample_groups(s, &ret->match, type == MESSAGE_MATCH);
 		break;
 	case MESSAGE_WALKED:
 		ret->walked.round = (uint32_t)sample_u64(s);

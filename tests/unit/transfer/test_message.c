@@ -88,6 +88,20 @@ static bool same_pair(const struct message_pair *a, const struct message_pair *b
 	return same;
 }
 
+static bool same_match(const struct message_match *a, const struct message_match *b)
+{
+	bool same = a->id == b->id && version_vector_equal(&a->k, &b->k) && a->table.n == b->table.n && a->n_groups == b->n_groups &&
+		    same_range(&a->range, &b->range) && memcmp(a->table.inc, b->table.inc, a->table.n * sizeof(*a->table.inc)) == 0;
+
+	for (size_t i = 0; same && i < a->n_groups; i++) {
+		const struct message_group *g = &a->groups[i], *h = &b->groups[i];
+
+		same = g->separator == h->separator && match_digest_equal(&g->digest, &h->digest) && g->n == h->n && !g->versions == !h->versions &&
+		       (!g->n || memcmp(g->versions, h->versions, g->n) == 0);
+	}
+	return same;
+}
+
 static bool same_open(const struct message_open *a, const struct message_open *b)
 {
 	return same_text(a->place, b->place) && same_text(a->version, b->version) &&
@@ -167,6 +181,9 @@ static bool same(uint8_t type, const union message *a, const union message *b)
 	case MESSAGE_PAIR:
 	case MESSAGE_ROWS:
 		return same_pair(&a->pair, &b->pair);
+	case MESSAGE_MATCH:
+	case MESSAGE_MATCHED:
+		return same_match(&a->match, &b->match);
 	case MESSAGE_WALKED:
 		return a->walked.round == b->walked.round;
 	case MESSAGE_NODES:
@@ -324,6 +341,9 @@ static void test_counts_are_bounded(void **state)
 		refuse_count(MESSAGE_ENTRIES, zeros, 4, i ? UINT64_MAX : DIFF_ENTRIES_MAX + 1);
 		refuse_count(MESSAGE_PAIR, zeros, 6, i ? UINT64_MAX : MESSAGE_ITEMS_MAX + 1);
 		refuse_count(MESSAGE_ROWS, zeros, 7, i ? UINT64_MAX : MESSAGE_WANTS_MAX + 1);
+		refuse_count(MESSAGE_MATCH, "\0\0\0\0\0\0\0\1", 8, i ? UINT64_MAX : MESSAGE_GROUPS_MAX + 1);
+		refuse_count(MESSAGE_MATCHED, zeros, 4, i ? UINT64_MAX : MESSAGE_GROUPS_MAX + 1);
+		refuse_count(MESSAGE_MATCHED, zeros, 6, i ? UINT64_MAX : MATCH_INCARNATIONS_MAX + 1);
 		refuse_count(MESSAGE_NODES_ASK, zeros, 4, i ? UINT64_MAX : MESSAGE_NODES_MAX + 1);
 		refuse_count(MESSAGE_NODES, zeros, 4, i ? UINT64_MAX : MESSAGE_NODES_MAX + 1);
 		refuse_count(MESSAGE_FETCH, zeros, 0, i ? UINT64_MAX : MESSAGE_FETCH_MAX + 1);
@@ -420,6 +440,21 @@ static void test_most_of_each_fits(void **state)
 	m.entries.cut = 1;
 	path_key(&m.entries.from, path);
 	fits(MESSAGE_ENTRIES, &m);
+
+	for (uint8_t type = MESSAGE_MATCH; type <= MESSAGE_MATCHED; type++) {
+		sample_vector(&s, &m.match.k, VERSION_ENTRIES_MAX);
+		path_key(&m.match.range.from, path);
+		path_key(&m.match.range.to, path);
+		m.match.table.n = MATCH_INCARNATIONS_MAX;
+		m.match.table.inc = sample_array(m.match.table.n, sizeof(*m.match.table.inc));
+		m.match.n_groups = MESSAGE_GROUPS_MAX;
+		m.match.groups = sample_array(m.match.n_groups, sizeof(*m.match.groups));
+		for (size_t i = 0; i < m.match.n_groups; i++) {
+			m.match.groups[i].n = MESSAGE_VERSIONS_MAX;
+			m.match.groups[i].versions = sample_array(MESSAGE_VERSIONS_MAX, 1);
+		}
+		fits(type, &m);
+	}
 
 	m.nodes_ask.n = MESSAGE_NODES_MAX;
 	m.nodes_ask.v = sample_array(m.nodes_ask.n, HASH_BYTES);

@@ -1102,6 +1102,206 @@ static void test_hostile_peer(void **state)
 	with_seeds(20, 2, hostile);
 }
 
+/* --- copies that never met --- */
+
+/* Copies that were made by other means: the same times. */
+static void write_at(struct site *s, const char *path, int64_t seconds)
+{
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = seconds}};
+
+	site_write(s, path, path);
+	utimensat(AT_FDCWD, site_at(s, path), times, 0);
+}
+
+static void make_copy(struct site *s, unsigned n)
+{
+	char path[64];
+
+	for (unsigned i = 0; i < n; i++) {
+		snprintf(path, sizeof(path), "d%u", i / 100);
+		if (i % 100 == 0)
+			site_mkdir(s, path);
+		snprintf(path, sizeof(path), "d%u/file-%u", i / 100, i);
+		write_at(s, path, 1400000000 + i);
+	}
+}
+
+static void expect_paired(struct world *w, uint64_t bytes_max, struct wire *was)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire again;
+
+	world_sync(w, w->seed & 1 ? a : b, w->seed & 1 ? b : a, was);
+	sites_expect_equal(a, b);
+	if (was->moved > bytes_max)
+		world_fail(w, "%" PRIu64 " bytes", was->moved);
+	assert_int_equal(site_exceptions(a) + site_exceptions(b), 0);
+	world_sync(w, a, b, &again);
+	assert_int_equal(again.end[0].status.round, 1);
+}
+
+static void paired(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire was;
+
+	make_copy(a, 1000);
+	make_copy(b, 1000);
+	expect_paired(w, 2000 + 3 * 1010, &was);
+	assert_int_equal(was.end[0].status.content_in + was.end[1].status.content_in, 0);
+	assert_int_equal(was.end[0].status.conflicts + was.end[1].status.conflicts, 0);
+	/* each knows what the other counted: deletions are deletions, and edits edits */
+	site_remove(a, "d3/file-311");
+	site_write(b, "d3/file-312", "an edit");
+	world_sync(w, a, b, NULL);
+	sites_expect_equal(a, b);
+	assert_int_equal(site_kind(b, "d3/file-311"), 0);
+	assert_string_equal(site_read(a, "d3/file-312"), "an edit");
+}
+
+static void test_paired(void **state)
+{
+	(void)state;
+	with_seeds(2, 2, paired);
+}
+
+/* Here and there they are different. */
+static void paired_but_for(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire was;
+	char path[64];
+
+	make_copy(a, 400);
+	make_copy(b, 400);
+	for (unsigned i = 0; i < 6; i++) {
+		struct site *s = world_one_in(w, 2) ? a : b;
+		unsigned k = (unsigned)world_below(w, 400);
+
+		snprintf(path, sizeof(path), "d%u/file-%u%s", k / 100, k, i % 3 == 2 ? "-new" : "");
+		if (i % 3 == 1)
+			site_remove(s, path);
+		else
+			write_at(s, path, 1300000000 + i);
+		if (i % 3 == 0)
+			chmod(site_at(s, path), 0600);
+	}
+	expect_paired(w, 30000, &was);
+	assert_int_equal(was.end[0].status.conflicts + was.end[1].status.conflicts, 0);
+}
+
+static void test_paired_but_for(void **state)
+{
+	(void)state;
+	with_seeds(8, 2, paired_but_for);
+}
+
+static struct world *meddled;
+
+/* Between MATCH and MATCHED the walker's rows change, or both sides' do. */
+static void meddle_with_match(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	static const char *const edits[] = {"d2/file-250", "d0/file-0", "d2/file-299"};
+	bool due = type == MESSAGE_MATCH || type == MESSAGE_MATCHED;
+
+	say(wire, i, type, p, n);
+	for (size_t k = 0; due && k < ARRAY_SIZE(edits); k++) {
+		struct site *s = wire->end[world_below(meddled, 2)].site;
+
+		if (world_one_in(meddled, 2))
+			site_write(s, edits[k], world_one_in(meddled, 2) ? "one" : "another");
+		else
+			site_remove(s, edits[k]);
+		site_scan(s);
+	}
+}
+
+static void paired_meanwhile(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire *wire;
+
+	make_copy(a, 300);
+	make_copy(b, 300);
+	meddled = w;
+	wire = wire_new(w, a, b, NULL);
+	wire_tamper(wire, meddle_with_match);
+	run_to_end(w, wire);
+	assert_false(wire->end[0].status.failed || wire->end[1].status.failed);
+	wire_free(wire);
+	for (int i = 0; i < 2; i++)
+		world_sync(w, a, b, NULL);
+	sites_expect_equal(a, b);
+}
+
+static void test_paired_meanwhile(void **state)
+{
+	(void)state;
+	with_seeds(8, 2, paired_meanwhile);
+}
+
+/* Versions that the peer says are equal, and are of something else. */
+static void hostile_match(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	struct buf b = BUF_INIT;
+	union message m;
+
+	if (type != MESSAGE_MATCH && type != MESSAGE_MATCHED) {
+		say(wire, i, type, p, n);
+		return;
+	}
+	assert_int_equal(message_decode(type, p, n, &m), 0);
+	for (size_t k = 0; k < m.match.n_groups; k++) {
+		struct message_group *g = &m.match.groups[k];
+
+		switch (world_below(wire->world, 6)) {
+		case 0:
+			g->separator = world_mix(&wire->world->random);
+			break;
+		case 1: /* of another group */
+			if (k && g->n && m.match.groups[k - 1].n >= g->n)
+				memcpy(g->versions, m.match.groups[k - 1].versions, g->n);
+			break;
+		case 2:
+			if (g->n)
+				g->versions[world_below(wire->world, g->n)] ^= (uint8_t)(1 << world_below(wire->world, 8));
+			break;
+		case 3:
+			g->n = g->n ? world_below(wire->world, g->n) : 0;
+			break;
+		}
+	}
+	assert_int_equal(message_encode(type, &m, &b), 0);
+	say(wire, i, type, b.data, b.len);
+	message_deinit(type, &m);
+	buf_deinit(&b);
+}
+
+static void paired_with_a_liar(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire *wire;
+
+	make_copy(a, 200);
+	make_copy(b, 200);
+	for (int i = 0; i < 2; i++) {
+		wire = wire_new(w, a, b, NULL);
+		wire_tamper(wire, hostile_match);
+		run_to_end(w, wire);
+		wire_free(wire);
+		site_expect_tidy(a);
+		site_expect_tidy(b);
+	}
+	assert_string_equal(site_read(a, "d0/file-7"), "d0/file-7"); /* a lie deletes nothing, and puts nothing in place */
+	assert_string_equal(site_read(b, "d1/file-199"), "d1/file-199");
+}
+
+static void test_paired_with_a_liar(void **state)
+{
+	(void)state;
+	with_seeds(20, 2, paired_with_a_liar);
+}
+
 /* --- pieces --- */
 
 static unsigned n_data, n_pieces;
@@ -1475,6 +1675,10 @@ int main(void)
 		cmocka_unit_test(test_many_in_the_way),
 		cmocka_unit_test(test_renamed_directory),
 		cmocka_unit_test(test_identical_copies),
+		cmocka_unit_test(test_paired),
+		cmocka_unit_test(test_paired_but_for),
+		cmocka_unit_test(test_paired_meanwhile),
+		cmocka_unit_test(test_paired_with_a_liar),
 		cmocka_unit_test(test_one_way),
 		cmocka_unit_test(test_held_deletions),
 		cmocka_unit_test(test_cut),
