@@ -140,18 +140,18 @@ static void put_header(uint8_t *at, const struct frame_header *h)
 	assert(b.len == FRAME_HEADER_BYTES && !buf_error(&b));
 }
 
-int frame_write(struct frame_writer *w, struct buf *out, uint8_t type, const void *payload,
+int frame_prepare(struct frame_writer *w, struct buf *frames, uint8_t type, const void *payload,
 	size_t n, bool compress)
 {
 	struct frame_header h = {.type = type};
-	size_t start = out->len, packed = 0;
+	size_t start = frames->len, packed = 0;
 	uint8_t *room;
 
 	if (n > UINT32_MAX - FRAME_HEADER_BYTES)
 		return -EMSGSIZE;
-	room = buf_reserve(out, FRAME_HEADER_BYTES + n);
+	room = buf_reserve(frames, FRAME_HEADER_BYTES + n);
 	if (!room)
-		return buf_error(out);
+		return buf_error(frames);
 	if (compress && n >= FRAME_COMPRESS_MIN_BYTES)
 		packed = compress_payload(w, room + FRAME_HEADER_BYTES, payload, n);
 	if (packed)
@@ -160,10 +160,42 @@ int frame_write(struct frame_writer *w, struct buf *out, uint8_t type, const voi
 		memcpy(room + FRAME_HEADER_BYTES, payload, n);
 	h.length = (uint32_t)(packed ? packed : n);
 	put_header(room, &h);
-	h.check = frame_check(w->xxh, w->number++, room, room + FRAME_HEADER_BYTES, h.length);
-	put_header(room, &h);
-	out->len = start + FRAME_HEADER_BYTES + h.length;
+	frames->len = start + FRAME_HEADER_BYTES + h.length;
 	return 0;
+}
+
+/* Number the frame that begins here; how long it is. */
+static size_t frame_finish(struct frame_writer *w, uint8_t *frame)
+{
+	struct cursor c = cursor_over(frame, FRAME_HEADER_BYTES);
+	struct buf check = {.data = frame + FRAME_CHECKED_HEADER_BYTES, .cap = sizeof(uint32_t)};
+	size_t length = get_u32(&c);
+
+	put_u32(&check, frame_check(w->xxh, w->number++, frame, frame + FRAME_HEADER_BYTES, length));
+	return FRAME_HEADER_BYTES + length;
+}
+
+int frame_write_prepared(struct frame_writer *w, struct buf *out, const struct buf *frames)
+{
+	size_t at = out->len;
+
+	put_bytes(out, frames->data, frames->len);
+	if (buf_error(out))
+		return buf_error(out);
+	while (at < out->len)
+		at += frame_finish(w, out->data + at);
+	return 0;
+}
+
+int frame_write(struct frame_writer *w, struct buf *out, uint8_t type, const void *payload,
+	size_t n, bool compress)
+{
+	size_t start = out->len;
+	int r = frame_prepare(w, out, type, payload, n, compress);
+
+	if (r == 0)
+		frame_finish(w, out->data + start);
+	return r;
 }
 
 /* --- reading --- */

@@ -37,6 +37,10 @@ void frame_writer_free(struct frame_writer *w);
 /* Append one frame to out; compresses where that pays (a gain of 5 %) and `compress` is set. The payload must not be
  * inside out. On failure (-EMSGSIZE, or out's sticky error) nothing was appended and the frame was not counted. */
 int frame_write(struct frame_writer *w, struct buf *out, uint8_t type, const void *payload, size_t n, bool compress);
+/* The same in two halves, so that another thread may do what costs time: with a writer of its own it appends frames that have no
+ * number yet to `frames`; they are numbered as they are appended to out. */
+int frame_prepare(struct frame_writer *w, struct buf *frames, uint8_t type, const void *payload, size_t n, bool compress);
+int frame_write_prepared(struct frame_writer *w, struct buf *out, const struct buf *frames);
 
 /* --- reading --- */
 struct frame_reader;

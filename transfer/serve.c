@@ -1,9 +1,9 @@
 /*
  * transfer/serve.c — content and chunk-tree nodes for the peer.
  *
- * Requests wait in a queue and are read one at a time on the read lane, and only while the output is short: a peer that
- * asks for much and reads slowly holds up nobody but itself. What is read is what stands on disk now; the peer checks it
- * against the hash that it asked for.
+ * Requests wait in a queue and are answered on the read lane, many in one job, and only while the output is short: a peer that
+ * asks for much and reads slowly holds up nobody but itself. The job compresses, too, so that the caller's thread only moves
+ * bytes. What is read is what stands on disk now; the peer checks it against the hash that it asked for.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -11,6 +11,10 @@
 
 #include "base/error.h"
 #include "transfer/session_internal.h"
+
+/* In one job: more would keep the wire waiting, less would be spent on handing over. */
+#define READ_BYTES (512 * 1024)
+#define READ_REQUESTS 128
 
 int serve_fetch(struct session *s, struct message_fetch *m)
 {
@@ -64,48 +68,55 @@ int serve_nodes(struct session *s, const struct message_nodes_ask *m)
 
 DEFINE_CLEANUP(struct pieces_table *, pieces_table_free)
 
+/* The directory where the last file was, as the next one is likely to be there, too. */
 struct open_state {
 	struct replica *replica;
-	int fd;
+	char parent[FILE_PATH_BYTES_MAX + 1];
+	int dir; /* -1: none */
+	int fd;	 /* what was found, or -1 */
 };
 
-static int open_path(struct replica *replica, const char *path, int *ret_fd)
+static int open_path(struct open_state *state, const char *path)
 {
-	cleanup_close int dir = -1;
-	const char *name;
-	int r = file_open_parent(store_root(replica_store(replica)), path, &dir, &name);
+	size_t n = path_parent_length(path);
+	const char *name = path + n + (n != 0);
+	int r = 0;
 
-	return r ? r : file_open_read(dir, name, ret_fd);
+	if (state->dir < 0 || strncmp(state->parent, path, n) != 0 || state->parent[n]) {
+		state->dir = close_keep(state->dir);
+		r = file_open_parent(store_root(replica_store(state->replica)), path, &state->dir, &name);
+		if (r == 0) {
+			memcpy(state->parent, path, n);
+			state->parent[n] = '\0';
+		}
+	}
+	return r ? r : file_open_read(state->dir, name, &state->fd);
 }
 
 static int open_same_content(const char *path, void *data)
 {
-	struct open_state *state = data;
-
-	return open_path(state->replica, path, &state->fd) == 0;
+	return open_path(data, path) == 0;
 }
 
 /* Open a file that has the content as of the index: at the path, else wherever it stands. */
-static int open_content(struct replica *replica, const struct message_request *request, int *ret_fd)
+static int open_content(struct open_state *state, const struct message_request *request)
 {
-	struct open_state state = {.replica = replica, .fd = -1};
 	struct index_txn *t = NULL;
 	struct row row = {0};
-	int r = index_begin_read(replica_index(replica), &t);
+	int r = index_begin_read(replica_index(state->replica), &t);
 
 	if (r < 0)
 		return r;
 	r = index_get(t, request->path, &row);
 	if (r == 0 && row_live(&row) && row.place == ROW_ON_DISK && row.record.kind == RECORD_FILE &&
 			content_equal(&row.record.content, &request->content))
-		r = open_path(replica, request->path, &state.fd);
-	if (r >= 0 && state.fd < 0)
-		r = index_by_content(t, &request->content, open_same_content, &state);
+		r = open_path(state, request->path);
+	if (r >= 0 && state->fd < 0)
+		r = index_by_content(t, &request->content, open_same_content, state);
 	row_deinit(&row);
 	index_abort(t);
-	if (state.fd < 0)
+	if (state->fd < 0)
 		return r < 0 ? r : FILE_VANISHED;
-	*ret_fd = state.fd;
 	return 0;
 }
 
@@ -118,117 +129,136 @@ static int read_range(const struct message_fetch_range *range, int fd, struct bu
 	return r == 0 && got < range->length ? FILE_VANISHED : r;
 }
 
-/* One range's bytes are the last in job->data: replace them by references and literals, if these are shorter. */
-static int tell_pieces(struct session_job *job, size_t range, const struct pieces_table *table)
+/* Replace a range's bytes by references and literals, if these are shorter. */
+static int tell_pieces(struct session_job *job, const struct message_request *request, uint32_t range, const struct buf *bytes,
+	const struct pieces_table *table)
 {
-	const struct message_request *request = &job->request->request;
-	size_t length = request->v[range].length, start = job->data.len - length;
 	cleanup(buf_deinit) struct buf answer = BUF_INIT;
-	size_t max = length < MESSAGE_PIECES_BYTES_MAX ? length : MESSAGE_PIECES_BYTES_MAX;
+	size_t max = bytes->len < MESSAGE_PIECES_BYTES_MAX ? bytes->len : MESSAGE_PIECES_BYTES_MAX;
+	union message m = {.pieces = {.id = request->id, .range = range}};
 	int r;
 
-	if (!length)
-		return 0;
-	r = pieces_answer(table, job->data.data + start, length, request->piece_bits, job->session->seed, max - 1, &answer);
+	r = pieces_answer(table, bytes->data, bytes->len, request->piece_bits, job->session->seed, max - 1, &answer);
 	if (r != 0)
-		return r < 0 ? r : 0;
-	memcpy(job->data.data + start, answer.data, answer.len);
-	job->data.len = start + answer.len;
-	job->told[range] = answer.len;
-	return 0;
+		return r;
+	m.pieces.bytes = answer.data;
+	m.pieces.n = answer.len;
+	job->content += answer.len;
+	return session_prepare(job->session->read_writer, &job->frames, MESSAGE_PIECES, &m);
+}
+
+static int tell_data(struct session_job *job, uint32_t id, uint32_t range, const struct buf *bytes)
+{
+	size_t at = 0;
+	int r;
+
+	do {
+		size_t part = bytes->len - at < MESSAGE_DATA_BYTES_MAX ? bytes->len - at : MESSAGE_DATA_BYTES_MAX;
+		union message m = {.data = {.id = id, .range = range, .at = (uint32_t)at, .bytes = bytes->data + at, .n = part}};
+
+		r = session_prepare(job->session->read_writer, &job->frames, MESSAGE_DATA, &m);
+		at += part;
+		job->content += part;
+	} while (r == 0 && at < bytes->len);
+	return r;
+}
+
+/* What came of reading it. */
+static int answer(struct session_job *job, const struct message_request *request, struct open_state *state)
+{
+	cleanup(pieces_table_free_p) struct pieces_table *table = NULL;
+	cleanup(buf_deinit) struct buf bytes = BUF_INIT;
+	int r = open_content(state, request);
+
+	if (r == 0 && request->n_names)
+		r = pieces_table_new(&table, request->names, request->n_names);
+	for (uint32_t i = 0; i < request->n && r == 0 && job->error == 0; i++) {
+		int told = PIECES_LONG;
+
+		buf_clear(&bytes);
+		r = read_range(&request->v[i], state->fd, &bytes);
+		if (r == 0 && table && bytes.len)
+			told = tell_pieces(job, request, i, &bytes, table);
+		if (r == 0)
+			job->error = told > 0 ? tell_data(job, request->id, i, &bytes) : told;
+	}
+	state->fd = close_keep(state->fd);
+	return r;
 }
 
 void serve_run_read(struct session_job *job)
 {
-	const struct message_request *request = &job->request->request;
-	cleanup(pieces_table_free_p) struct pieces_table *table = NULL;
-	cleanup_close int fd = -1;
-	int r = open_content(job->session->replica, request, &fd);
+	struct open_state state = {.replica = job->session->replica, .dir = -1, .fd = -1};
 
-	job->told = calloc(request->n ? request->n : 1, sizeof(*job->told));
-	if (r == 0 && !job->told)
-		r = -ENOMEM;
-	if (r == 0 && request->n_names)
-		r = pieces_table_new(&table, request->names, request->n_names);
-	for (size_t i = 0; i < request->n && r == 0; i++) {
-		r = read_range(&request->v[i], fd, &job->data);
-		if (r == 0 && table)
-			r = tell_pieces(job, i, table);
+	for (struct serve_request *q = job->requests; q && job->error == 0; q = q->next) {
+		int r = answer(job, &q->request, &state);
+		union message gone = {.gone = {.id = q->request.id,
+					      .reason = r == FILE_VANISHED ? MESSAGE_GONE_CHANGED : MESSAGE_GONE_ERROR}};
+
+		if (r != 0 && job->error == 0)
+			job->error = session_prepare(job->session->read_writer, &job->frames, MESSAGE_GONE, &gone);
 	}
-	job->gone = r == 0 ? 0 : r == FILE_VANISHED ? MESSAGE_GONE_CHANGED : MESSAGE_GONE_ERROR;
-}
-
-static int send_data(struct session *s, uint32_t id, uint32_t range, const uint8_t *p, uint32_t length)
-{
-	uint32_t at = 0;
-	int r;
-
-	do {
-		uint32_t part = length - at < MESSAGE_DATA_BYTES_MAX ? length - at : MESSAGE_DATA_BYTES_MAX;
-		union message m = {.data = {.id = id, .range = range, .at = at, .bytes = p, .n = part}};
-
-		r = session_send(s, MESSAGE_DATA, &m);
-		at += part;
-		p += part;
-		s->content_out += part;
-	} while (r == 0 && at < length);
-	return r;
+	close_keep(state.dir);
 }
 
 int serve_done_read(struct session *s, struct session_job *job)
 {
-	const struct message_request *request = &job->request->request;
-	union message gone = {.gone = {.id = request->id, .reason = job->gone}};
-	const uint8_t *p = job->data.data;
-	int r = 0;
+	if (job->error)
+		return job->error;
+	s->content_out += job->content;
+	return session_send_prepared(s, &job->frames);
+}
 
-	if (job->gone)
-		return session_send(s, MESSAGE_GONE, &gone);
-	for (uint32_t i = 0; i < request->n && r == 0; i++) {
-		union message m = {.pieces = {.id = request->id, .range = i, .bytes = p, .n = job->told[i]}};
+static uint64_t request_bytes(const struct message_request *request)
+{
+	uint64_t bytes = 0;
 
-		if (job->told[i]) {
-			r = session_send(s, MESSAGE_PIECES, &m);
-			s->content_out += job->told[i];
-			p += job->told[i];
-		} else {
-			r = send_data(s, request->id, i, p, request->v[i].length);
-			p += request->v[i].length;
-		}
-	}
-	return r;
+	for (size_t i = 0; i < request->n; i++)
+		bytes += request->v[i].length;
+	return bytes;
 }
 
 int serve_pump(struct session *s)
 {
-	struct serve_request *request = s->serve_head;
+	struct serve_request **at = &s->serve_head;
 	struct session_job *job;
+	uint64_t bytes = 0;
 
-	if (!request || s->out.len - s->out_at > SESSION_OUTPUT_HIGH || s->lane_busy[SESSION_LANE_READ] ||
+	if (!*at || s->out.len - s->out_at > SESSION_OUTPUT_HIGH || s->lane_busy[SESSION_LANE_READ] ||
 			s->queue[SESSION_LANE_READ])
 		return 0;
 	job = session_job_new(s, JOB_READ, SESSION_LANE_READ);
 	if (!job)
 		return -ENOMEM;
-	s->serve_head = request->next;
+	job->requests = s->serve_head;
+	for (size_t n = 0; *at && n < READ_REQUESTS && bytes < READ_BYTES; n++, at = &(*at)->next) {
+		bytes += request_bytes(&(*at)->request);
+		s->serve_n--;
+		s->serve_names -= (*at)->request.n_names;
+	}
+	s->serve_head = *at;
+	*at = NULL;
 	if (!s->serve_head)
 		s->serve_tail = &s->serve_head;
-	s->serve_n--;
-	s->serve_names -= request->request.n_names;
-	job->request = request;
 	session_job_queue(s, job);
 	return 0;
 }
 
-void serve_reset(struct session *s)
+void serve_requests_free(struct serve_request *list)
 {
-	while (s->serve_head) {
-		struct serve_request *request = s->serve_head;
+	while (list) {
+		struct serve_request *request = list;
 
-		s->serve_head = request->next;
+		list = request->next;
 		message_request_deinit(&request->request);
 		free(request);
 	}
+}
+
+void serve_reset(struct session *s)
+{
+	serve_requests_free(s->serve_head);
+	s->serve_head = NULL;
 	s->serve_tail = &s->serve_head;
 	s->serve_n = s->serve_names = 0;
 }

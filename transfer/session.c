@@ -43,21 +43,36 @@ int session_protocol_error(struct session *s, const char *why)
 	return -EBADMSG;
 }
 
-int session_send(struct session *s, uint8_t type, const union message *m)
+int session_prepare(struct frame_writer *w, struct buf *frames, uint8_t type, const union message *m)
 {
 	const struct message_info *info = message_info(type);
 	struct buf payload = BUF_INIT;
-	int r;
+	int r = message_encode(type, m, &payload);
 
-	if (s->out.len - s->out_at > OUTPUT_MAX)
-		return session_protocol_error(s, "it asks and does not read the answers");
-	r = message_encode(type, m, &payload);
 	if (r == 0 && payload.len > info->max_bytes)
 		r = -EMSGSIZE;
 	if (r == 0)
-		r = frame_write(s->writer, &s->out, type, payload.data, payload.len, info->compress);
+		r = frame_prepare(w, frames, type, payload.data, payload.len, info->compress);
 	buf_deinit(&payload);
+	return r;
+}
+
+int session_send_prepared(struct session *s, const struct buf *frames)
+{
+	if (s->out.len - s->out_at > OUTPUT_MAX)
+		return session_protocol_error(s, "it asks and does not read the answers");
 	s->last_out_ns = s->now_ns;
+	return frame_write_prepared(s->writer, &s->out, frames);
+}
+
+int session_send(struct session *s, uint8_t type, const union message *m)
+{
+	struct buf frame = BUF_INIT;
+	int r = session_prepare(s->writer, &frame, type, m);
+
+	if (r == 0)
+		r = session_send_prepared(s, &frame);
+	buf_deinit(&frame);
 	return r;
 }
 
@@ -91,11 +106,8 @@ void session_job_free(struct session_job *job)
 		job->ops = op->next;
 		fetch_op_free(job->session, op);
 	}
-	if (job->request)
-		message_request_deinit(&job->request->request);
-	free(job->request);
-	free(job->told);
-	buf_deinit(&job->data);
+	serve_requests_free(job->requests);
+	buf_deinit(&job->frames);
 	free(job);
 }
 
@@ -478,6 +490,8 @@ int session_new(struct session **ret, const struct session_options *options)
 	r = frame_reader_new(&s->reader, message_max_bytes);
 	if (r == 0)
 		r = frame_writer_new(&s->writer, ZSTD_LEVEL);
+	if (r == 0)
+		r = frame_writer_new(&s->read_writer, ZSTD_LEVEL);
 	if (r == 0) {
 		frame_put_preface(&s->out);
 		r = buf_error(&s->out);
@@ -517,6 +531,7 @@ void session_free(struct session *s)
 	knowledge_deinit(&s->peer_knowledge);
 	frame_reader_free(s->reader);
 	frame_writer_free(s->writer);
+	frame_writer_free(s->read_writer);
 	buf_deinit(&s->out);
 	free(s->peer_name);
 	free(s->peer_version);

@@ -151,10 +151,9 @@ struct session_job {
 	/* STAGE */
 	struct stage_op *ops;
 	/* READ */
-	struct serve_request *request;
-	struct buf data; /* the ranges' bytes, or how PIECES tells them, one after the other */
-	size_t *told;	 /* of each range: bytes of PIECES; 0: its bytes */
-	uint8_t gone;	 /* enum message_gone_reason, 0: data is whole */
+	struct serve_request *requests; /* owned */
+	struct buf frames;		/* the answers */
+	uint64_t content;		/* bytes of content in them */
 };
 
 struct ask {
@@ -192,6 +191,7 @@ struct session {
 
 	struct frame_reader *reader;
 	struct frame_writer *writer;
+	struct frame_writer *read_writer; /* the read lane's */
 	struct buf out;
 	size_t out_at; /* bytes of `out` that were written: taken out at times only, as that moves the rest */
 	int64_t now_ns, last_in_ns, last_out_ns;
@@ -289,6 +289,9 @@ struct session {
 
 /* session.c */
 int session_send(struct session *s, uint8_t type, const union message *m);
+/* In two halves: see frame_prepare. */
+int session_prepare(struct frame_writer *w, struct buf *frames, uint8_t type, const union message *m);
+int session_send_prepared(struct session *s, const struct buf *frames);
 int session_step(struct session *s);
 struct session_job *session_job_new(struct session *s, enum job_type type, enum session_lane lane);
 void session_job_queue(struct session *s, struct session_job *job);
@@ -381,5 +384,6 @@ int serve_pump(struct session *s);
 void serve_run_read(struct session_job *job);
 int serve_done_read(struct session *s, struct session_job *job);
 void serve_reset(struct session *s);
+void serve_requests_free(struct serve_request *list);
 
 #endif

@@ -225,6 +225,35 @@ static void test_many_frames_in_one_feed(void **state)
 	expect_more(p);
 }
 
+/* What another writer prepared is numbered where it is put: the reader can't tell. */
+static void test_prepared(void **state)
+{
+	struct pair *p = *state;
+	cleanup(buf_deinit) struct buf frames = BUF_INIT;
+	uint8_t *text = some_bytes(50000, false);
+	struct frame_writer *other;
+
+	assert_int_equal(frame_writer_new(&other, 3), 0);
+	assert_int_equal(frame_prepare(other, &frames, TYPE_BULK, text, 50000, true), 0);
+	assert_true(frames.len < 50000);
+	assert_int_equal(frame_prepare(other, &frames, TYPE_SMALL, text, 100, true), 0);
+	assert_int_equal(frame_prepare(other, &frames, TYPE_EMPTY, NULL, 0, true), 0);
+	frame_write(p->w, &p->wire, TYPE_SMALL, text, 1000, true);
+	assert_int_equal(frame_write_prepared(p->w, &p->wire, &frames), 0);
+	frame_write(p->w, &p->wire, TYPE_SMALL, text, 10, true);
+	assert_int_equal(feed_all(p), 0);
+	expect_frame(p, TYPE_SMALL, text, 1000);
+	expect_frame(p, TYPE_BULK, text, 50000);
+	expect_frame(p, TYPE_SMALL, text, 100);
+	expect_frame(p, TYPE_EMPTY, NULL, 0);
+	expect_frame(p, TYPE_SMALL, text, 10);
+	expect_more(p);
+	p->wire.max_bytes = p->wire.len + 100; /* all of it or nothing */
+	assert_int_equal(frame_write_prepared(p->w, &p->wire, &frames), -EMSGSIZE);
+	frame_writer_free(other);
+	free(text);
+}
+
 static void test_compression_only_where_it_pays(void **state)
 {
 	struct pair *p = *state;
@@ -632,6 +661,7 @@ int main(void)
 		T(test_round_trip_of_all_sizes),
 		T(test_bytes_one_by_one),
 		T(test_many_frames_in_one_feed),
+		T(test_prepared),
 		T(test_compression_only_where_it_pays),
 		T(test_levels),
 		T(test_a_full_output_is_not_half_written),
