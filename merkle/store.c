@@ -783,8 +783,10 @@ static int open_state_dir(struct store *s, const char *path, bool create)
 		*slash = '\0';
 		r = file_open_directory(*full ? full : "/", &parent);
 		*slash = '/';
-		if (!r)
-			return open_made(s, parent, slash + 1, &s->state_dir, &made);
+		if (!r) {
+			r = open_made(s, parent, slash + 1, &s->state_dir, &made);
+			return r || !made ? r : sync_directory(parent);
+		}
 	}
 	return r == FILE_VANISHED ? STORE_NO_INDEX : refused(r);
 }
@@ -839,6 +841,8 @@ static int open_index_in(struct store *s, bool create)
 				return r;
 			r = index_open(&s->index, dir, false);
 		}
+		if (!r) /* what is committed lies under a name that must not go */
+			r = sync_directory(dir);
 	}
 	return r == INDEX_MISSING ? STORE_NO_INDEX : refused(r);
 }
