@@ -82,7 +82,8 @@ struct site {
 	bool power;	 /* … at which power is lost, or else only the process dies */
 	uint64_t act_at; /* a call at which a user acts; 0: none */
 	uint64_t act_stream;
-	struct sim_disk *saved; /* an older copy of the disk */
+	struct sim_disk *saved; /* an older copy of the disk; NULL: none */
+	struct sim_disk *other; /* mounted in its place; NULL: none */
 	int held; /* a descriptor that a user holds open for writing; -1: none */
 };
 
@@ -156,7 +157,7 @@ uint64_t history_run(struct engine *e); /* the trace. Ends the process if it goe
 
 /* --- engine_site.c --- */
 
-struct site *site_new(struct engine *e, struct sim_disk *disk); /* disk: NULL: a new one */
+struct site *site_new(struct engine *e, const struct sim_disk *from); /* with a copy of that disk; NULL: a new one */
 void site_free(struct site *s);
 bool site_open(struct site *s); /* false: it could not be, and there is a reason */
 void site_close(struct site *s); /* its sessions, too */
@@ -168,6 +169,10 @@ void site_revive(struct site *s);
 void site_arm(struct site *s); /* die_at, act_at */
 void site_purge(struct site *s, int64_t later_ns);
 void site_drop_held(struct site *s);
+void site_unmount(struct site *s, bool other); /* other: another disk is there instead, an empty one */
+void site_mount(struct site *s);
+void site_save(struct site *s);
+void site_restore(struct site *s, bool copied); /* copied: file by file */
 
 /* --- engine_wire.c --- */
 

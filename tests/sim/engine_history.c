@@ -250,6 +250,90 @@ static void step_kill(struct engine *e)
 	step_die(e, false);
 }
 
+/* Of one disk, or it is well again. */
+static void step_fault(struct engine *e)
+{
+	static const int errors[] = {ENOSPC, EIO, EDQUOT, EACCES, EROFS};
+	static const uint64_t calls[] = {SIM_CHANGES, SIM_BIT(FSYNC) | SIM_BIT(SYNCFS) | SIM_BIT(INDEX_SYNC),
+		SIM_BIT(DIR_OPEN) | SIM_BIT(DIR_NEXT) | SIM_BIT(READ) | SIM_BIT(STAT_AT) | SIM_BIT(OPEN_READ)};
+	struct site *s = some_site(e);
+	size_t which = engine_below(e, 8);
+	struct sim_fault f = {
+		.calls = which < 3 ? calls[which] : UINT64_C(1) << engine_below(e, SIM_CALL_COUNT),
+		.error = errors[engine_below(e, sizeof(errors) / sizeof(*errors))],
+		.after = engine_below(e, engine_one_in(e, 2) ? 10 : 200),
+		.times = engine_below(e, 4),
+		.one_in = (unsigned)engine_below(e, 3) * 5,
+	};
+
+	s->excused = true;
+	wires_excuse(s);
+	if (which == 7) {
+		sim_disk_heal(s->disk);
+		sim_disk_read_only(s->disk, false);
+		sim_disk_capacity(s->disk, 0);
+		tell(e, "the disk of %c is well", s->name);
+	} else if (which == 6) {
+		sim_disk_capacity(s->disk, sim_disk_used(s->disk) + engine_below(e, 100000));
+		tell(e, "the disk of %c is nearly full", s->name);
+	} else if (which == 5) {
+		sim_disk_read_only(s->disk, true);
+		tell(e, "the disk of %c can't be written", s->name);
+	} else {
+		sim_disk_fault(s->disk, &f);
+		tell(e, "the disk of %c begins to fail: %s", s->name, strerror(f.error));
+	}
+	run_some(e, 40);
+}
+
+static void step_unmount(struct engine *e)
+{
+	struct site *s = some_site(e);
+
+	tell(e, "the disk of %c is %s", s->name, s->mounted ? "unmounted" : "mounted");
+	if (s->mounted)
+		site_unmount(s, engine_one_in(e, 3));
+	else
+		site_mount(s);
+	run_some(e, 40);
+}
+
+static void step_save(struct engine *e)
+{
+	struct site *s = some_site(e);
+
+	tell(e, "a copy is made of the disk of %c", s->name);
+	site_save(s);
+}
+
+static void step_restore(struct engine *e)
+{
+	struct site *s = some_site(e);
+	bool copied = engine_one_in(e, 2);
+
+	if (!s->saved)
+		return;
+	tell(e, "%c is as it was when the copy was made%s", s->name, copied ? ", file by file" : "");
+	site_restore(s, copied);
+	site_open(s);
+	run_some(e, 20);
+}
+
+static void step_clone(struct engine *e)
+{
+	struct site *s = some_site(e), *clone;
+
+	if (e->n_sites == SITES_MAX)
+		return;
+	clone = site_new(e, s->disk);
+	if (engine_one_in(e, 2))
+		sim_disk_crash(clone->disk, &e->random);
+	tell(e, "%c is a clone of %c", clone->name, s->name);
+	clone->excused = s->excused;
+	oracle_cloned(clone);
+	site_open(clone);
+}
+
 static void (*const step_functions[STEP_KINDS])(struct engine *e) = {
 	[STEP_USER] = step_user,
 	[STEP_MEET] = step_meet,
@@ -266,6 +350,11 @@ static void (*const step_functions[STEP_KINDS])(struct engine *e) = {
 	[STEP_OPEN] = step_open,
 	[STEP_CRASH] = step_crash,
 	[STEP_KILL] = step_kill,
+	[STEP_FAULT] = step_fault,
+	[STEP_UNMOUNT] = step_unmount,
+	[STEP_SAVE] = step_save,
+	[STEP_RESTORE] = step_restore,
+	[STEP_CLONE] = step_clone,
 };
 
 /* A machine that died without a wire starts again, too. */
@@ -295,6 +384,11 @@ static void heal(struct engine *e)
 		s->paused = false;
 		site_drop_held(s);
 		sim_disk_heal(s->disk);
+		sim_disk_read_only(s->disk, false);
+		sim_disk_capacity(s->disk, 0);
+		if (!s->mounted)
+			site_mount(s);
+		s->acted = s->acted || s->excused;
 	}
 	for (unsigned i = 0; i < WIRES_MAX; i++) {
 		struct wire *w = &e->wires[i];

@@ -277,7 +277,7 @@ uint64_t oracle_tree(struct site *s)
 		if (n->kind == FILE_KIND_REGULAR)
 			what[2] |= (uint64_t)n->now.mode << 8;
 		if (n->kind != FILE_KIND_DIRECTORY)
-			what[3] = (uint64_t)n->now.mtime_ns;
+			what[3] = (uint64_t)(n->now.mtime_ns / (2 * CLOCK_NS_PER_S)); /* not all disks can store more */
 		sum += hash_fast(what, sizeof(what), 4);
 	}
 	return sum;
@@ -300,7 +300,7 @@ void oracle_print_tree(struct site *s)
 		const struct node *n = l->v[i].node;
 
 		fprintf(stderr, "%s %s %o %" PRId64 "\n", l->v[i].path, s->engine->oracle->tokens[l->v[i].token].name, n->now.mode,
-			n->kind == FILE_KIND_DIRECTORY ? 0 : n->now.mtime_ns);
+			n->kind == FILE_KIND_DIRECTORY ? 0 : n->now.mtime_ns / CLOCK_NS_PER_S);
 	}
 }
 
@@ -310,7 +310,7 @@ void oracle_before(struct site *s)
 {
 	struct oracle *o = s->engine->oracle;
 
-	list(s, &o->before, false);
+	list(s, &o->before, s->excused); /* a disk that failed may have left anything */
 	for (size_t i = 0; i < o->before.n; i++)
 		if (!o->before.v[i].token)
 			wrong(s->engine, WRONG_CONTENT, "%c: %s is nothing that anybody wrote", s->name, o->before.v[i].path);
@@ -323,7 +323,7 @@ static void appeared(struct site *s, const struct item *now, enum oracle_cause c
 	struct spot *spot = spot_get(o, now->path, now->hash, now->token);
 
 	if (cause == ORACLE_CRASH && now->node->kind == FILE_KIND_REGULAR && !now->node->user_wrote && !spot->placed &&
-			!conflict_is_copy(now->path))
+			!conflict_is_copy(now->path) && now->path[strlen(now->path) - 1] != '~') /* a user's own */
 		wrong(s->engine, WRONG_EVENT, "%c: after a crash %s is %s", s->name, now->path, o->tokens[now->token].name);
 	if (!spot->placed && cause == ORACLE_USER)
 		spot->before = was ? was->token : 0;
@@ -338,7 +338,7 @@ static void vanished(struct site *s, const struct item *was, enum oracle_cause c
 	struct token *t = &o->tokens[was->token];
 
 	/* what a crash or an older disk took from this one machine, others bring back */
-	if (cause == ORACLE_USER || !others_have(s->engine, s, was->hash, was->token))
+	if (cause == ORACLE_USER || s->excused || !others_have(s->engine, s, was->hash, was->token))
 		spot_get(o, was->path, was->hash, was->token)->removed = true;
 	t->moved = t->moved || conflict_is_copy(was->path);
 	if (cause == ORACLE_USER) {
@@ -346,7 +346,7 @@ static void vanished(struct site *s, const struct item *was, enum oracle_cause c
 			if (o->after.v[i].token == was->token && !listed(&o->before, o->after.v[i].hash, was->token))
 				return; /* it was moved */
 		t->removed = true;
-	} else if (!lists_token(&o->after, was->token) && !others_have(s->engine, s, 0, was->token)) {
+	} else if (!lists_token(&o->after, was->token) && (s->excused || !others_have(s->engine, s, 0, was->token))) {
 		t->removed = true;
 	}
 }
@@ -374,11 +374,25 @@ void oracle_after(struct site *s, enum oracle_cause cause)
 			s->disk->nodes[i]->was_shown &= s->disk->nodes[i]->users;
 		}
 	list(s, &o->after, true);
-	if (s->held >= 0)
-		(void)token_of(s->engine, sim_handle(s->held)->node, true);
-	for (size_t i = 0; i < o->before.n; i++)
-		if (!listed(&o->after, o->before.v[i].hash, o->before.v[i].token))
-			vanished(s, &o->before.v[i], cause);
+	if (s->held >= 0) {
+		struct node *n = sim_handle(s->held)->node;
+		uint32_t token = token_of(s->engine, n, true);
+
+		if (!n->links) /* what it writes there, it can't want to keep */
+			o->tokens[token].removed = true;
+	}
+	for (size_t i = 0; i < o->before.n; i++) {
+		const struct item *was = &o->before.v[i], *now = listed(&o->after, was->hash, was->token);
+		struct spot *spot;
+
+		if (!now) {
+			vanished(s, was, cause);
+		} else if (now->node != was->node && cause == ORACLE_USER) { /* of which a crash may undo the second half */
+			spot = spot_get(o, was->path, was->hash, was->token);
+			spot->removed = true;
+			spot->placed++;
+		}
+	}
 	for (size_t i = 0; i < o->after.n; i++)
 		if (!listed(&o->before, o->after.v[i].hash, o->after.v[i].token))
 			appeared(s, &o->after.v[i], cause);

@@ -66,13 +66,14 @@ static struct sim_disk *new_disk(struct engine *e, struct sim_host *h)
 	return sim_disk_new(h, &o);
 }
 
-struct site *site_new(struct engine *e, struct sim_disk *disk)
+struct site *site_new(struct engine *e, const struct sim_disk *from)
 {
 	struct site *s = &e->sites[e->n_sites++];
 
 	*s = (struct site){.engine = e, .name = (char)('a' + (s - e->sites)), .mounted = true, .held = -1, .acted = true};
 	s->host = sim_host_new();
-	s->disk = disk ? disk : new_disk(e, s->host);
+	s->disk = from ? sim_disk_clone(from, s->host) : new_disk(e, s->host);
+	s->made = from != NULL;
 	snprintf(s->mount, sizeof(s->mount), "/%c", s->name);
 	sim_mount(s->disk, s->mount);
 	if (ignore_new(&s->ignore))
@@ -86,6 +87,53 @@ void site_free(struct site *s)
 	site_drop_held(s);
 	site_close(s);
 	ignore_free(s->ignore);
+}
+
+void site_unmount(struct site *s, bool other)
+{
+	sim_unmount(s->mount);
+	s->mounted = false;
+	s->excused = true;
+	wires_excuse(s);
+	if (!other)
+		return;
+	s->other = sim_disk_new(s->host, NULL);
+	sim_mount(s->other, s->mount);
+}
+
+void site_mount(struct site *s)
+{
+	if (s->other) {
+		sim_unmount(s->mount);
+		sim_disk_free(s->other);
+		s->other = NULL;
+	}
+	sim_mount(s->disk, s->mount);
+	s->mounted = true;
+}
+
+void site_save(struct site *s)
+{
+	if (s->saved)
+		sim_disk_free(s->saved);
+	s->saved = sim_disk_clone(s->disk, s->host);
+	if (engine_one_in(s->engine, 2))
+		sim_disk_crash(s->saved, &s->engine->random);
+}
+
+void site_restore(struct site *s, bool copied)
+{
+	site_close(s);
+	site_drop_held(s);
+	oracle_before(s);
+	if (!copied) {
+		sim_disk_restore(s->disk, s->saved);
+	} else {
+		sim_user_remove(s->disk, "");
+		(void)sim_user_copy(s->saved, "", s->disk, "");
+	}
+	oracle_after(s, ORACLE_RESTORE);
+	s->acted = s->excused = true;
 }
 
 void site_drop_held(struct site *s)

@@ -302,7 +302,7 @@ int crash_fsync(struct sim_disk *d, struct node *n, int error)
 		return -error;
 	if (error) {
 		if (n->kind == FILE_KIND_REGULAR)
-			node_lost(d, n, !n->region && sim_one_in(&d->random, 2));
+			node_lost(d, n, !n->region && !n->user_wrote && sim_one_in(&d->random, 2));
 		return -error;
 	}
 	node_durable(n);
