@@ -19,17 +19,22 @@ void match_values(struct buf *b, const char *path, const struct record *r)
 	record_values_put(b, r);
 }
 
-void match_digest(enum hash_algorithm algorithm, uint64_t seed, const struct buf *values, struct match_digest *ret)
+int match_digest(enum hash_algorithm algorithm, uint64_t seed, const struct buf *values, struct match_digest *ret)
 {
 	struct buf b = BUF_INIT;
-	struct hash hash = {0};
+	struct hash hash;
+	int r = buf_error(values);
 
 	put_u64(&b, seed);
 	put_bytes(&b, values->data, values->len);
-	if (!buf_error(&b))
+	if (r == 0)
+		r = buf_error(&b);
+	if (r == 0) {
 		hash_bytes(algorithm, b.data, b.len, &hash);
-	memcpy(ret->bytes, hash.bytes, sizeof(ret->bytes)); /* out of memory: like nothing */
+		memcpy(ret->bytes, hash.bytes, sizeof(ret->bytes));
+	}
 	buf_deinit(&b);
+	return r;
 }
 
 bool match_digest_equal(const struct match_digest *a, const struct match_digest *b)

@@ -27,9 +27,9 @@ struct match_digest {
 	uint8_t bytes[MATCH_DIGEST_BYTES];
 };
 
-/* Over match_values of successive records, in path order; keyed by the session's seed. */
+/* Over match_values of successive records, in path order; keyed by the session's seed. 0, or what befell `values`. */
 void match_values(struct buf *b, const char *path, const struct record *r);
-void match_digest(enum hash_algorithm algorithm, uint64_t seed, const struct buf *values, struct match_digest *ret);
+int match_digest(enum hash_algorithm algorithm, uint64_t seed, const struct buf *values, struct match_digest *ret);
 bool match_digest_equal(const struct match_digest *a, const struct match_digest *b);
 
 /* --- versions --- */

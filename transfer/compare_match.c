@@ -142,9 +142,9 @@ static bool group_whole(const struct reader *r)
 	return r->n == r->rows;
 }
 
-static void group_digest(const struct reader *r, struct match_digest *ret)
+static int group_digest(const struct reader *r, struct match_digest *ret)
 {
-	match_digest(store_algorithm(replica_store(r->s->replica)), r->s->seed, &r->values, ret);
+	return match_digest(store_algorithm(replica_store(r->s->replica)), r->s->seed, &r->values, ret);
 }
 
 /* Our versions of the group, into g. If they are too long, nothing. */
@@ -227,9 +227,10 @@ static int end_group(struct reader *r, struct match_asked *asked, struct message
 
 	g->separator = diff_separator(&kept->from, r->s->seed);
 	if (group_whole(r)) {
-		group_digest(r, &kept->digest);
+		e = group_digest(r, &kept->digest);
 		g->digest = kept->digest;
-		e = group_versions(r, &m->table, g);
+		if (e == 0)
+			e = group_versions(r, &m->table, g);
 	}
 	reader_clear(r);
 	return e;
@@ -334,9 +335,10 @@ static int take_matched(struct reader *r, struct match_asked *asked, const struc
 
 	for (size_t i = 0; i < asked->n && e == 0; i++) {
 		e = read_group(r, asked, i);
+		if (e == 0)
+			e = group_digest(r, &now);
 		if (e != 0)
 			break;
-		group_digest(r, &now);
 		if (m->groups[i].n && group_whole(r) && match_digest_equal(&now, &asked->groups[i].digest))
 			e = offer_group(r, &m->groups[i], &m->table, k);
 		else
@@ -411,9 +413,9 @@ static int answer_group(struct answer *a)
 
 	if (!theirs->n || !group_whole(&a->r))
 		return 0;
-	group_digest(&a->r, &digest);
-	if (!match_digest_equal(&digest, &theirs->digest))
-		return 0;
+	e = group_digest(&a->r, &digest);
+	if (e != 0 || !match_digest_equal(&digest, &theirs->digest))
+		return e;
 	e = group_versions(&a->r, &a->out.table, ours);
 	return e == 0 && ours->n ? offer_group(&a->r, theirs, &a->m->table, a->k) : e;
 }

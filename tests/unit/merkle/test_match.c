@@ -189,7 +189,7 @@ static void digest(const char *path, const struct record *r, uint64_t seed, stru
 	struct buf b = BUF_INIT;
 
 	match_values(&b, path, r);
-	match_digest(HASH_SHA256, seed, &b, ret);
+	assert_int_equal(match_digest(HASH_SHA256, seed, &b, ret), 0);
 	buf_deinit(&b);
 }
 
