@@ -1,7 +1,7 @@
 /*
  * tombstones/observe.c — see tombstones/observe.h.
  *
- *   scan ── new, changed, touched … ──→ batch ──→ transaction (as the walk goes on)
+ *   scan ── new, changed, touched … ──→ batch ──→ transaction (as the walk goes on: with a pool, on one of its threads)
  *        ── gone ──────────────────────→ kept ──→ budget ──→ transactions, deepest first ─┐
  *        (directory → something else) ─→ kept ────────────────────────────────────────────┴→ transaction
  *
@@ -89,6 +89,15 @@ struct met {
 	char path[];
 };
 
+/* A full batch that is being recorded while the next one is filled. */
+struct writing {
+	struct pool_job job;
+	struct run *run;
+	bool busy;
+	struct seen_list list;
+	int result;
+};
+
 struct run {
 	const struct observe_options *options;
 	struct scan_options scan;
@@ -103,6 +112,7 @@ struct run {
 	bool suspect;
 	bool stuck; /* something was left as it is that should not be */
 
+	struct writing writing; /* while it is busy, what take() works with belongs to its thread */
 	struct seen_list batch, late; /* late: directories that became something else */
 	struct gone_list gone;
 	struct appeared appeared;
@@ -248,8 +258,10 @@ static void run_deinit(struct run *x)
 		HASH_DEL(x->met, m);
 		free(m);
 	}
+	seen_list_clear(&x->writing.list);
 	seen_list_clear(&x->batch);
 	seen_list_clear(&x->late);
+	free(x->writing.list.v);
 	free(x->batch.v);
 	free(x->late.v);
 	free(x->gone.v);
@@ -952,28 +964,74 @@ static int sync_gone(const struct run *x, size_t from, size_t to)
 	return sync_set_run(&set, root);
 }
 
-/* Record a list, and empty it. */
-static int write_seen(struct run *x, struct seen_list *l, bool late)
+static int record(struct run *x, const struct seen_list *l, bool late)
 {
 	struct tally tally = {0};
 	struct replica_txn t;
-	int r;
+	int r = sync_seen_list(x, l);
 
-	if (!l->n)
-		return 0;
-	r = sync_seen_list(x, l);
 	if (!r)
 		r = begin_batch(x, &t);
 	if (r)
 		return r;
 	for (size_t i = 0; i < l->n && !r; i++)
 		r = take(x, &t, &l->v[i], late, &tally);
-	r = end_batch(x, &t, &tally, r);
+	return end_batch(x, &t, &tally, r);
+}
+
+/* The list was recorded: tell what is to be told of it, and empty it. */
+static int recorded(struct run *x, struct seen_list *l, int r)
+{
 	for (size_t i = 0; i < l->n && !r; i++)
 		if (l->v[i].told)
 			tell(x, l->v[i].path, l->v[i].what, l->v[i].error);
 	seen_list_clear(l);
 	return r;
+}
+
+static int write_seen(struct run *x, struct seen_list *l, bool late)
+{
+	return l->n ? recorded(x, l, record(x, l, late)) : 0;
+}
+
+static void run_writing(struct pool_job *job)
+{
+	struct writing *w = (struct writing *)job;
+
+	w->result = record(w->run, &w->list, false);
+}
+
+static int end_writing(struct run *x)
+{
+	struct writing *w = &x->writing;
+
+	if (!w->busy)
+		return 0;
+	pool_wait(x->scan.pool, &w->job);
+	w->busy = false;
+	return recorded(x, &w->list, w->result);
+}
+
+/* Record the batch while the walk goes on; what is undone is undone while it stands still. */
+static int write_batch(struct run *x)
+{
+	struct writing *w = &x->writing;
+	struct seen_list empty;
+	int r;
+
+	if (!x->scan.pool || x->local)
+		return write_seen(x, &x->batch, false);
+	r = end_writing(x);
+	if (r)
+		return r;
+	empty = w->list;
+	w->list = x->batch;
+	x->batch = empty;
+	w->run = x;
+	w->job.run = run_writing;
+	w->busy = true;
+	pool_add(x->scan.pool, &w->job, true);
+	return 0;
 }
 
 /* Is it the first observation of this path? 1 yes, 0 no. */
@@ -1018,7 +1076,7 @@ static int on_observe(const struct scan_observation *o, void *data)
 	if (!r)
 		r = seen_list_add(&x->batch, o);
 	if (!r && (x->batch.n >= OBSERVE_BATCH || x->batch.bytes >= BATCH_BYTES_MAX))
-		r = write_seen(x, &x->batch, false);
+		r = write_batch(x);
 	return r;
 }
 
@@ -1413,7 +1471,7 @@ int observe_run(const struct observe_options *options, const struct scan_options
 					    .result = &result,
 					    .suspect = replica_suspect(options->replica)};
 	struct scan_sink sink = {.observe = on_observe, .directory = on_directory, .data = &x};
-	int r = 0;
+	int r = 0, ended;
 
 	assert(scan->store == replica_store(options->replica));
 	if (options->local && !x.suspect) {
@@ -1430,6 +1488,8 @@ int observe_run(const struct observe_options *options, const struct scan_options
 		r = scan_run(&x.scan, &sink, &counts);
 		add_counts(&result.scan, &counts);
 	}
+	ended = end_writing(&x);
+	r = r ? r : ended;
 	if (!r)
 		r = write_seen(&x, &x.batch, false);
 	if (!r)

@@ -1,8 +1,8 @@
 /*
  * tombstones/observe.h — turn what a scan saw into events. DESIGN §3 "What is not on disk is not deleted", §7, §8 interlocks.
  *
- * Observations are collected and committed in batches (OBSERVE_BATCH rows). A row that changed since it was looked at
- * (sequence differs) is left to the next look. An edit descends from the materialised version only: what stands where a
+ * Observations are collected and committed in batches (OBSERVE_BATCH rows), with a pool in scan_options while the walk goes on.
+ * A row that changed since it was looked at (sequence differs) is left to the next look. An edit descends from the materialised version only: what stands where a
  * row is not on disk (ignored, unsupported) is an independent version: equal content makes the row ROW_ON_DISK; other
  * content is moved aside as a conflict copy, and the row is forgotten, to be fetched again. Deletions are made last, deepest
  * first, and only if the scan was complete and the root is still ours; beyond the budget they are held.

@@ -50,14 +50,22 @@ static void on_tell(const char *path, enum scan_what what, int error, void *data
 	snprintf(t->text + n, sizeof(t->text) - n, "%d:%s:%d ", (int)what, path, error);
 }
 
+static unsigned threads; /* of each look's pool; 0: none */
+
 static int look_at(struct bench *b, const struct observe_path *paths, size_t n)
 {
+	int r;
+
 	struct observe_options options = {
 		.replica = b->p.replica, .local = b->local, .confirmed = b->confirmed, .tell = on_tell, .tell_data = &b->told};
 	struct scan_options scan = {.store = replica_store(b->p.replica), .ignore = b->ignore};
 
 	b->told.text[0] = '\0';
-	return observe_run(&options, &scan, paths, n, b->directory, b, &b->result);
+	if (threads)
+		assert_int_equal(pool_new(&scan.pool, threads), 0);
+	r = observe_run(&options, &scan, paths, n, b->directory, b, &b->result);
+	pool_free(scan.pool);
+	return r;
 }
 
 static void look(struct bench *b)
@@ -1240,6 +1248,29 @@ static void check_all(struct bench *b)
 	index_abort(t);
 }
 
+/* Several batches, of which one is recorded while the next one is seen. */
+static void test_many(void **state)
+{
+	struct bench *b = *state;
+	struct row row = {0};
+	char path[32];
+
+	place_mkdir(&b->p, "d");
+	for (int i = 0; i < 3 * OBSERVE_BATCH + 500; i++) {
+		snprintf(path, sizeof(path), "d/%d", i);
+		place_write(&b->p, path, path);
+	}
+	assert_int_equal(mkfifo(place_at(&b->p, "d/20000-fifo"), 0600), 0);
+	look(b);
+	assert_int_equal(b->result.events, 3 * OBSERVE_BATCH + 501);
+	assert_int_equal(b->result.created, 3 * OBSERVE_BATCH + 501);
+	assert_string_equal(b->told.text, "7:d/20000-fifo:7 ");
+	assert_int_equal(row_of(b, "d/777", &row), 0);
+	assert_int_equal(row.record.content.size, 5);
+	row_deinit(&row);
+	look_again(b);
+}
+
 static void test_second_look_is_silent(void **state)
 {
 	struct bench *b = *state;
@@ -1296,8 +1327,12 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_undo_first_meeting, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_undo_keeps_off, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_second_look_is_silent, setup, teardown),
 	};
+	int failed = cmocka_run_group_tests_name("observe", tests, NULL, NULL);
 
-	return cmocka_run_group_tests_name("observe", tests, NULL, NULL);
+	threads = 3;
+	/* without the last one, which is long */
+	return failed + _cmocka_run_group_tests("observe, with threads", tests, ARRAY_SIZE(tests) - 1, NULL, NULL);
 }
