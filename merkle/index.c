@@ -80,7 +80,9 @@ int index_error(int rc)
 		return -ENOBUFS;
 	case MDB_BAD_VALSIZE:
 		return -EMSGSIZE;
-	default: /* MDB_PANIC, MDB_MAP_RESIZED, MDB_BAD_TXN: this environment can't go on */
+	case MDB_PANIC: /* a meta page could not be written: nothing goes until it is opened anew */
+		return -ENOTRECOVERABLE;
+	default: /* MDB_MAP_RESIZED, MDB_BAD_TXN */
 		return rc > 0 ? -rc : -EIO;
 	}
 }

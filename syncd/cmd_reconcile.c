@@ -284,6 +284,15 @@ static void on_folder_closed(void *data)
 	r->folder = NULL;
 }
 
+static void close_all(struct reconcile *r)
+{
+	if (r->progress.data)
+		uv_close((uv_handle_t *)&r->progress, on_handle_closed);
+	if (r->err_poll.data)
+		uv_close((uv_handle_t *)&r->err_poll, on_handle_closed);
+	folder_close(r->folder, on_folder_closed, r);
+}
+
 static void on_ended(struct folder_session *s, const struct session_status *st, void *data)
 {
 	struct reconcile *r = data;
@@ -323,10 +332,7 @@ static void on_ended(struct folder_session *s, const struct session_status *st, 
 		r->exit_code = EXIT_PARTIAL;
 	if (!st->failed || r->json)
 		print_summary(r, st);
-	if (!r->quiet)
-		uv_close((uv_handle_t *)&r->progress, on_handle_closed);
-	uv_close((uv_handle_t *)&r->err_poll, on_handle_closed);
-	folder_close(r->folder, on_folder_closed, r);
+	close_all(r);
 }
 
 static struct message_open what_to_ask(const struct reconcile *r)
@@ -360,26 +366,30 @@ static int run_here(struct reconcile *r)
 	int error;
 
 	if (start_child(r) < 0) {
-		folder_close(r->folder, on_folder_closed, r);
+		close_all(r);
 		uv_run(&r->loop, UV_RUN_DEFAULT);
 		return EXIT_COMMAND;
 	}
 	if (r->confirmed)
 		folder_scan(r->folder, true);
-	session.fd_in = session.fd_out = transport_take_fd(r->child);
-	uv_poll_init(&r->loop, &r->err_poll, transport_stderr(r->child));
-	r->err_poll.data = r;
-	uv_poll_start(&r->err_poll, UV_READABLE, on_stderr);
-	if (!r->quiet) {
+	error = uv_poll_init(&r->loop, &r->err_poll, transport_stderr(r->child));
+	if (error == 0) {
+		r->err_poll.data = r;
+		uv_poll_start(&r->err_poll, UV_READABLE, on_stderr);
+		session.fd_in = session.fd_out = transport_take_fd(r->child);
+		error = folder_connect(r->folder, &r->session, &session);
+		if (error < 0)
+			close_keep(session.fd_in);
+	}
+	if (error < 0) {
+		log_error("cannot begin the session: %s", file_error_text(error));
+		r->exit_code = EXIT_FAILED;
+		close_all(r);
+	} else if (!r->quiet) {
 		uv_timer_init(&r->loop, &r->progress);
 		r->progress.data = r;
 		if (!r->json && isatty(2))
 			uv_timer_start(&r->progress, on_progress, 300, 300);
-	}
-	error = folder_connect(r->folder, &r->session, &session);
-	if (error < 0) {
-		log_error("cannot begin the session: %s", file_error_text(error));
-		return EXIT_FAILED;
 	}
 	uv_run(&r->loop, UV_RUN_DEFAULT);
 	return r->exit_code;
@@ -459,7 +469,7 @@ static bool overlapping(const struct reconcile *r)
 int cmd_reconcile(int argc, char **argv)
 {
 	struct reconcile r = {.sends = true, .takes = true, .transport = {.kind = TRANSPORT_SSH2}};
-	int c, code = EXIT_USAGE;
+	int c, error, code = EXIT_USAGE;
 	bool good;
 
 	while ((c = getopt_long(argc, argv, "m:i:k:c:t:p:s:qjh", options, NULL)) != -1) {
@@ -487,10 +497,17 @@ int cmd_reconcile(int argc, char **argv)
 		resolve_folder(&r, &r.here);
 		resolve_folder(&r, &r.there);
 	}
-	good = good && r.here.path && r.there.path && command_absolute(r.here.path, r.path, sizeof(r.path)) == 0;
 	if (good && !r.there.port)
 		r.there.port = r.transport.port;
-	if (good && (r.address = endpoint_address(&r.there))) {
+	if (good) {
+		error = r.here.path && r.there.path ? command_absolute(r.here.path, r.path, sizeof(r.path)) : -ENOMEM;
+		if (error == 0 && !(r.address = endpoint_address(&r.there)))
+			error = -ENOMEM;
+		if (error != 0)
+			log_error("%s", file_error_text(error));
+		good = error == 0;
+	}
+	if (good) {
 		if (overlapping(&r)) {
 			log_error("%s and %s are, or contain, the same directory", quoted(r.here.path), quoted(r.there.path));
 		} else {

@@ -218,7 +218,13 @@ static void peer_connect(struct peer *p)
 		peer_retry(p, why, false);
 		return;
 	}
-	uv_poll_init(p->place->daemon->loop, &p->err_poll, transport_stderr(p->transport));
+	r = uv_poll_init(p->place->daemon->loop, &p->err_poll, transport_stderr(p->transport));
+	if (r < 0) {
+		transport_free(p->transport);
+		p->transport = NULL;
+		peer_retry(p, file_error_text(r), false);
+		return;
+	}
 	p->err_poll.data = p;
 	p->polling = true;
 	uv_poll_start(&p->err_poll, UV_READABLE, on_peer_stderr);

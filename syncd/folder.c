@@ -64,6 +64,10 @@ void folder_doubt_index(struct folder *f, int error)
 {
 	int64_t now = clock_monotonic_ns();
 
+	if (error == -ENOTRECOVERABLE) {
+		f->damaged = true;
+		folder_halt(f, "the index could not be written; nothing is lost, and it goes on when the folder is opened again");
+	}
 	if (error != -EBADMSG || (f->verified_ns && now - f->verified_ns < VERIFY_PAUSE_NS))
 		return;
 	f->verified_ns = now;

@@ -100,7 +100,7 @@ struct folder {
 	atomic_bool cancel;
 	struct folder_session *sessions;
 	bool halted, closing;
-	bool damaged; /* the index is: halted for good */
+	bool damaged; /* the index is, or can't be written: halted for good */
 	char halt_reason[512];
 	uint64_t held;
 	char held_at[256];
@@ -124,7 +124,7 @@ struct folder {
 /* folder.c */
 void folder_halt(struct folder *f, const char *reason);
 bool folder_check_root(struct folder *f); /* halts, or goes on */
-void folder_doubt_index(struct folder *f, int error); /* -EBADMSG: have it read whole; others are fine */
+void folder_doubt_index(struct folder *f, int error); /* -EBADMSG: have it read whole; -ENOTRECOVERABLE: halt */
 /* Where the damaged index was kept; "" if it was not. */
 void folder_kept_path(const struct store *store, const struct folder_options *o, char *ret, size_t n);
 

@@ -385,7 +385,7 @@ static int run(struct batch *b)
 		if (is_late(b->v[k]))
 			r = carry_out(b, b->v[k]);
 		else if (is_new_directory(b->v[k]))
-			place_finish_directory(&b->place, &b->v[k]->intent, &b->v[k]->outcome);
+			r = place_finish_directory(&b->place, &b->v[k]->intent, &b->v[k]->outcome);
 	}
 	return r == 0 ? place_sync(&b->place) : r;
 }

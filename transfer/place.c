@@ -968,7 +968,7 @@ void place_set(struct place *p, const struct intent *i, const struct row *ours, 
 		set_object(p, i, ours, verified, dir, name, o);
 }
 
-void place_finish_directory(struct place *p, const struct intent *i, struct place_outcome *o)
+int place_finish_directory(struct place *p, const struct intent *i, struct place_outcome *o)
 {
 	cleanup_close int dir = -1, fd = -1;
 	const char *name;
@@ -980,21 +980,25 @@ void place_finish_directory(struct place *p, const struct intent *i, struct plac
 		r = file_open_directory_at(dir, name, &fd);
 	if (r == 0)
 		r = file_stat_fd(fd, &st);
+	if (r < 0)
+		return r;
 	if (r != 0 || st.ino != i->staged_stamp.ino)
-		return; /* a user took it away: the row keeps the staged one's stamp */
+		return 0; /* a user took it away: the row keeps the staged one's stamp */
 	stamp_of(&st, &stamp);
 	if (stamp.mode != i->staged_stamp.mode || stamp.uid != i->staged_stamp.uid ||
 		stamp.gid != i->staged_stamp.gid)
-		return;
+		return 0;
 	o->looked_ns = clock_wall_ns();
 	if (i->has_record && i->becomes == INTENT_TAKEN && i->record.live) {
 		if (i->record.mtime_ns != 0)
 			(void)file_set_mtime_fd(fd, i->record.mtime_ns);
-		if (attributes_fd(p, fd, &i->record, i->preserve_owner, &stamp) != 0)
-			return;
+		r = attributes_fd(p, fd, &i->record, i->preserve_owner, &stamp);
+		if (r != 0)
+			return r < 0 ? r : 0;
 	}
 	o->stamp = stamp;
 	place_touch(p, steal_fd(fd));
+	return 0;
 }
 
 int place_run(

@@ -65,8 +65,9 @@ int place_stage(struct place *p, struct intent *i, const struct record *r, bool 
 /* Carry it out. ours: the row as it is in the index, NULL if there is none. Results are in *o; < 0 only when out of memory
  * before anything was touched. */
 int place_run(struct place *p, const struct intent *i, const struct row *ours, struct place_outcome *o);
-/* Of a directory that was put in place: mode and mtime, after all that goes into it; renews the stamp. */
-void place_finish_directory(struct place *p, const struct intent *i, struct place_outcome *o);
+/* Of a directory that was put in place: mode and mtime, after all that goes into it; renews the stamp. < 0: it is still as it
+ * was staged, and must not be recorded so. */
+int place_finish_directory(struct place *p, const struct intent *i, struct place_outcome *o);
 
 /* Recovery: what is in staging as i->displaced goes where it belongs. exact: it is what `ours` says. Other objects are a
  * user's. Sets keep. */

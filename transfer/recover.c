@@ -232,16 +232,17 @@ static void dispose(struct recovery *v, struct pending *e, const struct seen *di
 /* --- put --- */
 
 /* A directory is as it was staged, private, or as it is to be; or a user's hand was at it. */
-static void finish_directory(struct recovery *v, struct pending *e, const struct seen *at_path)
+static enum verdict finish_directory(struct recovery *v, struct pending *e, const struct seen *at_path)
 {
 	struct place_outcome *o = &e->outcome;
 
 	o->stamp = at_path->stamp;
 	o->looked_ns = clock_wall_ns();
 	if (at_path->stamp.mode == e->intent.staged_stamp.mode)
-		place_finish_directory(&v->place, &e->intent, o);
-	else if (e->intent.has_record)
+		return place_finish_directory(&v->place, &e->intent, o) == 0 ? DONE : UNKNOWN;
+	if (e->intent.has_record)
 		o->stamp.mode = e->intent.record.mode;
+	return DONE;
 }
 
 static enum verdict finish_put(struct recovery *v, struct pending *e, const struct seen *at_path)
@@ -250,10 +251,8 @@ static enum verdict finish_put(struct recovery *v, struct pending *e, const stru
 	struct place_outcome *o = &e->outcome;
 	int r;
 
-	if (i->new_kind == RECORD_DIRECTORY) {
-		finish_directory(v, e, at_path);
-		return DONE;
-	}
+	if (i->new_kind == RECORD_DIRECTORY)
+		return finish_directory(v, e, at_path);
 	r = look(v, i->path, &e->found);
 	if (r == 0 && !record_same_state(&e->found.state, &i->record)) {
 		v->place.touched.many = true; /* what a user wrote, before it is recorded */
