@@ -799,7 +799,7 @@ static int entry(
 		.known = known,
 		.unproven = f->unproven,
 	};
-	int r = check_name(w, name);
+	int r = e.row ? 0 : check_name(w, name); /* the index has valid ones only */
 
 	if (r)
 		return is_our_state(f, name) ? 0 : tell_plain(w, SCAN_LEFT_OUT, w->path, NULL, r);
