@@ -15,6 +15,7 @@
 #   make sim-sessions  RUNS=300 SEED=         random histories of real replicas and sessions
 #   make sim-pair      RUNS=1000 SEED=        two replicas on simulated disks, which crash at any call
 #   make crash         POINTS=1000 SEED= FS=ext4,xfs,btrfs   kills and power losses of the real programs (tests/README.md)
+#   make defects    BUDGET=120 DEFECTS=       deliberate defects: which test finds each, after how long
 #   make bench      BENCH='--runs 3 --scale small WORK…'   side by side with rsync, unison and the floors (tests/bench/README.md)
 #   V=1 shows the commands; BUILD=dir builds elsewhere; CC, CFLAGS and LDFLAGS are yours.
 
@@ -40,7 +41,7 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DSYNCD_VERSION='"$
 base := buf clock error file file_shared log pool random sync
 merkle := chunk_tree chunker diff hash ignore index index_check index_nodes index_rows match path rebuild record scan scan_object scan_rows store tree version
 tombstones := anew conflict decide knowledge line members observe places purge replica trash undo
-transfer := apply apply_plan compare compare_match fetch fetch_content fetch_deferred fetch_nodes frame greet intent learn meeting message pieces place recover round serve session settle stage transport
+transfer := apply apply_plan compare compare_match fetch fetch_content fetch_deferred frame greet intent learn meeting message pieces place recover round serve session settle stage transport
 syncd := cmd_reconcile cmd_serve cmd_status commands config control daemon daemon_control endpoint folder folder_errand \
 	folder_session folder_status known_hosts link report schedule ui watch
 programs := syncd syncctl syncd-ssh
@@ -188,7 +189,7 @@ differential: $(BUILD)/decide-driver
 	@python3 -B tests/unit/tombstones/model/decision_table.py $< $(CASES) $(SEED)
 
 # Random histories of replicas in memory under the rules, judged against ground truth. JOBS: processes.
-JOBS ?= 1
+sim-rules sim-trees: JOBS ?= 1
 sim-rules: RUNS ?= 20000
 rules_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,rules_world jobs)
 objects += $(rules_objects) $(BUILD)/tests/sim/rules.o
@@ -265,6 +266,11 @@ crash: $(bins) $(crash_tools)
 	@python3 -B tests/crash/crash.py $(BUILD)/bin $(BUILD)/crash --points $(POINTS) $(if $(SEED),--seed $(SEED)) \
 		$(if $(FS),--fs $(FS)) $(if $(MODES),--modes $(MODES)) $(if $(JOBS),--jobs $(JOBS)) $(if $(ONLY),--only $(ONLY))
 
+# Deliberate defects, built in one by one: do the campaigns find them? BUDGET: seconds for each of them; DEFECTS: names, or `fast`.
+DEFECTS ?=
+defects: all unit-bins $(BUILD)/sim $(patsubst %,$(BUILD)/sim-%,rules trees sessions pair)
+	@MAKE='$(MAKE)' BUILD='$(BUILD)' CFLAGS='$(CFLAGS)' tests/defects.sh $(DEFECTS)
+
 # All tests; tests/check.sh says how each step went and counts. The packages come first, as the rest asks pkg-config.
 check check-full: install-test-deps
 	@MAKE='$(MAKE)' BUILD='$(BUILD)' tests/check.sh $(@:check-%=%)
@@ -321,5 +327,5 @@ clean:
 -include $(objects:.o=.d)
 
 .PHONY: check check-full e2e install-test-deps demo asan-bins
-.PHONY: all unit differential sim sim-rules sim-trees sim-sessions sim-pair unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
+.PHONY: all unit defects differential sim sim-rules sim-trees sim-sessions sim-pair unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
 .SECONDARY:

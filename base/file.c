@@ -31,6 +31,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/defect.h"
+
 #define DIR_BUFFER_BYTES 32768
 #define COPY_BUFFER_BYTES 65536
 #define NS_PER_S INT64_C(1000000000)
@@ -64,8 +66,9 @@ static int open_beneath(int dir, const char *path, uint64_t flags, uint16_t mode
 	struct open_how how = {
 		.flags = flags | O_CLOEXEC,
 		.mode = mode,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS |
-			   RESOLVE_NO_XDEV,
+		.resolve = DEFECT(SYMLINK_FOLLOWED) ? 0
+						    : RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS |
+							      RESOLVE_NO_XDEV,
 	};
 	long fd = TEMP_FAILURE_RETRY(syscall(SYS_openat2, dir, path, &how, sizeof(how)));
 

@@ -55,9 +55,6 @@ int chunk_tree_of(const struct chunker_file *file, chunk_tree_emit *emit, void *
 int chunk_tree_of_file(int fd, uint64_t size, uint8_t bits, enum hash_algorithm algorithm, chunk_tree_emit *emit,
 	void *data, struct content *ret);
 
-/* Bytes of the first entry of p[0..n), n > 0; all n where they are none. `bits` is not looked at. */
-size_t chunk_tree_entry_bytes(const uint8_t *p, size_t n, uint8_t bits);
-
 /* Decode and check a node's payload: hash, entry count 1…256, boundaries, lengths > 0 and no overflow. -EBADMSG.
  * *ret is heap, *ret_n entries. */
 int chunk_tree_decode(enum hash_algorithm algorithm, const struct hash *hash, uint8_t level, const void *payload,

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/defect.h"
 #include "base/error.h"
 #include "base/random.h"
 
@@ -213,7 +214,7 @@ static bool node_implies(const struct node *j, const struct node *i, uint64_t n)
 		return false;
 	while (j->depth > i->depth + 1)
 		j = j->jump->depth > i->depth ? j->jump : j->parent;
-	return j->parent == i && n <= j->i.from;
+	return j->parent == i && (n <= j->i.from || DEFECT(BRANCH_IGNORED));
 }
 
 bool version_lineage_implies(const struct version_lineage *l, uint64_t j, struct version_dot dot)

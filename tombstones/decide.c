@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/defect.h"
 #include "base/error.h"
 
 #define PRIVILEGES 06000 /* setuid, setgid */
@@ -60,11 +61,11 @@ static bool seen(const struct version_dots *dots, const struct version_vector *v
 	version_vector_has_each(k, dots, l, by_k);
 	for (size_t i = 0; i < dots->n; i++)
 		all = all && by_k[i];
-	if (all || !vv)
+	if ((all && !DEFECT(VECTORS_ONLY)) || !vv)
 		return all;
 	version_vector_has_each(vv, dots, l, by_vv);
 	for (size_t i = 0; i < dots->n; i++)
-		if (!by_k[i] && !by_vv[i])
+		if ((!by_k[i] || DEFECT(VECTORS_ONLY)) && !by_vv[i])
 			return false;
 	return true;
 }
@@ -247,7 +248,7 @@ static int settle_attributes(
 	res->record.gid = from->gid;
 	/* Given to other content, by someone who had not seen this one: it must not run with those
 	 * rights. */
-	if (from != state && (from->mode & PRIVILEGES) && !record_same_state(o, t)) {
+	if (from != state && (from->mode & PRIVILEGES) && !record_same_state(o, t) && !DEFECT(PRIVILEGES_STAY)) {
 		res->record.mode &= (uint16_t)~PRIVILEGES;
 		res->privileges_cleared = true;
 	}
@@ -327,7 +328,7 @@ static int add_left(struct version_dots *ret, const struct version_dots *dots,
 					      version_dots_contain(&other->lost, dots->v[i]));
 		int r;
 
-		if ((by_k[i] || (other && by_vv[i])) && !named)
+		if (((by_k[i] && !(other && DEFECT(VECTORS_ONLY))) || (other && by_vv[i])) && !named)
 			continue;
 		r = version_dots_add(ret, dots->v[i]);
 		if (r < 0)
@@ -426,15 +427,15 @@ static int same_state(
 	const struct decide_input *in, const struct left *left, struct decide_result *res)
 {
 	const struct record *o = in->ours, *t = in->theirs;
-	bool any = left->ours.n || left->theirs.n;
+	bool any = left->ours.n || left->theirs.n, all = !any || DEFECT(DOTS_TOGETHER);
 	struct version_dots dots = {0};
 	int r;
 
 	if (!any && o->live)
 		return finish(res, DECIDE_DELETE);
-	r = version_dots_copy(&dots, any ? &left->ours : &o->dots);
+	r = version_dots_copy(&dots, all ? &o->dots : &left->ours);
 	if (r >= 0)
-		r = version_dots_unite(&dots, any ? &left->theirs : &t->dots);
+		r = version_dots_unite(&dots, all ? &t->dots : &left->theirs);
 	if (r >= 0)
 		r = make(in, o, res);
 	if (r >= 0)
@@ -481,8 +482,8 @@ static int one_deleted(
 	const struct decide_input *in, const struct left *left, struct decide_result *res)
 {
 	if (!in->ours->live)
-		return left->theirs.n ? take_theirs(in, left, res) : finish(res, DECIDE_NONE);
-	if (left->ours.n)
+		return left->theirs.n && !DEFECT(TOMBSTONE_WINS) ? take_theirs(in, left, res) : finish(res, DECIDE_NONE);
+	if (left->ours.n && !DEFECT(TOMBSTONE_WINS))
 		return keep_ours(in, left, res);
 	if (we_saw(in, &in->theirs->dots))
 		return finish(res, DECIDE_DELETE); /* that deletion is not the reason any more */
@@ -495,8 +496,8 @@ static int conflict(const struct decide_input *in, struct left *left, struct dec
 	int r;
 
 	if (ours_wins(in) && !in->taker_loses)
-		return finish(res, DECIDE_WAIT);
-	r = version_dots_unite(&left->lost, &left->ours);
+		return DEFECT(WINNER_JOINS) ? keep_ours(in, left, res) : finish(res, DECIDE_WAIT);
+	r = DEFECT(NO_LOST) ? 0 : version_dots_unite(&left->lost, &left->ours);
 	if (r >= 0)
 		r = make(in, in->theirs, res);
 	if (r >= 0)

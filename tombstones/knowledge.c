@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/defect.h"
 #include "base/error.h"
 #include "merkle/path.h"
 
@@ -260,9 +261,13 @@ static int learn_all(struct learning *s)
 			mine = &s->me->exceptions[s->at_me++].vector;
 		if (excepted_at(s->peer, s->at_peer, path))
 			theirs = &s->peer->exceptions[s->at_peer++].vector;
+		if (DEFECT(PEER_EXCEPTIONS_IGNORED))
+			theirs = &s->peer->k;
 		for (; s->at_skipped < s->n_skipped && !strcmp(s->skipped[s->at_skipped], path);
 			s->at_skipped++)
-			skip = true;
+			skip = !DEFECT(SKIPPED_IS_LEARNT);
+		if (DEFECT(EXCEPTION_FORGOTTEN) && !skip)
+			mine = &s->me->k;
 		r = learn_path(s, path, mine, theirs, skip);
 	}
 	return r;

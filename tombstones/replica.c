@@ -17,6 +17,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/defect.h"
 #include "base/error.h"
 #include "base/random.h"
 
@@ -588,6 +589,10 @@ static int open_incarnation(struct replica_txn *t, struct version_dot *ret)
 	const struct version_incarnation *drawn = r->pending ? version_lineage_find(r->lineage, r->pending) : NULL;
 	int error;
 
+	if (DEFECT(COUNTER_REUSED) && t->line.last.inc) {
+		*ret = t->line.last;
+		return 0;
+	}
 	if (drawn && drawn->parent == i.parent && drawn->from == i.from && drawn->replica == i.replica) {
 		*ret = (struct version_dot){drawn->inc, 0};
 		return 0;
@@ -609,7 +614,7 @@ static int next_dot(struct replica_txn *t, const struct record *old, struct vers
 	uint64_t before = t->clock;
 	int r;
 
-	if (old && version_vector_max_counter(&old->vv) > before)
+	if (old && version_vector_max_counter(&old->vv) > before && !DEFECT(NO_LAMPORT_STEP))
 		before = version_vector_max_counter(&old->vv);
 	if (before >= VERSION_COUNTER_MAX)
 		return -EOVERFLOW;

@@ -23,6 +23,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/defect.h"
 #include "base/random.h"
 #include "merkle/path.h"
 #include "transfer/recover.h"
@@ -285,6 +286,8 @@ static int write_intents(struct batch *b, struct replica_txn *t, bool *ret_any)
 		if (!touches_disk(c))
 			continue;
 		*ret_any = true;
+		if (DEFECT(INTENT_DROPPED))
+			continue;
 		if (c->intent.staged && !c->staged_here)
 			r = settle_nodes(&s, c->item->nodes, c->item->n_nodes);
 		if (r == 0)

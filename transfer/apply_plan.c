@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/defect.h"
 #include "merkle/path.h"
 #include "tombstones/conflict.h"
 
@@ -142,7 +143,7 @@ static void plan_take(struct batch *b, struct change *c)
 	if (directory_here(&c->row))
 		i->fate = INTENT_RMDIR;
 	else if (object_here(&c->row))
-		i->fate = aside && keeps_both(o) ? INTENT_ASIDE : INTENT_TRASH;
+		i->fate = aside && keeps_both(o) && !DEFECT(LOSER_TRASHED) ? INTENT_ASIDE : INTENT_TRASH;
 }
 
 static void plan_merge(struct change *c)
@@ -365,7 +366,7 @@ static int plan_below(struct batch *b, struct index_txn *t, struct change *c)
 	bool live;
 	int r;
 
-	if (!goes(c) && !lands_as_object(c))
+	if ((!goes(c) && !lands_as_object(c)) || DEFECT(BELOW_UNCHECKED))
 		return 0;
 	if (batch_skipped_below(b, c)) {
 		change_skip(c, APPLY_BLOCKED, 0);

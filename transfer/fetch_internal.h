@@ -1,6 +1,6 @@
 /*
  * transfer/fetch_internal.h — what taking is made of: fetch.c (offers and batches, planned and applied), fetch_content.c
- * and fetch_nodes.c (what a batch needs of the peer), fetch_deferred.c (deletions, at the end of the round). Nobody else includes it.
+ * (what a batch needs of the peer), fetch_deferred.c (deletions, at the end of the round). Nobody else includes it.
  */
 #ifndef TRANSFER_FETCH_INTERNAL_H
 #define TRANSFER_FETCH_INTERNAL_H
@@ -23,15 +23,6 @@ bool fetch_content_has_room(const struct session *s); /* for a tree that waits: 
 bool fetch_content_idle(const struct session *s);
 void fetch_content_free(struct session *s, struct offer *o);
 void fetch_content_reset(struct session *s); /* before the offers are freed */
-void fetch_close_offer(struct offer *o); /* if it is over: it counts no more in its batch */
-void fetch_fail_offer(struct offer *o, int error);
-int fetch_add_op(struct session *s, struct stage_op op); /* takes over what it holds, also on failure */
-
-/* fetch_nodes.c */
-int fetch_nodes_begin(struct session *s, struct offer *o);
-int fetch_nodes_pump(struct session *s, struct offer *o); /* look up the nodes of this level here, ask for the others */
-void fetch_nodes_free(struct offer *o);
-void fetch_nodes_reset(struct session *s);
 
 /* fetch_deferred.c */
 int fetch_defer(struct session *s, struct offer *o); /* takes the offer over when it returns 0 */

@@ -514,9 +514,6 @@ static void put_nodes_ask(struct buf *b, const union message *m)
 	put_varint(b, m->nodes_ask.n);
 	for (size_t i = 0; i < m->nodes_ask.n; i++)
 		put_hash(b, &m->nodes_ask.v[i]);
-	put_varint(b, m->nodes_ask.n_names);
-	for (size_t i = 0; i < m->nodes_ask.n_names; i++)
-		put_u32(b, m->nodes_ask.names[i]);
 }
 
 static void get_nodes_ask(struct cursor *c, union message *m)
@@ -526,16 +523,11 @@ static void get_nodes_ask(struct cursor *c, union message *m)
 	m->nodes_ask.v = get_array(c, m->nodes_ask.n, sizeof(*m->nodes_ask.v));
 	for (size_t i = 0; i < m->nodes_ask.n && !c->failed; i++)
 		get_hash(c, &m->nodes_ask.v[i]);
-	m->nodes_ask.n_names = get_varint_max(c, MESSAGE_NODE_NAMES_MAX);
-	m->nodes_ask.names = get_array(c, m->nodes_ask.n_names, sizeof(*m->nodes_ask.names));
-	for (size_t i = 0; i < m->nodes_ask.n_names && !c->failed; i++)
-		m->nodes_ask.names[i] = get_u32(c);
 }
 
 static void deinit_nodes_ask(union message *m)
 {
 	free(m->nodes_ask.v);
-	free(m->nodes_ask.names);
 }
 
 static void put_nodes(struct buf *b, const union message *m)
@@ -548,8 +540,6 @@ static void put_nodes(struct buf *b, const union message *m)
 		put_u8(b, node->present);
 		if (node->present) {
 			put_u8(b, node->level);
-			if (node->present == MESSAGE_NODE_TOLD)
-				put_varint(b, node->length);
 			put_string(b, node->payload, node->n);
 		}
 	}
@@ -564,14 +554,10 @@ static void get_nodes(struct cursor *c, union message *m)
 		struct message_node *node = &m->nodes.v[i];
 		const uint8_t *p;
 
-		node->present = get_u8(c);
+		node->present = get_flag(c);
 		if (!node->present)
 			continue;
 		node->level = get_u8(c);
-		if (node->present == MESSAGE_NODE_TOLD)
-			node->length = (uint32_t)get_varint_max(c, CHUNK_TREE_NODE_BYTES_MAX);
-		else if (node->present != MESSAGE_NODE_WHOLE)
-			cursor_fail(c);
 		p = get_string(c, CHUNK_TREE_NODE_BYTES_MAX, &node->n);
 		node->payload = malloc(node->n ? node->n : 1);
 		if (!node->payload)
@@ -796,7 +782,7 @@ static const struct message_info messages[MESSAGE_TYPES] = {
 	[MESSAGE_PAIR] = {"PAIR", MESSAGE_BYTES_MAX, false, true, put_pair, get_pair, deinit_pair},
 	[MESSAGE_ROWS] = {"ROWS", MESSAGE_BYTES_MAX, false, true, put_pair, get_pair, deinit_pair},
 	[MESSAGE_WALKED] = {"WALKED", 64, false, false, put_walked, get_walked, deinit_nothing},
-	[MESSAGE_NODES_ASK] = {"NODES_ASK", 64 * 1024, false, true, put_nodes_ask, get_nodes_ask, deinit_nodes_ask},
+	[MESSAGE_NODES_ASK] = {"NODES_ASK", 8192, false, false, put_nodes_ask, get_nodes_ask, deinit_nodes_ask},
 	[MESSAGE_NODES] = {"NODES", 1024 * 1024, false, true, put_nodes, get_nodes, deinit_nodes},
 	[MESSAGE_FETCH] = {"FETCH", MESSAGE_BYTES_MAX, false, true, put_fetch, get_fetch, deinit_fetch},
 	[MESSAGE_DATA] = {"DATA", MESSAGE_DATA_BYTES_MAX + 64, false, true, put_data, get_data, deinit_nothing},

@@ -44,7 +44,6 @@
 #define MESSAGE_GROUPS_MAX 64	    /* in one MATCH or MATCHED */
 #define MESSAGE_VERSIONS_MAX (16 * 1024) /* bytes of versions of a group */
 #define MESSAGE_NODES_MAX 64	    /* nodes in one NODES_ASK or NODES */
-#define MESSAGE_NODE_NAMES_MAX 8192 /* in one NODES_ASK */
 #define MESSAGE_FETCH_MAX 256	    /* requests in one FETCH */
 #define MESSAGE_RANGES_MAX 256	    /* ranges in one request */
 #define MESSAGE_NAMES_MAX 32768	    /* of old pieces, in one FETCH */
@@ -185,16 +184,11 @@ struct message_nodes_ask {
 	uint32_t id;
 	struct hash *v;
 	size_t n;
-	uint32_t *names; /* of entries of nodes that are here: nodes may be TOLD */
-	size_t n_names;
 };
 
-enum message_node_presence { MESSAGE_NODE_ABSENT = 0, MESSAGE_NODE_WHOLE = 1, MESSAGE_NODE_TOLD = 2 };
-
 struct message_node {
-	uint8_t present; /* enum message_node_presence */
+	uint8_t present;
 	uint8_t level;
-	uint32_t length;  /* TOLD: of the payload that is told, see transfer/pieces.h */
 	uint8_t *payload; /* owned */
 	size_t n;
 };

@@ -26,11 +26,11 @@ static uint32_t name_of(const uint8_t *p, size_t n, uint64_t seed)
 
 /* --- the taker --- */
 
-void pieces_cut(const uint8_t *p, size_t n, uint64_t offset, pieces_cutter *cut, uint8_t bits, uint64_t seed, struct piece *ret,
-	size_t max, size_t *ret_n)
+void pieces_cut(const uint8_t *p, size_t n, uint64_t offset, uint8_t bits, uint64_t seed, struct piece *ret, size_t max,
+	size_t *ret_n)
 {
 	for (size_t at = 0, length; at < n && *ret_n < max; at += length) {
-		length = cut(p + at, n - at, bits);
+		length = chunker_piece(p + at, n - at, bits);
 		ret[(*ret_n)++] = (struct piece){name_of(p + at, length, seed), (uint32_t)length, offset + at};
 	}
 }
@@ -75,7 +75,7 @@ int pieces_rebuild(const void *answer, size_t n_answer, const struct piece *piec
 			at += n;
 			continue;
 		}
-		zigzag = get_varint_max(&c, 2 * (uint64_t)n_pieces);
+		zigzag = get_varint_max(&c, 2 * (uint64_t)PIECES_NAMES_MAX);
 		next += zigzag & 1 ? ~(size_t)(zigzag / 2) : (size_t)(zigzag / 2);
 		if (c.failed || next >= n_pieces || n > n_pieces - next)
 			return -EBADMSG;
@@ -183,14 +183,14 @@ static void add_piece(struct answer *a, const struct pieces_table *t, const uint
 	a->n_pieces++;
 }
 
-int pieces_answer(const struct pieces_table *t, const uint8_t *p, size_t n, pieces_cutter *cut, uint8_t bits, uint64_t seed,
-	size_t max, struct buf *ret)
+int pieces_answer(const struct pieces_table *t, const uint8_t *p, size_t n, uint8_t bits, uint64_t seed, size_t max,
+	struct buf *ret)
 {
 	struct answer a = {.out = ret};
 	size_t start = ret->len;
 
 	for (size_t at = 0, length; at < n; at += length) {
-		length = cut(p + at, n - at, bits);
+		length = chunker_piece(p + at, n - at, bits);
 		add_piece(&a, t, p + at, length, seed);
 		if (ret->len - start + a.n_bytes > max)
 			break;

@@ -20,10 +20,6 @@
 
 #define PIECES_NAMES_MAX 2048 /* of one request */
 
-/* How something is cut, alike on both sides: the length of the first piece of p[0..n). chunker_piece for chunks; the nodes of chunk
- * trees are told in the same way, by their entries (chunk_tree_entry_bytes). */
-typedef size_t pieces_cutter(const uint8_t *p, size_t n, uint8_t bits);
-
 /* The parameter for an edit in so many old bytes. */
 uint8_t pieces_bits(uint64_t bytes);
 
@@ -36,8 +32,8 @@ struct piece {
 };
 
 /* Cut p[0..n), which stands at `offset` of the old version, into ret[*ret_n …], as far as there is room for `max`. */
-void pieces_cut(const uint8_t *p, size_t n, uint64_t offset, pieces_cutter *cut, uint8_t bits, uint64_t seed, struct piece *ret,
-	size_t max, size_t *ret_n);
+void pieces_cut(const uint8_t *p, size_t n, uint64_t offset, uint8_t bits, uint64_t seed, struct piece *ret, size_t max,
+	size_t *ret_n);
 
 enum pieces_outcome {
 	PIECES_LONG = 1, /* an answer would be longer than it may */
@@ -57,7 +53,7 @@ int pieces_table_new(struct pieces_table **ret, const uint32_t *names, size_t n)
 void pieces_table_free(struct pieces_table *t);
 
 /* Appends the answer for a chunk p[0..n) to ret. PIECES_LONG: it would have more than `max` bytes, nothing is appended. */
-int pieces_answer(const struct pieces_table *t, const uint8_t *p, size_t n, pieces_cutter *cut, uint8_t bits, uint64_t seed,
-	size_t max, struct buf *ret);
+int pieces_answer(const struct pieces_table *t, const uint8_t *p, size_t n, uint8_t bits, uint64_t seed, size_t max,
+	struct buf *ret);
 
 #endif

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/defect.h"
 #include "merkle/path.h"
 #include "tombstones/trash.h"
 #include "transfer/settle.h"
@@ -222,6 +223,8 @@ static void find_aside(struct recovery *v, struct pending *e)
 
 static void dispose(struct recovery *v, struct pending *e, const struct seen *displaced)
 {
+	if (displaced->there == THERE && DEFECT(STAGED_DELETED))
+		return;
 	if (displaced->there == THERE)
 		place_dispose(
 			&v->place, &e->intent, row_of(e), is_old(v, e, displaced), &e->outcome);

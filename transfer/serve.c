@@ -37,31 +37,11 @@ int serve_fetch(struct session *s, struct message_fetch *m)
 	return s->serve_names > SESSION_NAMES_MAX ? session_protocol_error(s, "too many names at once") : 0;
 }
 
-DEFINE_CLEANUP(struct pieces_table *, pieces_table_free)
-
-/* As references and literals, if that is shorter. */
-static int tell_node(struct session *s, const struct pieces_table *table, struct message_node *node, struct buf *payload)
-{
-	struct buf told = BUF_INIT;
-	int r = pieces_answer(table, payload->data, payload->len, chunk_tree_entry_bytes, 0, s->seed, payload->len, &told);
-
-	if (r != 0) {
-		buf_deinit(&told);
-		return r < 0 ? r : 0;
-	}
-	node->present = MESSAGE_NODE_TOLD;
-	node->length = (uint32_t)payload->len;
-	buf_deinit(payload);
-	*payload = told;
-	return 0;
-}
-
 int serve_nodes(struct session *s, const struct message_nodes_ask *m)
 {
 	struct message_node nodes[MESSAGE_NODES_MAX];
 	struct buf payloads[MESSAGE_NODES_MAX];
 	union message answer = {.nodes = {.id = m->id, .v = nodes, .n = m->n}};
-	cleanup(pieces_table_free_p) struct pieces_table *table = NULL;
 	struct index_txn *t = NULL;
 	int r;
 
@@ -70,13 +50,9 @@ int serve_nodes(struct session *s, const struct message_nodes_ask *m)
 	memset(nodes, 0, sizeof(nodes));
 	memset(payloads, 0, sizeof(payloads));
 	r = index_begin_read(replica_index(s->replica), &t);
-	if (r == 0 && m->n_names)
-		r = pieces_table_new(&table, m->names, m->n_names);
 	for (size_t i = 0; i < m->n && r >= 0; i++) {
 		r = index_node_get(t, &m->v[i], &nodes[i].level, &payloads[i]);
-		nodes[i].present = r == 0 ? MESSAGE_NODE_WHOLE : MESSAGE_NODE_ABSENT;
-		if (r == 0 && table)
-			r = tell_node(s, table, &nodes[i], &payloads[i]);
+		nodes[i].present = r == 0;
 		nodes[i].payload = payloads[i].data;
 		nodes[i].n = payloads[i].len;
 	}
@@ -89,6 +65,8 @@ int serve_nodes(struct session *s, const struct message_nodes_ask *m)
 }
 
 /* --- on the read lane --- */
+
+DEFINE_CLEANUP(struct pieces_table *, pieces_table_free)
 
 /* The directory where the last file was, as the next one is likely to be there, too. */
 struct open_state {
@@ -160,7 +138,7 @@ static int tell_pieces(struct session_job *job, const struct message_request *re
 	union message m = {.pieces = {.id = request->id, .range = range}};
 	int r;
 
-	r = pieces_answer(table, bytes->data, bytes->len, chunker_piece, request->piece_bits, job->session->seed, max - 1, &answer);
+	r = pieces_answer(table, bytes->data, bytes->len, request->piece_bits, job->session->seed, max - 1, &answer);
 	if (r != 0)
 		return r;
 	m.pieces.bytes = answer.data;

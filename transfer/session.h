@@ -26,7 +26,7 @@
 #define SESSION_OUTPUT_HIGH (2 * 1024 * 1024) /* above it no content is read for the peer */
 #define SESSION_WINDOW_BYTES (8 * 1024 * 1024) /* content asked for and not yet written */
 #define SESSION_REQUESTS_MAX 8192	       /* of the peer's, waiting; more end the session */
-#define SESSION_NAMES_MAX 262144	       /* names in such requests; of ours, half of them at most for nodes */
+#define SESSION_NAMES_MAX 262144	       /* names of pieces in such requests */
 #define SESSION_BATCH_OFFERS 512
 #define SESSION_BATCHES_MAX 4
 #define SESSION_BACKLOG_MAX 4096 /* offers not yet in a batch, above which no further PAIR is dealt with */

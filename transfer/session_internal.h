@@ -27,18 +27,8 @@ struct node_walk {
 	struct chunk_tree_entry **children; /* of each entry once its node is here; owned */
 	size_t *n_children;
 	size_t asked;			    /* entries before it were looked up or asked for */
-	uint64_t asked_bytes;		    /* of the file, below these */
 	size_t unresolved;		    /* of `entries` */
 	size_t below;			    /* children of those that are resolved */
-	uint8_t old_level;		    /* of `old` */
-	struct old_node *old;		    /* nodes of the old version that the new one has not, in order; owned */
-	size_t n_old;
-	uint64_t old_size;		    /* of the old version */
-};
-
-struct old_node {
-	struct hash hash;
-	uint64_t offset, length; /* in the old version */
 };
 
 /* One path that differs: what the peer has, and what became of it here. */
@@ -111,9 +101,6 @@ struct nodes_request {
 	struct offer *offer;
 	size_t n;
 	size_t *slots; /* positions in the walk; owned */
-	struct buf old;	      /* entries of old nodes, one after the other: */
-	struct piece *pieces; /* as they were named; owned */
-	size_t n_pieces, cap_pieces;
 	struct nodes_request *next;
 };
 
@@ -378,10 +365,8 @@ struct shared_vector *shared_vector_new(const struct version_vector *v);
 void shared_vector_unref(struct shared_vector *k);
 void batch_free(struct session *s, struct batch *b);
 
-/* fetch_nodes.c */
-int fetch_nodes(struct session *s, const struct message_nodes *m);
-
 /* fetch_content.c */
+int fetch_nodes(struct session *s, const struct message_nodes *m);
 int fetch_data(struct session *s, const struct message_data *m);
 int fetch_pieces(struct session *s, const struct message_pieces *m);
 int fetch_gone(struct session *s, const struct message_gone *m);

@@ -35,7 +35,7 @@ static void tell(struct old *old, const struct piece *pieces, size_t n_pieces, u
 
 	for (size_t i = 0; i < n_pieces; i++)
 		names[i] = pieces[i].name;
-	if (!got || pieces_table_new(&t, names, n_pieces) < 0 || pieces_answer(t, p, n, chunker_piece, bits, 1, SIZE_MAX, &b) != 0)
+	if (!got || pieces_table_new(&t, names, n_pieces) < 0 || pieces_answer(t, p, n, bits, 1, SIZE_MAX, &b) != 0)
 		abort();
 	if (pieces_rebuild(b.data, b.len, pieces, n_pieces, read_old, old, got, n) != 0)
 		abort();
@@ -60,7 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	if (c.failed || old.n > cursor_left(&c) || !(got = malloc(length + 1)))
 		return 0;
 	c.p += old.n;
-	pieces_cut(old.p, old.n, 0, chunker_piece, bits, 1, pieces, PIECES_NAMES_MAX, &n_pieces);
+	pieces_cut(old.p, old.n, 0, bits, 1, pieces, PIECES_NAMES_MAX, &n_pieces);
 	(void)pieces_rebuild(c.p, cursor_left(&c), pieces, n_pieces, read_old, &old, got, length);
 	free(got);
 	tell(&old, pieces, n_pieces, bits, c.p, cursor_left(&c));

@@ -1,7 +1,8 @@
 /*
  * tests/sim/histories.c — many random histories of real replicas; see tests/sim/history.h.
  *
- * usage: histories RUNS [SEED]      one run traces its history and leaves the folders of a failure
+ * usage: histories [-f] RUNS [SEED]      one run traces its history and leaves the folders of a failure
+ *                                        -f: until the first that goes wrong
  */
 #include <setjmp.h>
 #include <time.h>
@@ -26,12 +27,17 @@ static bool run(struct world *w, uint64_t seed, bool alone)
 
 int main(int argc, char **argv)
 {
-	unsigned long runs = argc > 1 ? strtoul(argv[1], NULL, 10) : 300;
-	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL) * 1000;
+	const bool until_wrong = argc > 1 && strcmp(argv[1], "-f") == 0;
+	unsigned long runs;
 	int64_t began = clock_monotonic_ns();
 	unsigned long failures = 0, i;
+	uint64_t seed;
 
-	for (i = 0; i < runs && failures < FAILURES_MAX; i++) {
+	argc -= until_wrong;
+	argv += until_wrong;
+	runs = argc > 1 ? strtoul(argv[1], NULL, 10) : 300;
+	seed = argc > 2 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL) * 1000;
+	for (i = 0; i < runs && failures < (until_wrong ? 1 : FAILURES_MAX); i++) {
 		static struct world w;
 
 		failures += !run(&w, seed + i, runs == 1);

@@ -354,9 +354,6 @@ static inline void sample_message(struct sample *s, uint8_t type, union message 
 		ret->nodes_ask.n = sample_below(s, 5);
 		ret->nodes_ask.v = sample_array(ret->nodes_ask.n, HASH_BYTES);
 		sample_bytes(s, ret->nodes_ask.v, ret->nodes_ask.n * HASH_BYTES);
-		ret->nodes_ask.n_names = sample_below(s, 5);
-		ret->nodes_ask.names = sample_array(ret->nodes_ask.n_names, sizeof(*ret->nodes_ask.names));
-		sample_bytes(s, ret->nodes_ask.names, ret->nodes_ask.n_names * sizeof(*ret->nodes_ask.names));
 		break;
 	case MESSAGE_NODES:
 		ret->nodes.id = (uint32_t)sample_u64(s);
@@ -365,11 +362,9 @@ static inline void sample_message(struct sample *s, uint8_t type, union message 
 		for (size_t i = 0; i < ret->nodes.n; i++) {
 			struct message_node *node = &ret->nodes.v[i];
 
-			node->present = (uint8_t)sample_below(s, 3);
+			node->present = sample_flag(s);
 			if (!node->present)
 				continue;
-			if (node->present == MESSAGE_NODE_TOLD)
-				node->length = (uint32_t)sample_below(s, CHUNK_TREE_NODE_BYTES_MAX + 1);
 			node->level = (uint8_t)sample_below(s, 9);
 			node->n = sample_below(s, 90);
 			node->payload = sample_array(node->n, 1);

@@ -623,9 +623,9 @@ static void test_no_common_version(void **state)
 	struct pair *p = *state;
 	uint8_t min = 0, max = 0;
 
-	assert_int_equal(preface(p, "syncd\0\x6\x7", 8), FRAME_VERSION);
+	assert_int_equal(preface(p, "syncd\0\x5\x7", 8), FRAME_VERSION);
 	frame_reader_versions(p->r, &min, &max);
-	assert_int_equal(min, 6);
+	assert_int_equal(min, 5);
 	assert_int_equal(max, 7);
 	assert_int_equal(frame_reader_version(p->r), 0);
 	assert_int_equal(outcome(p), FRAME_VERSION);
@@ -635,7 +635,7 @@ static void test_earlier_versions_are_refused(void **state)
 {
 	struct pair *p = *state;
 
-	assert_int_equal(preface(p, "syncd\0\1\4", 8), FRAME_VERSION);
+	assert_int_equal(preface(p, "syncd\0\1\3", 8), FRAME_VERSION);
 	assert_int_equal(frame_reader_version(p->r), 0);
 }
 

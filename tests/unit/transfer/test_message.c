@@ -129,7 +129,7 @@ static bool same_nodes(const struct message_nodes *a, const struct message_nodes
 	bool same = a->id == b->id && a->n == b->n;
 
 	for (size_t i = 0; same && i < a->n; i++)
-		same = a->v[i].present == b->v[i].present && a->v[i].level == b->v[i].level && a->v[i].length == b->v[i].length && a->v[i].n == b->v[i].n &&
+		same = a->v[i].present == b->v[i].present && a->v[i].level == b->v[i].level && a->v[i].n == b->v[i].n &&
 		       (!a->v[i].n || memcmp(a->v[i].payload, b->v[i].payload, a->v[i].n) == 0);
 	return same;
 }
@@ -159,8 +159,7 @@ static bool same_lists(uint8_t type, const union message *a, const union message
 		       memcmp(a->entries.v, b->entries.v, a->entries.n * sizeof(*a->entries.v)) == 0;
 	case MESSAGE_NODES_ASK:
 		return a->nodes_ask.id == b->nodes_ask.id && a->nodes_ask.n == b->nodes_ask.n &&
-		       memcmp(a->nodes_ask.v, b->nodes_ask.v, a->nodes_ask.n * HASH_BYTES) == 0 && a->nodes_ask.n_names == b->nodes_ask.n_names &&
-		       memcmp(a->nodes_ask.names, b->nodes_ask.names, a->nodes_ask.n_names * sizeof(*a->nodes_ask.names)) == 0;
+		       memcmp(a->nodes_ask.v, b->nodes_ask.v, a->nodes_ask.n * HASH_BYTES) == 0;
 	case MESSAGE_FETCH:
 		same = a->fetch.n == b->fetch.n;
 		for (size_t i = 0; same && i < a->fetch.n; i++)
@@ -459,14 +458,12 @@ static void test_most_of_each_fits(void **state)
 
 	m.nodes_ask.n = MESSAGE_NODES_MAX;
 	m.nodes_ask.v = sample_array(m.nodes_ask.n, HASH_BYTES);
-	m.nodes_ask.n_names = MESSAGE_NODE_NAMES_MAX;
-	m.nodes_ask.names = sample_array(m.nodes_ask.n_names, sizeof(*m.nodes_ask.names));
 	fits(MESSAGE_NODES_ASK, &m);
 
 	m.nodes.n = MESSAGE_NODES_MAX;
 	m.nodes.v = sample_array(m.nodes.n, sizeof(*m.nodes.v));
 	for (size_t i = 0; i < m.nodes.n; i++)
-		m.nodes.v[i] = (struct message_node){MESSAGE_NODE_TOLD, 1, CHUNK_TREE_NODE_BYTES_MAX, sample_array(CHUNK_TREE_NODE_BYTES_MAX, 1), CHUNK_TREE_NODE_BYTES_MAX};
+		m.nodes.v[i] = (struct message_node){1, 1, sample_array(CHUNK_TREE_NODE_BYTES_MAX, 1), CHUNK_TREE_NODE_BYTES_MAX};
 	fits(MESSAGE_NODES, &m);
 
 	m.fetch.n = MESSAGE_FETCH_MAX;

@@ -57,7 +57,7 @@ static int read_old(void *ret, size_t n, uint64_t offset, void *data)
 static void cut(struct old *old, uint8_t bits)
 {
 	old->n_pieces = 0;
-	pieces_cut(old->p, old->n, 0, chunker_piece, bits, SEED, old->pieces, PIECES_NAMES_MAX, &old->n_pieces);
+	pieces_cut(old->p, old->n, 0, bits, SEED, old->pieces, PIECES_NAMES_MAX, &old->n_pieces);
 }
 
 static int answer(const struct old *old, const uint8_t *p, size_t n, uint8_t bits, size_t max, struct buf *ret)
@@ -69,7 +69,7 @@ static int answer(const struct old *old, const uint8_t *p, size_t n, uint8_t bit
 	for (size_t i = 0; i < old->n_pieces; i++)
 		names[i] = old->pieces[i].name;
 	assert_int_equal(pieces_table_new(&t, names, old->n_pieces), 0);
-	r = pieces_answer(t, p, n, chunker_piece, bits, SEED, max, ret);
+	r = pieces_answer(t, p, n, bits, SEED, max, ret);
 	pieces_table_free(t);
 	return r;
 }

@@ -1402,76 +1402,6 @@ static void test_pieces(void **state)
 	with_seeds(4, 2, pieces);
 }
 
-static unsigned n_whole, n_told;
-static bool wrong_nodes;
-
-/* Nodes that are told; as they are, or not. */
-static void count_nodes(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
-{
-	struct buf b = BUF_INIT;
-	union message m;
-
-	if (type != MESSAGE_NODES) {
-		say(wire, i, type, p, n);
-		return;
-	}
-	assert_int_equal(message_decode(type, p, n, &m), 0);
-	for (size_t k = 0; k < m.nodes.n; k++) {
-		struct message_node *node = &m.nodes.v[k];
-
-		n_whole += node->present == MESSAGE_NODE_WHOLE;
-		n_told += node->present == MESSAGE_NODE_TOLD;
-		if (wrong_nodes && node->present == MESSAGE_NODE_TOLD) {
-			free(node->payload); /* another node, of as many bytes */
-			node->n = node->length + 3;
-			node->payload = calloc(1, node->n);
-			node->payload[0] = (uint8_t)(2 * node->length | 0x80);
-			node->payload[1] = (uint8_t)(2 * node->length >> 7 | 0x80);
-			node->payload[2] = (uint8_t)(2 * node->length >> 14);
-			if (node->length < 8192) { /* the shortest form only */
-				node->payload[1] &= 0x7f;
-				node->n--;
-			}
-		}
-	}
-	assert_int_equal(message_encode(type, &m, &b), 0);
-	say(wire, i, type, b.data, b.len);
-	message_deinit(type, &m);
-	buf_deinit(&b);
-}
-
-static void told_nodes(struct world *w)
-{
-	struct site *a = &w->sites[0], *b = &w->sites[1];
-	size_t n = 12000000;
-	uint8_t *bytes = malloc(n);
-	struct end was;
-
-	fill(bytes, n, 7);
-	site_write_bytes(a, "file", bytes, n);
-	world_sync(w, a, b, NULL);
-	for (int i = 0; i < 2; i++) {
-		wrong_nodes = i;
-		n_whole = n_told = 0;
-		bytes[world_below(w, n)] ^= 0x55;
-		site_write_bytes(a, "file", bytes, n);
-		sync_through(w, count_nodes, NULL, &was);
-		sites_expect_equal(a, b);
-		assert_false(was.status.failed);
-		assert_int_equal(was.status.round, 1);
-		assert_true(n_told > 0);
-		assert_true(i ? n_whole >= n_told : !n_whole); /* a wrong one is asked for again */
-		assert_true(i || was.status.bytes_in < 8192);
-	}
-	free(bytes);
-}
-
-static void test_told_nodes(void **state)
-{
-	(void)state;
-	with_seeds(2, 2, told_nodes);
-}
-
 /* What did not come from a peer is not shown to it where it gets nothing from us, not even by names. */
 static void pieces_of_ours(struct world *w)
 {
@@ -1764,7 +1694,6 @@ int main(void)
 		cmocka_unit_test(test_hostile_peer),
 		cmocka_unit_test(test_pieces),
 		cmocka_unit_test(test_pieces_of_ours),
-		cmocka_unit_test(test_told_nodes),
 		cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_implied_directory),
 		cmocka_unit_test(test_skipped_is_not_deleted),
