@@ -16,6 +16,7 @@
 #   make sim-pair      RUNS=1000 SEED=        two replicas on simulated disks, which crash at any call
 #   make crash         POINTS=1000 SEED= FS=ext4,xfs,btrfs   kills and power losses of the real programs (tests/README.md)
 #   make defects    BUDGET=120 DEFECTS=       deliberate defects: which test finds each, after how long
+#   make faults        EACH= DEPTH=3 SEED=   their calls and allocations fail, one at a time (tests/README.md)
 #   make bench      BENCH='--runs 3 --scale small WORK…'   side by side with rsync, unison and the floors (tests/bench/README.md)
 #   V=1 shows the commands; BUILD=dir builds elsewhere; CC, CFLAGS and LDFLAGS are yours.
 
@@ -254,7 +255,7 @@ sim-pair: $(BUILD)/sim-pair
 
 # The real programs on real file systems: killed at their calls, and without power. Root, loop devices; tests/README.md.
 crash: POINTS ?= 1000
-crash_tools := $(patsubst tests/crash/%.c,$(BUILD)/crash/%,$(wildcard tests/crash/*.c))
+crash_tools := $(BUILD)/crash/step $(BUILD)/crash/record
 
 $(BUILD)/crash/%: tests/crash/%.c
 	$(say) CC $<
@@ -270,6 +271,17 @@ crash: $(bins) $(crash_tools)
 DEFECTS ?=
 defects: all unit-bins $(BUILD)/sim $(patsubst %,$(BUILD)/sim-%,rules trees sessions pair)
 	@MAKE='$(MAKE)' BUILD='$(BUILD)' CFLAGS='$(CFLAGS)' tests/defects.sh $(DEFECTS)
+
+# Their calls of the file system and their allocations fail, one at a time. EACH: so many errnos of each place; DEPTH: how many
+# functions make a place. Both names of each call, so each under its own.
+$(BUILD)/crash/fault.so: tests/crash/fault.c
+	$(say) CC $<
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -U_FILE_OFFSET_BITS -fPIC -shared $(LDFLAGS) -o $@ $<
+.PHONY: faults
+faults: $(bins) $(crash_tools) $(BUILD)/crash/fault.so
+	@python3 -B tests/crash/faults.py $(BUILD)/bin $(BUILD)/crash $(if $(SEED),--seed $(SEED)) $(if $(EACH),--each $(EACH)) $(if $(EVERY),--every $(EVERY)) \
+		$(if $(DEPTH),--depth $(DEPTH)) $(if $(WHAT),--what $(WHAT)) $(if $(JOBS),--jobs $(JOBS)) $(if $(ONLY),--only $(ONLY))
 
 # All tests; tests/check.sh says how each step went and counts. The packages come first, as the rest asks pkg-config.
 check check-full: install-test-deps

@@ -755,8 +755,9 @@ static int open_places(struct store *s)
 		return r;
 	r = file_probe(s->staging, &s->abilities);
 	if (r == -ENOSPC || r == -EDQUOT) {
-		/* a full disk must be told, not end us: promise nothing */
-		s->abilities = (struct file_abilities){.time_granularity_ns = 2 * CLOCK_NS_PER_S};
+		/* a full disk must be told, not end us: promise nothing; but a symlink that can't be made now is no
+		 * symlink that never can be */
+		s->abilities = (struct file_abilities){.symlink = true, .time_granularity_ns = 2 * CLOCK_NS_PER_S};
 		r = 0;
 	}
 	return refused(r);

@@ -209,11 +209,21 @@ class Round:
             copies = [p for p in seen if COPY.match(p)]
             there = [seen.pop(p).content for p in copies + ["both"] if p in seen]
             if sorted(there) != sorted(v.content for v in self.versions):
-                found.append(f"the conflict's versions: {copies}, {there}")
+                found.append(f"the conflict's versions: {copies}, {[c[-24:] for c in there]}")
         for path in sorted(seen.keys() | self.expected.keys()):
             if not same(seen.get(path), self.expected.get(path)):
                 found.append(f"{path}: is {seen.get(path)}, must be {self.expected.get(path)}")
         return [f"{root}/{self.name}: {f}" for f in found]
+
+
+    def kept(self, root):
+        """Is all of it there, if not where it should be: at its path, in a conflict copy, or in trash?"""
+        seen = tree(f"{root}/{self.name}")
+        somewhere = {o.content for p, o in seen.items() if COPY.match(os.path.basename(p)) or p == "both"}
+        somewhere |= {o.content for o in tree(f"{root}/.syncd/trash").values()}
+        missing = [p for p, o in self.expected.items() if not same(seen.get(p), o)]
+        more = [p for p in seen if p not in self.expected and p != "both" and not COPY.match(os.path.basename(p))]
+        return not missing and not more and all(v.content in somewhere for v in self.versions)
 
 
 def same(a, b):

@@ -1,0 +1,429 @@
+#!/usr/bin/env python3
+"""Failing calls and allocations of the real programs, one at a time; see tests/README.md.
+
+usage: faults.py BIN TOOLS [--depth N] [--each N] [--every N] [--seed S] [--jobs N] [--what calls,allocations,lasting,daemon] [--only PLACE/ERRNO]
+
+  calls        each place that calls the file system fails once, with each errno of its call (--each: with N of them)
+  allocations  each place that allocates fails once (--every: one in so many of them, and of a daemon's)
+  lasting      each call fails wherever it is made, until the program ends, with each errno
+  daemon       places that only a daemon has, while it starts, while users edit, and while it stops
+
+A run that fails must say why; none may die or hang; and once the fault is over the next run brings both folders to what the
+users made of them. "went on": all was done all the same; "later": what was left for the next run is not in the exit status;
+"aborted": libcrypto, libuv or uthash end the program where they have no memory, which is like a kill; "kept": there is a conflict copy that
+no user made, or one is in trash instead, and nothing is missing.
+"""
+import argparse
+import errno
+import mmap
+import multiprocessing
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import time
+import traceback
+
+import crash
+import disks
+import trees
+
+CREATE = "ENOSPC EDQUOT EIO EROFS EACCES ENOMEM"
+ERRNOS = {
+    "openat2": "EACCES EIO EMFILE ENFILE ENOMEM EAGAIN EINTR ESTALE",
+    "openat2(O_CREAT)": CREATE + " EMFILE ENFILE",
+    "open": "EACCES EIO EMFILE ENFILE ENOMEM", "open64": "EACCES EIO EMFILE ENFILE ENOMEM",
+    "statx": "EIO ENOMEM ESTALE", "stat64": "EACCES EIO ENOMEM", "lstat64": "EACCES EIO ENOMEM",
+    "readlinkat": "EACCES EIO ENOMEM", "getdents64": "EIO ENOMEM",
+    "fstatfs": "EIO ENOMEM", "fstatfs64": "EIO ENOMEM", "fstatvfs64": "EIO ENOMEM",
+    "pread": "EIO", "pread64": "EIO EINTR", "read": "EIO",
+    "pwrite": "ENOSPC EDQUOT EIO EFBIG", "pwrite64": "ENOSPC EDQUOT EIO EFBIG EINTR",
+    "write": "ENOSPC EDQUOT EIO", "writev": "ENOSPC EDQUOT EIO",
+    "ftruncate": "EIO EFBIG", "ftruncate64": "EIO EFBIG ENOSPC EINTR", "lseek64": "EINVAL EIO",
+    "copy_file_range": "EIO ENOSPC EXDEV EOPNOTSUPP EINVAL ENOMEM", "fallocate64": "EOPNOTSUPP EIO ENOSPC",
+    "mkdirat": CREATE + " EMLINK", "mkdir": CREATE + " EMLINK",
+    "symlinkat": CREATE,  # EPERM says for good that a file system has none
+    "linkat": CREATE + " EPERM EMLINK", "unlinkat": "EIO EROFS EACCES EPERM EBUSY ENOMEM",
+    "unlink": "EIO EROFS EACCES EPERM", "renameat2": CREATE + " EPERM EBUSY EINVAL EXDEV",
+    # EPERM says for good that this user or file system can't: what can't be stored stays in the record
+    "fchmod": "EIO EROFS EDQUOT", "fchown": "EIO EROFS EDQUOT", "fchownat": "EIO EROFS EDQUOT",
+    "futimens": "EIO EROFS", "utimensat": "EIO EROFS",
+    "fsync": "EIO ENOSPC EDQUOT", "fdatasync": "EIO ENOSPC EDQUOT", "syncfs": "EIO ENOSPC EDQUOT",
+    "sync_file_range": "EIO ENOSPC", "flock": "ENOLCK EINTR", "dup": "EMFILE",
+    "inotify_init1": "EMFILE ENFILE ENOMEM", "inotify_add_watch": "ENOSPC ENOMEM EACCES",
+    "mmap": "ENOMEM EAGAIN", "ioctl": "ENOTTY EOPNOTSUPP EINVAL EPERM EIO",
+    "fcntl": "EAGAIN ENOLCK EINVAL", "fcntl64": "EAGAIN EACCES ENOLCK EINVAL",
+}
+CALLS, ALLOCATIONS = 1, 2
+ALLOCATORS = ("malloc", "calloc", "realloc")
+CONTROL = struct.Struct("=QiIiiII28s")
+PERSISTENT = 1 << 30
+ROUNDS = 20  # made at once
+
+
+class Place:
+    """A call and where it comes from."""
+
+    def __init__(self, line):
+        name, self.call, *self.frames = line.split()
+        self.id = int(name, 16)
+        self.low = int(self.frames[0].split("+")[1], 16) & 0xfff if self.frames else 0
+        self.what = ALLOCATIONS if self.call in ALLOCATORS else CALLS
+
+    def functions(self, program):
+        own = [f.split("+")[1] for f in self.frames if f.startswith("program+")]
+        out = disks.call("addr2line", "-f", "-s", "-e", program, *(hex(int(a, 16) - 1) for a in own)).split("\n") if own else []
+        return " < ".join(f"{out[i]} ({out[i + 1]})" for i in range(0, len(out) - 1, 2)) + " ".join(
+            f" in {f}" for f in self.frames if not f.startswith("program+"))
+
+
+class Control:
+    """What the preloaded library looks at."""
+
+    def __init__(self, path):
+        self.path = path
+        with open(path, "wb") as f:
+            f.write(bytes(4096))
+        with open(path, "r+b") as f:
+            self.map = mmap.mmap(f.fileno(), 4096)
+
+    def arm(self, place=None, call="", what=CALLS, error=0, skip=0, left=1):
+        if place:
+            call, what = place.call, place.what
+        self.map[:CONTROL.size] = CONTROL.pack(place.id if place else 0, error, what, skip, left, 0,
+                                               place.low if place else 0, call.encode())
+
+    def disarm(self):
+        """How often it failed."""
+        hits = CONTROL.unpack(self.map[:CONTROL.size])[5]
+        self.map[:CONTROL.size] = bytes(CONTROL.size)
+        return hits
+
+
+class Bench(crash.Batch):
+    """Two folders on ext4, in a process of its own, and what fails in them one after the other."""
+
+    def __init__(self, options, number):
+        super().__init__(options, "faults", "ext4", number, 0, 0, 0)
+        self.place = disks.scratch()
+        self.disks, self.processes = [], []
+        self.control = Control(f"{self.place}/control")
+        self.disk = self.new_disk("disk")
+        self.made = self.pairs = 0
+        self.rounds = []
+        self.new_folders()
+
+    def new_folders(self):
+        if self.pairs:
+            subprocess.run(["rm", "-rf", self.a, self.b])
+        self.pairs += 1
+        self.a, self.b = f"{self.disk.at}/a{self.pairs}", f"{self.disk.at}/b{self.pairs}"
+        for d in (self.a, self.b):
+            os.mkdir(d)
+        self.reconcile = self.program("syncctl", "reconcile", self.a, self.b)
+        self.rounds = []
+
+    def more_rounds(self):
+        self.new_folders()
+        for n in range(ROUNDS):
+            trees.Base(self.seed, self.made).make(f"{self.a}/r{n}")
+            self.rounds.append((self.made, n))
+            self.made += 1
+        self.converge()
+
+    def next_round(self):
+        if not self.rounds:
+            self.more_rounds()
+        made, n = self.rounds.pop(0)
+        r = trees.Round(self.seed, made, self.a, self.b, f"r{n}")
+        r.make()
+        return r
+
+    def preloaded(self, log=None):
+        env = dict(os.environ, LD_PRELOAD=f"{self.options.tools}/fault.so", FAULT_CONTROL=self.control.path,
+                   FAULT_DEPTH=str(self.options.depth))
+        return dict(env, FAULT_LOG=log) if log else env
+
+    def faulty(self, command, log=None):
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=crash.LIMIT_S, env=self.preloaded(log))
+        except subprocess.TimeoutExpired:
+            raise crash.Fault("hangs")
+
+    # --- what comes before the run in which something fails ---
+
+    def before_round(self):
+        return self.next_round()
+
+    def before_recover(self):
+        """A run was killed while it put things in place."""
+        r = self.next_round()
+        self.step(self.rng.randint(250, 420), False, self.reconcile)
+        return r
+
+    def before_new(self):
+        """Folders that never met; nothing was synced yet."""
+        self.new_folders()
+        trees.Base(self.seed, self.made).make(f"{self.a}/r0")
+        r = trees.Round(self.seed, self.made, self.a, self.a, "r0", edits=["new"], conflict=False)
+        self.made += 1
+        r.make()
+        r.expected = trees.tree(f"{self.a}/r0")
+        return r
+
+    # --- one thing fails ---
+
+    def judge(self, r, done, place=None):
+        said = done.stderr.strip()
+        ended = done.returncode == 255 or (done.returncode < 0 and place and place.frames[0].startswith(("libcrypto", "libuv")))
+        if ended and place and place.what == ALLOCATIONS:
+            return "aborted"
+        if done.returncode < 0 or done.returncode >= 128:
+            raise crash.Fault(f"dies: {done.returncode} {said[-300:]}")
+        if "AddressSanitizer" in said or "runtime error" in said:
+            raise crash.Fault(f"sanitizer: {said[-2000:]}")
+        if done.returncode != 0 and not said:
+            raise crash.Fault(f"exit status {done.returncode}, and nothing is said: {done.stdout}")
+        if done.returncode != 0:
+            return "told"
+        try:
+            self.want_round(r)
+        except crash.Fault:
+            return "later"
+        return "went on"
+
+    def try_one(self, scenario, arm):
+        r = getattr(self, "before_" + scenario)()
+        self.control.arm(**arm)
+        done = self.faulty(self.reconcile)
+        hits = self.control.disarm()
+        outcome = self.judge(r, done, arm.get("place"))
+        self.converge()
+        return self.settled(r, outcome) if hits else "not reached"
+
+    def settled(self, r, outcome):
+        try:
+            self.want_round(r)
+        except crash.Fault:
+            if not all(r.kept(side) for side in (self.a, self.b)):
+                raise
+            return "kept"
+        return outcome
+
+    # --- a daemon ---
+
+    def daemon_config(self):
+        return f"[folder t]\npath = {self.a}\nsettle = 50ms\n[peer b]\nfolder = t\naddress = {self.b}\n"
+
+    def daemon_start(self, log=None):
+        own = f"{self.place}/a"
+        with open(own + ".conf", "w") as f:
+            f.write(self.daemon_config())
+        with open(own + ".log", "w") as f:
+            p = subprocess.Popen(self.program("syncd", "-c", own + ".conf", "-s", own + ".sock", "-S", own + ".state"),
+                                 stdout=f, stderr=f, env=self.preloaded(log))
+        self.processes.append(p)
+        return p
+
+    def daemon_end(self, p):
+        until = time.monotonic() + crash.LIMIT_S
+        if p.poll() is None:
+            p.terminate()
+        while p.poll() is None:
+            if time.monotonic() > until:
+                raise crash.Fault("the daemon does not end")
+            time.sleep(0.01)
+        self.processes.remove(p)
+        said = self.log("a")
+        if p.returncode < 0 and p.returncode != -signal.SIGTERM:
+            raise crash.Fault(f"the daemon dies: {p.returncode} {said}")
+        if p.returncode > 0 and "rror" not in said and ":" not in said:
+            raise crash.Fault(f"the daemon ends with {p.returncode}, and nothing is said")
+        return p.returncode
+
+    def daemon_round(self, log=None):
+        """The daemon runs while users edit; None, or how it ended before its time."""
+        p = self.daemon_start(log)
+        self.wait(lambda: os.path.exists(f"{self.a}/.syncd/lock") or p.poll() is not None, 10)
+        r = self.next_round() if self.rounds else None
+        if r is None:
+            self.daemon_end(p)
+            self.next_round()
+            return self.daemon_round(log)
+        alive = self.wait(lambda: p.poll() is not None or self.alike(r), 30)
+        ended = p.poll() is not None
+        return p, r, alive, ended
+
+    def wait(self, wanted, seconds):
+        until = time.monotonic() + seconds
+        while not wanted():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def try_daemon(self, arm):
+        if len(self.rounds) < 2:
+            self.more_rounds()
+        self.control.arm(**arm)
+        p, r, _, ended = self.daemon_round()
+        code = self.daemon_end(p)
+        hits = self.control.disarm()
+        outcome = "told" if ended or code else "went on"
+        said = self.log("a")
+        if "AddressSanitizer" in said or "runtime error" in said:
+            raise crash.Fault(f"sanitizer: {said}")
+        if not ended and not self.alike(r):
+            # It is alive, and must have said why; the next one brings it about.
+            outcome = "told"
+            if "rror" not in said and "arning" not in said:
+                raise crash.Fault(f"does not go on, and says nothing: {said}")
+        self.converge()
+        return self.settled(r, outcome) if hits else "not reached"
+
+    def close(self):
+        for p in self.processes:
+            p.kill()
+            p.wait()
+        for d in self.disks:
+            d.unmount()
+        disks.clear(self.place)
+
+
+# --- places ---
+
+def places(options):
+    """Each place once: (place, in which scenario it was seen first)."""
+    bench, found = Bench(options, -1), {}
+    try:
+        for what, name in ((CALLS, "calls"), (ALLOCATIONS, "allocations")):
+            if name not in options.what and "daemon" not in options.what:
+                continue
+            for scenario, times in (("round", 2), ("new", 1), ("recover", 3), ("daemon", 1)):
+                log = f"{bench.place}/log"
+                if os.path.exists(log):
+                    os.unlink(log)
+                if scenario == "daemon" and "daemon" not in options.what:
+                    continue
+                for _ in range(times):
+                    if scenario == "daemon":
+                        bench.more_rounds()
+                    r = getattr(bench, "before_" + scenario)() if scenario != "daemon" else None
+                    bench.control.arm(what=what, left=0, call="-")
+                    if scenario == "daemon":
+                        p, r, _, _ = bench.daemon_round(log)
+                        bench.daemon_end(p)
+                    else:
+                        bench.judge(r, bench.faulty(bench.reconcile, log))
+                    bench.control.disarm()
+                    bench.converge()
+                with open(log) as f:
+                    for line in f:
+                        p = Place(line)
+                        found.setdefault(p.id, (p, scenario))
+        return list(found.values())
+    finally:
+        bench.close()
+
+
+def pairs(options, rng, found, errors):
+    """Each place with each errno; or, with --each, each place so often, and each errno at some place at least."""
+    found = rng.sample(found, len(found))
+    if not options.each:
+        return [(p, e) for p in found for e in errors]
+    n = max(len(found) * min(options.each, len(errors)), len(errors)) if found else 0
+    return [(found[i % len(found)], errors[(i + i // len(found)) % len(errors)]) for i in range(n)]
+
+
+def tasks(options, known):
+    rng = random.Random(f"faults {options.seed}")
+    out, by_call = [], {}
+    for place, scenario in sorted(known, key=lambda k: k[0].id):
+        kind = "daemon" if scenario == "daemon" else "allocations" if place.what == ALLOCATIONS else "calls"
+        by_call.setdefault((kind, place.call), []).append((place, scenario))
+    for (kind, call), found in sorted(by_call.items()):
+        if kind in options.what:
+            errors = ["ENOMEM"] if call in ALLOCATORS else ERRNOS[call].split()
+            some = [(kind, s, p, call, e) for (p, s), e in pairs(options, rng, found, errors)]
+            out += some if kind == "calls" else rng.sample(some, (len(some) + options.every - 1) // options.every)
+    if "lasting" in options.what:
+        for kind, call in sorted(by_call):
+            if kind == "calls":
+                errors = ERRNOS[call].split()
+                out += [("lasting", "round", None, call, e) for e in rng.sample(errors, min(options.each or 99, len(errors)))]
+    if options.only:
+        place, error = options.only.split("/")
+        out = [t for t in out if (f"{t[2].id:016x}" if t[2] else t[3]) == place and t[4] == error]
+    return out
+
+
+def work(job):
+    """Some tasks on a bench of their own."""
+    options, number, mine = job
+    results, bench = [], None
+    for kind, scenario, place, call, name in mine:
+        outcome, failure = "FAILED", None
+        try:
+            bench = bench or Bench(options, number)
+            error = getattr(errno, name)
+            arm = dict(place=place, error=error) if place else dict(call=call, error=error, left=PERSISTENT)
+            outcome = bench.try_daemon(arm) if scenario == "daemon" else bench.try_one(scenario, arm)
+        except crash.Fault as e:
+            failure = str(e)
+        except Exception:
+            failure = traceback.format_exc()
+        if failure:
+            try:
+                bench.close()
+            except Exception as e:
+                failure += f"; {e}"
+            bench, number = None, number + 100000
+        results.append((kind, scenario, place, call, name, outcome, failure))
+    if bench:
+        bench.close()
+    return results
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("bin")
+    p.add_argument("tools")
+    p.add_argument("--depth", type=int, default=3)
+    p.add_argument("--each", type=int, default=0)
+    p.add_argument("--every", type=int, default=1)
+    p.add_argument("--seed", type=int, default=int(time.time()))
+    p.add_argument("--jobs", type=int, default=os.cpu_count())
+    p.add_argument("--what", type=lambda s: s.split(","), default=["calls", "allocations", "lasting", "daemon"])
+    p.add_argument("--only")
+    options = p.parse_args()
+    options.bin, options.tools, options.keep = os.path.abspath(options.bin), os.path.abspath(options.tools), False
+    began = time.monotonic()
+    known = places(options)
+    todo = tasks(options, known)
+    print(f"{len(known)} places, {len(todo)} faults, seed {options.seed}", flush=True)
+    size = max(1, min(30, len(todo) // options.jobs))
+    jobs = [(options, n, todo[at:at + size]) for n, at in enumerate(range(0, len(todo), size))]
+    table, failed = {}, 0
+    with multiprocessing.Pool(options.jobs) as pool:
+        for results in pool.imap_unordered(work, jobs):
+            for kind, scenario, place, call, name, outcome, failure in results:
+                row = table.setdefault((kind if kind in ("lasting", "daemon") else "once", call, name), {})
+                row[outcome] = row.get(outcome, 0) + 1
+                if failure:
+                    failed += 1
+                    where = place.functions(f"{options.bin}/{'syncd' if kind == 'daemon' else 'syncctl'}") if place else "everywhere"
+                    print(f"FAILED {call} {name} ({scenario}) at {where}: {failure[:1500]}\n  again: "
+                          f"ONLY={f'{place.id:016x}' if place else call}/{name}", flush=True)
+    print(f"{'':9}{'call':18}{'errno':12}{'injected':>9}{'went on':>9}{'told':>6}{'later':>7}{'kept':>6}{'aborted':>9}{'not reached':>13}{'FAILED':>8}")
+    for (kind, call, name), row in sorted(table.items()):
+        n = {o: row.get(o, 0) for o in ("went on", "told", "later", "kept", "aborted", "not reached", "FAILED")}
+        print(f"{kind:9}{call:18}{name:12}{sum(row.values()) - n['not reached']:9}{n['went on']:9}{n['told']:6}{n['later']:7}{n['kept']:6}{n['aborted']:9}"
+              f"{n['not reached']:13}{n['FAILED']:8}")
+    print(f"{len(todo)} faults in {time.monotonic() - began:.0f} s, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
