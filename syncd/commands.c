@@ -24,6 +24,7 @@ void command_folder_options(struct folder_options *ret, uv_loop_t *loop, const c
 		.name = path,
 		.path = path,
 		.preserve_owner = geteuid() == 0,
+		.tries = 2,
 		.settle_ms = 500,
 		.grace_ms = 10 * DAY_MS,
 		.member_expiry_ms = 90 * DAY_MS,

@@ -338,6 +338,28 @@ static void expire_looked_at(struct folder *f, const struct errand *e)
 	}
 }
 
+/* Whoever waits in front of a command is told in the end. */
+static void end_sessions(struct folder *f, int error)
+{
+	bool full = error == -ENOSPC || error == -EDQUOT;
+	char text[512];
+
+	snprintf(text, sizeof(text), "what is in %s cannot be recorded: %s; nothing is lost: %s, and run it again", f->path,
+		file_error_text(error), full ? "make room" : "see to that");
+	for (struct folder_session *s = f->sessions; s; s = s->next) {
+		session_fail(link_session(s->link), full ? MESSAGE_FAIL_SPACE : MESSAGE_FAIL_INTERNAL, error, text);
+		link_kick(s->link);
+	}
+}
+
+static void errand_failed(struct folder *f, const char *what, int error)
+{
+	log_error("%s: %s failed: %s; it is tried again", f->name, what, file_error_text(error));
+	f->retry_ns = clock_monotonic_ns() + RETRY_NS;
+	if (++f->failures == f->options.tries)
+		end_sessions(f, error);
+}
+
 static void scan_over(struct folder *f, struct errand *e)
 {
 	if (e->error == -ECANCELED)
@@ -345,12 +367,12 @@ static void scan_over(struct folder *f, struct errand *e)
 	if (e->error == STORE_ROOT_CHANGED && !folder_check_root(f))
 		return;
 	if (e->error != 0) {
-		log_error("%s: scan failed: %s; it is tried again", f->name, file_error_text(e->error));
 		f->scan_wanted = true;
 		f->scan_confirmed = f->scan_confirmed || e->confirmed;
-		f->retry_ns = clock_monotonic_ns() + RETRY_NS;
+		errand_failed(f, "scan", e->error);
 		return;
 	}
+	f->failures = 0;
 	f->scan_generation++;
 	for (struct told *t = e->told; t; t = t->next) {
 		folder_note_scan(f, t);
@@ -426,12 +448,10 @@ static void errand_over(uv_work_t *request, int status)
 	if (e->type == ERRAND_SCAN) {
 		scan_over(f, e);
 	} else if (e->type == ERRAND_RECOVER) {
-		if (e->error < 0)
-			log_error("%s: recovery failed: %s; it is tried again", f->name, file_error_text(e->error));
 		f->recover_wanted = e->error < 0;
-		if (e->error < 0)
-			f->retry_ns = clock_monotonic_ns() + RETRY_NS;
 		f->scan_wanted = true;
+		if (e->error < 0)
+			errand_failed(f, "recovery", e->error);
 	} else if (e->type == ERRAND_CALL) {
 		call_over(f, true);
 	} else if (e->type == ERRAND_UPKEEP) {

@@ -96,6 +96,7 @@ struct folder {
 	int64_t verified_ns; /* when the index was read whole last */
 	bool scanned; /* a whole scan is over */
 	int64_t retry_ns; /* an errand failed: none begins before */
+	unsigned failures; /* of scans and recoveries in a row */
 	struct errand *errand;
 	atomic_bool cancel;
 	struct folder_session *sessions;

@@ -185,6 +185,17 @@ want_equal "$G" "$F" "after making room"
 [ -z "$(ls -A "$F/.syncd/staging")" ] || fail "staging is not empty: $(ls -A "$F/.syncd/staging")"
 [ -z "$(conflict_copies "$F" "$G")" ] || fail "conflict copies by a full disk"
 
+# Nothing can be recorded there at all: whoever waits is told in the end.
+mkdir "$F/new" && for i in $(seq 500); do : >"$F/new/f$i"; done
+head -c 30000000 /dev/zero >"$F/fill" 2>/dev/null && die "the disk is not full"
+want_code "$EXIT_SPACE" "no room for the index on this side" local_reconcile "$F" "$G"
+says "make room, and run it again"
+want_code "$EXIT_SPACE" "no room for the index on the far side" local_reconcile "$G" "$F"
+says "make room, and run it again"
+rm "$F/fill"
+want "with room for the index" local_reconcile "$F" "$G"
+[ "$(find "$G/new" -type f | wc -l)" -eq 500 ] || fail "what could not be recorded did not arrive"
+
 # --- a daemon lives on ---
 daemon a "[folder t]
 path = $A
