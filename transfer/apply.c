@@ -328,10 +328,20 @@ static bool lands_as_other(const struct change *c)
 	return c->writes && c->intent.op == INTENT_PUT && c->intent.fate == INTENT_RMDIR;
 }
 
+/* A user was there: if there is a directory all the same, the index does not know it, and would not miss what lands in it. */
+static bool is_no_directory_of_ours(const struct change *c)
+{
+	return c->writes && c->intent.op == INTENT_PUT && change_skipped(c);
+}
+
 static int carry_out(struct batch *b, struct change *c)
 {
 	struct place_outcome *o = &c->outcome;
 
+	if (change_lands(c) && any_above(b, c, is_no_directory_of_ours)) {
+		o->result = APPLY_BLOCKED;
+		return 0;
+	}
 	if (batch_collides_above(b, c) && change_lands(c)) {
 		o->place = ROW_COLLIDES;
 		o->result = APPLY_NOT_HELD;
