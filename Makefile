@@ -13,7 +13,7 @@
 #   make sim-rules     RUNS=20000 SEED= JOBS=1   random histories under the rules
 #   make sim-trees     NAMES=2 EVERY=1 SEED= JOBS=1   all pairs of trees of up to 4 nodes under the rules
 #   make sim-sessions  RUNS=300 SEED=         random histories of real replicas and sessions
-#   make sim-pair      RUNS=1000 SEED=        two replicas on simulated disks, which crash at any call
+#   make sim           RUNS=1000 SEED= FEATURES=all   histories of whole replicas on simulated machines (tests/README.md)
 #   make crash         POINTS=1000 SEED= FS=ext4,xfs,btrfs   kills and power losses of the real programs (tests/README.md)
 #   make defects    BUDGET=120 DEFECTS=       deliberate defects: which test finds each, after how long
 #   make faults        EACH= DEPTH=3 SEED=   their calls and allocations fail, one at a time (tests/README.md)
@@ -231,6 +231,7 @@ sim-sessions: $(BUILD)/sim-sessions
 
 # Whole replicas on simulated machines: crashes, faults, cuts, users at any call. What it prints says how to see a history again.
 sim: RUNS ?= 1000
+sim: FEATURES ?= all
 engine_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,engine engine_history engine_judge engine_oracle engine_site engine_user engine_wire)
 objects += $(engine_objects)
 
@@ -239,19 +240,7 @@ $(BUILD)/sim: $(engine_objects) $(sim_objects) $(archives)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 sim: $(BUILD)/sim
-	@COMMIT=$$(git rev-parse --short HEAD 2>/dev/null) $< $(RUNS) '$(SEED)'
-
-# Two replicas on simulated disks, which crash at any call.
-sim-pair: RUNS ?= 1000
-objects += $(BUILD)/tests/sim/pair.o
-
-$(BUILD)/sim-pair: $(BUILD)/tests/sim/pair.o $(sim_objects) $(archives)
-	$(say) LD $@
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
-
-# On each kind of file system: by what order names become durable (enum sim_order).
-sim-pair: $(BUILD)/sim-pair
-	@for order in 0 1 2; do $< $(RUNS) $(or $(SEED),$$(date +%s)) 4 $$order || exit 1; done
+	@COMMIT=$$(git rev-parse --short HEAD 2>/dev/null) $< $(RUNS) '$(SEED)' $(FEATURES)
 
 # The real programs on real file systems: killed at their calls, and without power. Root, loop devices; tests/README.md.
 crash: POINTS ?= 1000
@@ -269,7 +258,7 @@ crash: $(bins) $(crash_tools)
 
 # Deliberate defects, built in one by one: do the campaigns find them? BUDGET: seconds for each of them; DEFECTS: names, or `fast`.
 DEFECTS ?=
-defects: all unit-bins $(BUILD)/sim $(patsubst %,$(BUILD)/sim-%,rules trees sessions pair)
+defects: all unit-bins $(BUILD)/sim $(patsubst %,$(BUILD)/sim-%,rules trees sessions)
 	@MAKE='$(MAKE)' BUILD='$(BUILD)' CFLAGS='$(CFLAGS)' tests/defects.sh $(DEFECTS)
 
 # Their calls of the file system and their allocations fail, one at a time. EACH: so many errnos of each place; DEPTH: how many
@@ -339,5 +328,5 @@ clean:
 -include $(objects:.o=.d)
 
 .PHONY: check check-full e2e install-test-deps demo asan-bins
-.PHONY: all unit defects differential sim sim-rules sim-trees sim-sessions sim-pair unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
+.PHONY: all unit defects differential sim sim-rules sim-trees sim-sessions unit-bins asan clang tsan valgrind fuzz fuzz-run fuzz-replay clean
 .SECONDARY:

@@ -95,11 +95,6 @@ search() {
 		after_total histories
 		[ -n "$AFTER" ] || after_seed
 		;;
-	pair)
-		build_variant "$1" "$2" sim-pair
-		ask sim-pair 1000000 1 || return 1
-		after_seed
-		;;
 	sim)
 		build_variant "$1" "$2" sim
 		ask_sim

@@ -195,7 +195,7 @@ static void show(uint64_t seed, uint32_t allowed, const char *features, int stat
 	fprintf(stderr, "\nseed %" PRIu64 ", commit %s: %s. The shortest that goes wrong so:\n", seed, commit ? commit : "unknown",
 		name_of(status, text));
 	try(seed, allowed, keep, true);
-	fprintf(stderr, "again: engine 1 %" PRIu64 " %s ", seed, features);
+	fprintf(stderr, "again: build/sim 1 %" PRIu64 " %s ", seed, features);
 	print_steps(keep, e.n_steps);
 }
 

@@ -76,6 +76,7 @@ struct site {
 	bool dirty;	/* a session says that the disk is not as the index says */
 	bool broken;	/* a batch failed: to be recovered when no session is left */
 	bool changed;	/* the index was changed: sessions are to be told */
+	bool full;	/* trash may go to make room */
 	bool excused;	/* a fault, a crash or a missing disk explains errors; until all is quiet */
 	bool acted;	/* a user acted, or its disk changed, since the last complete scan */
 	uint64_t die_at; /* a call of the disk; 0: none */
@@ -130,6 +131,8 @@ struct engine {
 	int64_t grace_ns, ticked_ns;
 	bool quiet; /* nothing goes wrong any more */
 	bool expiring; /* trash may go */
+	bool restored; /* some exceptions may stay: see DESIGN.md, "Known" */
+	bool cloned; /* two replicas have one past: they may refuse each other for a while, and keep exceptions */
 	struct oracle *oracle;
 };
 

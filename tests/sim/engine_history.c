@@ -274,12 +274,14 @@ static void step_fault(struct engine *e)
 		sim_disk_capacity(s->disk, 0);
 		tell(e, "the disk of %c is well", s->name);
 	} else if (which == 6) {
+		s->full = true;
 		sim_disk_capacity(s->disk, sim_disk_used(s->disk) + engine_below(e, 100000));
 		tell(e, "the disk of %c is nearly full", s->name);
 	} else if (which == 5) {
 		sim_disk_read_only(s->disk, true);
 		tell(e, "the disk of %c can't be written", s->name);
 	} else {
+		s->full = s->full || f.error == ENOSPC || f.error == EDQUOT;
 		sim_disk_fault(s->disk, &f);
 		tell(e, "the disk of %c begins to fail: %s", s->name, strerror(f.error));
 	}
@@ -314,6 +316,7 @@ static void step_restore(struct engine *e)
 	if (!s->saved)
 		return;
 	tell(e, "%c is as it was when the copy was made%s", s->name, copied ? ", file by file" : "");
+	e->restored = true;
 	site_restore(s, copied);
 	site_open(s);
 	run_some(e, 20);
@@ -325,6 +328,7 @@ static void step_clone(struct engine *e)
 
 	if (e->n_sites == SITES_MAX)
 		return;
+	e->cloned = true;
 	clone = site_new(e, s->disk);
 	if (engine_one_in(e, 2))
 		sim_disk_crash(clone->disk, &e->random);
@@ -406,6 +410,8 @@ static void heal(struct engine *e)
 	}
 	wires_run(e, RUN_ALL);
 	for (unsigned i = 0; i < e->n_sites; i++) {
+		if (e->sites[i].excused) /* as a daemon does with an index that failed */
+			site_close(&e->sites[i]);
 		e->sites[i].excused = false;
 		if (!site_open(&e->sites[i]))
 			wrong(e, WRONG_OTHER, "%c can't be opened", e->sites[i].name);
@@ -458,7 +464,7 @@ uint64_t history_run(struct engine *e)
 	e->random = e->seed ^ UINT64_C(0x7369746573);
 	while (e->n_sites < sites)
 		site_open(site_new(e, NULL));
-	if (sites > 3 || engine_one_in(e, 2)) /* two pairs that meet first are two folders */
+	if (sites > 3 || engine_has(e, FEATURE_CLONE) || engine_one_in(e, 2)) /* two pairs that meet first are two folders */
 		meet_all(e);
 	for (unsigned i = 0; i < e->n_steps; i++)
 		if (!e->keep || e->keep[i])

@@ -322,7 +322,7 @@ static void appeared(struct site *s, const struct item *now, enum oracle_cause c
 	const struct item *was = listed_at(&o->before, now->hash);
 	struct spot *spot = spot_get(o, now->path, now->hash, now->token);
 
-	if (cause == ORACLE_CRASH && now->node->kind == FILE_KIND_REGULAR && !now->node->user_wrote && !spot->placed &&
+	if (cause == ORACLE_CRASH && !s->excused && now->node->kind == FILE_KIND_REGULAR && !now->node->user_wrote && !spot->placed &&
 			!conflict_is_copy(now->path) && now->path[strlen(now->path) - 1] != '~') /* a user's own */
 		wrong(s->engine, WRONG_EVENT, "%c: after a crash %s is %s", s->name, now->path, o->tokens[now->token].name);
 	if (!spot->placed && cause == ORACLE_USER)
@@ -364,15 +364,20 @@ static void forgotten(struct site *s)
 	}
 }
 
+static void forget_shown(const struct site *s)
+{
+	for (size_t i = 0; i < s->disk->n_nodes; i++) { /* what syncd put in place may be back in staging */
+		s->disk->nodes[i]->shown = false;
+		s->disk->nodes[i]->was_shown &= s->disk->nodes[i]->users;
+	}
+}
+
 void oracle_after(struct site *s, enum oracle_cause cause)
 {
 	struct oracle *o = s->engine->oracle;
 
 	if (cause != ORACLE_USER)
-		for (size_t i = 0; i < s->disk->n_nodes; i++) { /* what syncd put in place may be back in staging */
-			s->disk->nodes[i]->shown = false;
-			s->disk->nodes[i]->was_shown &= s->disk->nodes[i]->users;
-		}
+		forget_shown(s);
 	list(s, &o->after, true);
 	if (s->held >= 0) {
 		struct node *n = sim_handle(s->held)->node;
@@ -396,7 +401,7 @@ void oracle_after(struct site *s, enum oracle_cause cause)
 	for (size_t i = 0; i < o->after.n; i++)
 		if (!listed(&o->before, o->after.v[i].hash, o->after.v[i].token))
 			appeared(s, &o->after.v[i], cause);
-	if (cause == ORACLE_RESTORE)
+	if (cause == ORACLE_RESTORE || (cause == ORACLE_CRASH && s->acted)) /* what was not recorded may be undone */
 		forgotten(s);
 }
 
@@ -404,6 +409,7 @@ void oracle_cloned(struct site *s)
 {
 	struct oracle *o = s->engine->oracle;
 
+	forget_shown(s);
 	list(s, &o->after, true);
 	for (size_t i = 0; i < o->after.n; i++)
 		spot_get(o, o->after.v[i].path, o->after.v[i].hash, o->after.v[i].token)->placed++;
@@ -483,7 +489,7 @@ static void on_names(struct sim_disk *d, const struct operation *op, void *data)
 			continue;
 		if (path[i])
 			syncd_takes(s, path[i], n, last);
-		else if (last && n->was_shown && n->kind != FILE_KIND_DIRECTORY && !s->engine->expiring)
+		else if (last && n->was_shown && n->kind != FILE_KIND_DIRECTORY && !s->engine->expiring && !s->full)
 			wrong(s->engine, WRONG_LOST, "%c: syncd destroys %s, which was in the tree", s->name,
 				s->engine->oracle->tokens[token_of(s->engine, n, true)].name);
 	}
@@ -565,7 +571,7 @@ static bool may_meet(struct oracle *o, const struct spot *a, const struct spot *
 static void judge_copy(struct engine *e, const char *path, uint32_t token)
 {
 	struct oracle *o = e->oracle;
-	bool concurrent = o->tokens[token].moved;
+	bool concurrent = o->tokens[token].moved || e->cloned;
 
 	for (size_t i = 1; i < o->n_spots && !concurrent; i++)
 		for (size_t k = 1; k < o->n_spots && o->spots[i].token == token && !concurrent; k++)
@@ -597,7 +603,8 @@ static void judge_item(struct engine *e, const struct item *item)
 	if (!spot || !spot->placed)
 		wrong(e, WRONG_CONTENT, "%s is %s, which nobody put there", item->path, o->tokens[item->token].name);
 	spot->found = true;
-	if (spot->removed && spot->placed == 1)
+	/* what one of two with one past recorded may be recorded anew: see DESIGN.md, "Known" */
+	if (spot->removed && spot->placed == 1 && !e->cloned)
 		wrong(e, WRONG_RESURRECTED, "%s is %s, which was removed there", item->path, o->tokens[item->token].name);
 }
 

@@ -51,7 +51,8 @@ static struct sim_disk *new_disk(struct engine *e, struct sim_host *h)
 
 	o.never_crashes = !crashes;
 	if (engine_has(e, FEATURE_DISKS)) {
-		o.abilities.exchange = !engine_one_in(e, 4);
+		o.order = (enum sim_order)engine_below(e, 3);
+		o.abilities.exchange = o.order != SIM_SPLIT && !engine_one_in(e, 4);
 		o.abilities.no_replace = o.abilities.exchange || engine_one_in(e, 2);
 		o.abilities.reflink = engine_one_in(e, 2);
 		o.abilities.lease = !engine_one_in(e, 4);
@@ -61,7 +62,6 @@ static struct sim_disk *new_disk(struct engine *e, struct sim_host *h)
 		o.rename_ctime = engine_one_in(e, 2);
 		o.tick_ns = ticks[engine_below(e, 4)];
 		o.abilities.time_granularity_ns = engine_one_in(e, 2) ? o.tick_ns : 1;
-		o.order = engine_one_in(e, 2) ? SIM_ORDERED : SIM_UNORDERED;
 	}
 	return sim_disk_new(h, &o);
 }
@@ -131,6 +131,7 @@ void site_restore(struct site *s, bool copied)
 	} else {
 		sim_user_remove(s->disk, "");
 		(void)sim_user_copy(s->saved, "", s->disk, "");
+		sim_disk_sync(s->disk);
 	}
 	oracle_after(s, ORACLE_RESTORE);
 	s->acted = s->excused = true;

@@ -283,10 +283,10 @@ static void copy_disk(struct sim_disk *to, const struct sim_disk *from)
 		to->dirty[to->n_dirty++] = same_node(to, from->dirty[i]);
 	}
 	to->used = from->used;
+	inos_rebuild(to);
 	/* what was only held open is gone */
 	for (size_t i = to->n_nodes; i-- > 0;)
 		node_let_go(to, to->nodes[i]);
-	inos_rebuild(to);
 }
 
 struct sim_disk *sim_disk_clone(const struct sim_disk *d, struct sim_host *h)
