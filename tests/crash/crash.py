@@ -320,6 +320,21 @@ class Batch:
         return p
 
 
+def leave_out(options):
+    """What this machine's kernel can't do; said, and not counted."""
+    with open("/proc/filesystems") as f:
+        known = f.read().split()
+    for fs in list(options.fs):
+        if fs not in known and subprocess.run(["modprobe", "-q", fs], check=False).returncode != 0:
+            options.fs.remove(fs)
+            print(f"left out: {fs}, which the kernel does not have", flush=True)
+    for mode in ("power", "replay"):
+        if mode in options.modes and not os.access("/dev/fuse", os.R_OK | os.W_OK):
+            options.modes.remove(mode)
+            print(f"left out: {mode}, as there is no /dev/fuse", flush=True)
+    return options.fs and options.modes
+
+
 def plan(options):
     batches = []
     whole = sum(SHARES[m] for m in options.modes)
@@ -347,6 +362,8 @@ def main():
     p.add_argument("--only")
     p.add_argument("--keep", action="store_true")
     options = p.parse_args()
+    if not leave_out(options):
+        return 1
     batches = plan(options)
     print(f"{options.points} points on {', '.join(options.fs)}, seed {options.seed}", flush=True)
     began, done, failed = time.monotonic(), {}, 0
