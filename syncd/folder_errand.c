@@ -354,9 +354,11 @@ static void end_sessions(struct folder *f, int error)
 
 static void errand_failed(struct folder *f, const char *what, int error)
 {
-	log_error("%s: %s failed: %s; it is tried again", f->name, what, file_error_text(error));
 	f->retry_ns = clock_monotonic_ns() + RETRY_NS;
-	if (++f->failures == f->options.tries)
+	f->failures++;
+	if (!f->options.tries || !f->sessions)
+		log_error("%s: %s failed: %s; it is tried again", f->name, what, file_error_text(error));
+	else if (f->failures >= f->options.tries)
 		end_sessions(f, error);
 }
 

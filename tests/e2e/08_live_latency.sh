@@ -1,8 +1,8 @@
 #!/bin/bash
 # A live edit of a small file in a folder of FILES (100,000) files is complete at the peer within a median of 100 ms. The distribution
 # is printed; what is asserted is the order against a floor measured in the same run: copying and fsyncing the same file
-# through one `ssh` connection that is open already. Memory: both daemons' anonymous memory is printed and checked, the most that it
-# was during the first copy and the edits, and what it is after a restart.
+# through one `ssh` connection that is open already. Memory: both daemons' anonymous memory is printed, the most that it
+# was during the first copy and the edits, and what it is after a restart, which is checked.
 . "$(dirname "$0")/lib.sh"
 
 FILES=${FILES:-100000}
