@@ -13,7 +13,9 @@
 #include "base/error.h"
 #include "transfer/session_internal.h"
 
-/* Messages of rows that wait. SESSION_PAIRS_MAX ranges of DIFF_ENTRIES_MAX paths on each side, each row of at most some KB, in
+#define PAIR_ROWS_MAX 4096 /* that ROWS may still tell, above which nothing more is paired */
+
+/* Messages of rows that wait. Rows as PAIR_ROWS_MAX allows and those of the range that passes it, each of at most some KB, in
  * messages of MESSAGE_SPLIT_BYTES, are fewer by far. */
 #define ROWS_MAX 1024
 
@@ -155,10 +157,15 @@ void compare_reset(struct session *s)
 {
 	diff_free(s->diff);
 	s->diff = NULL;
-	memset(s->asks, 0, sizeof(s->asks));
+	for (size_t i = 0; i < ARRAY_SIZE(s->asks); i++) {
+		union message m = {.entries = s->asks[i].entries};
+
+		message_deinit(MESSAGE_ENTRIES, &m);
+		s->asks[i] = (struct ask){0};
+	}
 	for (size_t i = 0; i < MATCHES_MAX; i++)
 		compare_match_free(&s->matches[i]);
-	s->asks_out = s->pairs_out = 0;
+	s->asks_out = s->pairs_out = s->pair_rows = 0;
 	while (s->rows_head) {
 		struct pending_rows *rows = s->rows_head;
 
@@ -196,9 +203,9 @@ static int pump_asks(struct session *s)
 		}
 		if (r != 0)
 			break;
-		while (slot->used)
+		while (slot->state != ASK_UNUSED)
 			slot++;
-		*slot = (struct ask){.used = true, .id = s->next_id++, .range = range};
+		*slot = (struct ask){.state = ASK_OUT, .id = s->next_id++, .range = range};
 		ranges[m.ask.n++] = (struct message_range){.id = slot->id, .range = range};
 		s->asks_out++;
 	}
@@ -303,34 +310,66 @@ static int send_pairs(struct session *s, struct compose *c, uint32_t id, const s
 	return r;
 }
 
-int compare_entries(struct session *s, const struct message_entries *m)
+static struct ask *find_ask(struct session *s, enum ask_state state, uint32_t id)
 {
-	struct ask *slot = NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(s->asks); i++)
+		if (s->asks[i].state == state && s->asks[i].id == id)
+			return &s->asks[i];
+	return NULL;
+}
+
+int compare_entries(struct session *s, struct message_entries *m)
+{
+	struct ask *ask = find_ask(s, ASK_OUT, m->id);
+
+	if (!ask || !s->diff)
+		return session_protocol_error(s, "ENTRIES that nobody asked for");
+	ask->state = ASK_ANSWERED;
+	ask->entries = *m;
+	memset(m, 0, sizeof(*m));
+	return 0;
+}
+
+static int learn_entries(struct session *s, struct ask *ask)
+{
+	union message m = {.entries = ask->entries};
+	const struct message_entries *e = &m.entries;
 	struct diff_found found = {0};
-	struct diff_range covered;
+	struct diff_range covered = ask->range;
 	struct compose c;
 	int r;
 
-	for (size_t i = 0; i < ASKS_MAX; i++)
-		if (s->asks[i].used && s->asks[i].id == m->id)
-			slot = &s->asks[i];
-	if (!slot || !s->diff)
-		return session_protocol_error(s, "ENTRIES that nobody asked for");
-	slot->used = false;
+	ask->entries = (struct message_entries){0};
+	ask->state = ASK_UNUSED;
 	s->asks_out--;
+	if (e->cut)
+		covered.from = e->from;
 	r = compose_begin(&c, s, MESSAGE_PAIR);
 	if (r == 0)
-		r = diff_learn(s->diff, c.t, &slot->range, m->v, m->n, m->cut, &m->from, &found);
-	covered = slot->range;
-	if (m->cut)
-		covered.from = m->from;
+		r = diff_learn(s->diff, c.t, &ask->range, e->v, e->n, e->cut, &e->from, &found);
 	if (r == 0 && (found.n_ours || found.n_theirs)) {
+		ask->state = ASK_PAIRED;
+		ask->rows = found.n_ours + found.n_theirs;
+		s->pair_rows += ask->rows;
 		s->pairs_out++;
-		r = send_pairs(s, &c, m->id, &covered, &found);
+		r = send_pairs(s, &c, ask->id, &covered, &found);
 	}
 	diff_found_deinit(&found);
 	compose_end(&c);
+	message_deinit(MESSAGE_ENTRIES, &m);
 	return r == -EBADMSG ? session_protocol_error(s, "ENTRIES that contradict themselves") : r;
+}
+
+/* Blocks that differ as a whole are thousands of rows each: were all that is asked for at a time told at once, the rows of
+ * 100,000 files would wait in the taker's memory. */
+static int learn_answers(struct session *s)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(s->asks) && r == 0; i++)
+		if (s->asks[i].state == ASK_ANSWERED && (s->asks[i].range.level || s->pair_rows < PAIR_ROWS_MAX))
+			r = learn_entries(s, &s->asks[i]);
+	return r;
 }
 
 /* --- the answerer --- */
@@ -466,10 +505,15 @@ static int deal_with_rows(struct session *s, struct pending_rows *rows)
 	if (r == 0)
 		r = offer_items(s, p, k);
 	if (r == 0 && rows->type == MESSAGE_ROWS && p->last) {
-		if (!s->pairs_out)
-			r = session_protocol_error(s, "ROWS that nobody asked for");
-		else
+		struct ask *ask = find_ask(s, ASK_PAIRED, p->id);
+
+		if (ask) {
 			s->pairs_out--;
+			s->pair_rows -= ask->rows;
+			*ask = (struct ask){0};
+		} else {
+			r = session_protocol_error(s, "ROWS that nobody asked for");
+		}
 	}
 	shared_vector_unref(k);
 	return r;
@@ -532,6 +576,8 @@ int compare_pump(struct session *s)
 		message_deinit(rows->type, &rows->m);
 		free(rows);
 	}
+	if (r == 0 && s->diff && !s->walk_sent)
+		r = learn_answers(s);
 	if (r == 0 && s->diff && !s->walk_sent)
 		r = pump_asks(s);
 	return r;

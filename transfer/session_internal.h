@@ -156,10 +156,15 @@ struct session_job {
 	uint64_t content;		/* bytes of content in them */
 };
 
+/* A range of the walk, from ASK to the last of its ROWS. */
+enum ask_state { ASK_UNUSED, ASK_OUT, ASK_ANSWERED, ASK_PAIRED };
+
 struct ask {
-	bool used;
+	enum ask_state state;
 	uint32_t id;
 	struct diff_range range;
+	struct message_entries entries; /* ANSWERED: they wait until fewer rows are out; owned */
+	size_t rows;			/* PAIRED: that ROWS may tell */
 };
 
 /* A MATCH that was sent. */
@@ -242,11 +247,11 @@ struct session {
 
 	/* walking */
 	struct diff *diff;
-	struct ask asks[ASKS_MAX];
+	struct ask asks[ASKS_MAX + SESSION_PAIRS_MAX]; /* asked for only as long as fewer PAIRs than that are out */
 	bool never_met; /* ranges are matched before they are asked for */
 	struct match_asked matches[MATCHES_MAX];
 	uint32_t next_id;
-	size_t asks_out, pairs_out;
+	size_t asks_out, pairs_out, pair_rows; /* in state OUT or ANSWERED; PAIRED, and `matches`; rows of PAIRED */
 	struct pending_rows *rows_head, **rows_tail;
 	size_t rows_n;
 
@@ -335,7 +340,7 @@ void learn_run(struct session_job *job);
 int compare_begin(struct session *s);
 int compare_pump(struct session *s); /* asks, and rows that can be dealt with now */
 int compare_ask(struct session *s, const struct message_ask *m);
-int compare_entries(struct session *s, const struct message_entries *m);
+int compare_entries(struct session *s, struct message_entries *m); /* takes them over */
 int compare_rows(struct session *s, uint8_t type, union message *m); /* takes the message over */
 bool compare_idle(const struct session *s);
 bool compare_we_walk(const struct session *s); /* where the roots differ */
