@@ -27,7 +27,7 @@ struct folder_options {
 	bool create;		/* make the replica where there is none */
 	enum hash_algorithm algorithm; /* for a created one; 0: default */
 	bool watch;
-	unsigned tries;		/* sessions end when a scan or recovery fails for the so manieth time in a row; 0: they wait */
+	unsigned tries;		/* sessions end when a scan or recovery failed this many times in a row; 0: never, they wait */
 	bool revert;		/* takes only: what is changed here is undone, once there is somebody to fetch from */
 	bool preserve_owner;
 	int64_t settle_ms;	/* quiet time of a file being written */

@@ -17,8 +17,6 @@
 #define GROUP_ROWS 32
 #define RANGE_ROWS_MAX (4 * MESSAGE_GROUPS_MAX * GROUP_ROWS) /* looked at for one MATCH */
 
-
-
 DEFINE_CLEANUP(struct index_txn *, index_abort)
 
 /* --- our rows, in groups --- */

@@ -315,7 +315,7 @@ static bool names_pay(const struct session *s, const struct offer *o, const stru
 static int request_new(struct session *s, struct offer *o, size_t first, size_t n, struct fetch_request **ret)
 {
 	struct fetch_request *request = calloc(1, sizeof(*request));
-	const struct stage_missing *missing = stage_missing(o->stage, &(size_t){0});
+	const struct stage_missing *missing = stage_missing(o->stage, NULL);
 
 	if (!request)
 		return -ENOMEM;
@@ -332,7 +332,7 @@ static int request_new(struct session *s, struct offer *o, size_t first, size_t 
 
 static int append_request(struct message_fetch *m, const struct fetch_request *request)
 {
-	const struct stage_missing *missing = stage_missing(request->offer->stage, &(size_t){0});
+	const struct stage_missing *missing = stage_missing(request->offer->stage, NULL);
 	struct message_request *out = &m->v[m->n];
 	const struct named_pieces *pieces = request->pieces;
 
@@ -486,7 +486,7 @@ static void request_over(struct session *s, struct fetch_request **at)
 /* The chunk that is to come next. */
 static const struct stage_missing *next_chunk(const struct fetch_request *request)
 {
-	return &stage_missing(request->offer->stage, &(size_t){0})[request->first + request->done];
+	return &stage_missing(request->offer->stage, NULL)[request->first + request->done];
 }
 
 /* All of the chunk that was to come next came: to be dealt with by this op, which takes `bytes` over. */
@@ -610,7 +610,7 @@ static int read_old(void *ret, size_t n, uint64_t offset, void *data)
 /* Nothing that the old version is now can be wrong here: then there is less to refer to. */
 static int name_pieces(struct session *s, struct fetch_request *request)
 {
-	const struct stage_missing *missing = stage_missing(request->offer->stage, &(size_t){0});
+	const struct stage_missing *missing = stage_missing(request->offer->stage, NULL);
 	struct named_pieces *pieces = request->pieces;
 	cleanup_close int fd = -1;
 	cleanup(buf_deinit) struct buf bytes = BUF_INIT;
@@ -660,7 +660,7 @@ static int run_op(struct session *s, struct stage_op *op)
 		return stage_chunks(op->offer->stage, op->entries, op->n_entries);
 	if (op->request)
 		return name_pieces(s, op->request);
-	m = &stage_missing(op->offer->stage, &(size_t){0})[op->missing];
+	m = &stage_missing(op->offer->stage, NULL)[op->missing];
 	if (op->pieces)
 		return write_rebuilt(op, m->chunk, m->length);
 	return stage_write(op->offer->stage, m->chunk, op->bytes, op->n);

@@ -786,7 +786,8 @@ int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t
 
 const struct stage_missing *stage_missing(const struct stage *s, size_t *ret_n)
 {
-	*ret_n = s->n_missing;
+	if (ret_n)
+		*ret_n = s->n_missing;
 	return s->missing;
 }
 

@@ -46,7 +46,7 @@ void stage_free(struct stage *s); /* removes the staged object unless it was tak
  * where it must be re-cut, else O(chunks found). The old version is read as it is now: what does not hash to what is looked
  * for is not there. */
 int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n);
-/* The missing chunks in ascending order; valid until stage_free. */
+/* The missing chunks in ascending order; valid until stage_free. ret_n: NULL where it is known. */
 const struct stage_missing *stage_missing(const struct stage *s, size_t *ret_n);
 /* The old version, to be read between old_from and old_to: what it is now, which may be anything. 0, or anything else. */
 int stage_open_old(const struct stage *s, int *ret_fd);
