@@ -235,7 +235,7 @@ sim: FEATURES ?= all
 engine_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,engine engine_history engine_judge engine_oracle engine_site engine_user engine_wire)
 objects += $(engine_objects)
 
-$(BUILD)/sim: $(engine_objects) $(sim_objects) $(archives)
+$(BUILD)/sim: $(engine_objects) $(BUILD)/tests/sim/jobs.o $(sim_objects) $(archives)
 	$(say) LD $@
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 

@@ -201,14 +201,14 @@ class Batch:
             a.lose_power(self.rng)
             a.mount()
             self.converge()
-            if synced:
-                self.want_round(r)
-            else:
-                self.want_not_undone(r, at_b)
+            self.want_as_safe(r, synced, at_b)
         self.want_equal()
 
-    def want_not_undone(self, r, at_peer):
-        """What a user did not sync may be lost, but not once a peer has it."""
+    def want_as_safe(self, r, synced, at_peer):
+        """The round is there; what its user did not sync may be lost, but not once a peer has it."""
+        if synced:
+            self.want_round(r)
+            return
         now = trees.tree(f"{self.a}/{r.name}")
         self.want([f"{path}: is {now.get(path)}, was {there} at the peer" for path, there in at_peer.items()
                    if trees.same(there, r.expected.get(path)) and not trees.same(there, r.before.get(path))
@@ -246,10 +246,7 @@ class Batch:
             copied.mount()
             at_b = trees.tree(f"{self.b}/{r.name}")
             self.converge()
-            if synced:
-                self.want_round(r)
-            else:
-                self.want_not_undone(r, at_b)
+            self.want_as_safe(r, synced, at_b)
             self.want_equal()
             copied.unmount()
             if point % 8 == 0:

@@ -87,7 +87,7 @@ static void make_tree(struct world *w)
 	struct wire *wire;
 
 	for (size_t i = 0; i < sizeof(big); i++)
-		big[i] = (uint8_t)world_mix(&random);
+		big[i] = (uint8_t)test_random(&random);
 	site_mkdir(a, "d");
 	site_write(a, "d/x", "x");
 	site_write(a, "d/y", "y");

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "base/random.h"
+#include "tests/random.h"
 #include "tests/sim/fs_internal.h"
 
 int64_t sim_wall_ns(const struct sim_host *h)
@@ -11,19 +12,9 @@ int64_t sim_wall_ns(const struct sim_host *h)
 	return sim.now_ns + h->wall_ns;
 }
 
-int64_t sim_now_ns(void)
-{
-	return sim.now_ns;
-}
-
 void sim_advance(int64_t ns)
 {
 	sim.now_ns += ns;
-}
-
-void sim_call_cost(int64_t ns)
-{
-	sim.call_ns = ns;
 }
 
 void sim_host_jump(struct sim_host *h, int64_t ns)
@@ -62,11 +53,7 @@ int nanosleep(const struct timespec *wanted, struct timespec *left)
 
 uint64_t sim_random(uint64_t *stream)
 {
-	uint64_t z = *stream += UINT64_C(0x9e3779b97f4a7c15);
-
-	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-	return z ^ z >> 31;
+	return test_random(stream);
 }
 
 size_t sim_below(uint64_t *stream, size_t n)

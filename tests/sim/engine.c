@@ -18,12 +18,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define WORKERS_MAX 64
+#include "tests/sim/jobs.h"
+
 #define FAILURES_MAX 10
 #define HISTORY_SECONDS_MAX 60 /* of the wall clock: it hangs */
 
@@ -76,7 +76,7 @@ static uint64_t run_one(uint64_t seed, uint32_t allowed, const bool *keep, bool 
 /* --- processes --- */
 
 struct shared {
-	uint64_t next[WORKERS_MAX]; /* the seed that each is at */
+	uint64_t next[JOBS_MAX]; /* the seed that each is at */
 	uint64_t done;
 };
 
@@ -263,10 +263,10 @@ int main(int argc, char **argv)
 	const char *features = argc > 3 ? argv[3] : "all";
 	uint32_t allowed = features_of(features);
 	unsigned workers = (unsigned)sysconf(_SC_NPROCESSORS_ONLN), failures = 0, running;
-	struct shared *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct shared *shared;
 	uint64_t first = UINT64_MAX;
 	double began = seconds(CLOCK_MONOTONIC), took;
-	pid_t pids[WORKERS_MAX];
+	pid_t pids[JOBS_MAX];
 	int first_status = 0;
 	char text[64];
 
@@ -277,11 +277,8 @@ int main(int argc, char **argv)
 		run_one(seed, allowed, keep, true);
 		return 0;
 	}
-	if (shared == MAP_FAILED) {
-		perror("mmap");
-		return 2;
-	}
-	if (workers < 1 || workers > WORKERS_MAX)
+	shared = jobs_shared(sizeof(*shared));
+	if (workers < 1 || workers > JOBS_MAX)
 		workers = 1;
 	for (unsigned i = 0; i < workers; i++) {
 		shared->next[i] = seed + i;

@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "tests/sim/row_fault.h"
 
 #define MTIME_NS (2 * CLOCK_NS_PER_S) /* all disks can store that */
 
@@ -77,42 +78,6 @@ void judge_print(struct engine *e)
 
 /* --- an index and its disk --- */
 
-static void judge_row(const struct site *s, struct index_txn *t, const char *path, const struct row *row)
-{
-	struct record state = {0};
-	struct stamp stamp = {0};
-	struct chunk_tree_node *nodes = NULL;
-	size_t n_nodes = 0;
-	const char *name, *fault = NULL;
-	int dir = -1;
-
-	if (row->place != ROW_ON_DISK && row->place != ROW_IMPLIED) {
-		if (row_live(row))
-			wrong(s->engine, WRONG_DIVERGED, "%c: %s is not on disk, but in place %d", s->name, path, (int)row->place);
-		return;
-	}
-	if (file_open_parent(store_root(replica_store(s->replica)), path, &dir, &name) ||
-			scan_look(replica_store(s->replica), dir, name, &state, &stamp, &nodes, &n_nodes))
-		fault = "can't be looked at";
-	else if (row->place == ROW_IMPLIED)
-		fault = state.kind != RECORD_DIRECTORY ? "is implied, and no directory"
-			: index_any_live_below(t, path) != 1 ? "is implied by nothing" : NULL;
-	else if (!record_same_state(&state, &row->record))
-		fault = "is other content than its record says";
-	else if (!record_same_attributes(&state, &row->record))
-		fault = "has another mode or owner than its record says";
-	else if (state.kind != RECORD_DIRECTORY && state.mtime_ns / MTIME_NS != row->record.mtime_ns / MTIME_NS)
-		fault = "has another mtime than its record says";
-	else if (state.kind == RECORD_DIRECTORY ? stamp.ino != row->stamp.ino : !stamp_equal(&stamp, &row->stamp))
-		fault = "is not what was stamped";
-	if (dir >= 0)
-		close(dir);
-	if (fault)
-		wrong(s->engine, WRONG_DIVERGED, "%c: %s %s", s->name, path, fault);
-	record_deinit(&state);
-	scan_nodes_free(nodes, n_nodes);
-}
-
 static void judge_rows(const struct site *s)
 {
 	struct index_txn *t = begin(s);
@@ -122,10 +87,13 @@ static void judge_rows(const struct site *s)
 	check(s, "index_cursor_open", index_cursor_open(t, &c));
 	for (r = index_cursor_seek(c, ""); r == 0; r = index_cursor_next(c)) {
 		struct row row = {0};
+		const char *fault;
 		char *path = NULL;
 
 		check(s, "index_cursor_get", index_cursor_get(c, &path, &row));
-		judge_row(s, t, path, &row);
+		fault = row_fault(replica_store(s->replica), t, path, &row, MTIME_NS);
+		if (fault)
+			wrong(s->engine, WRONG_DIVERGED, "%c: %s %s", s->name, path, fault);
 		free(path);
 		row_deinit(&row);
 	}

@@ -181,14 +181,22 @@ static void act_remove(struct user *u)
 	clear(u, u->path);
 }
 
-static void act_rename(struct user *u)
+/* What is there, and where it may go, in directories that are there (made over what was in the way, which may be itself). */
+static bool some_move(struct user *u)
 {
 	some_there(u, u->path);
 	some_path(u, u->other);
 	if (kind_of(u, u->path) < 0 || strcmp(u->path, u->other) == 0 || path_is_below(u->path, u->other) ||
 			path_is_below(u->other, u->path))
-		return;
+		return false;
 	make_parents(u, u->other);
+	return true;
+}
+
+static void act_rename(struct user *u)
+{
+	if (!some_move(u))
+		return;
 	if (kind_of(u, u->path) < 0)
 		return; /* it was in the way */
 	tell(u->site->engine, "%c renames %s to %s", u->site->name, u->path, u->other);
@@ -255,12 +263,8 @@ static void act_symlink(struct user *u)
 
 static void act_copy(struct user *u)
 {
-	some_there(u, u->path);
-	some_path(u, u->other);
-	if (kind_of(u, u->path) < 0 || strcmp(u->path, u->other) == 0 || path_is_below(u->path, u->other) ||
-			path_is_below(u->other, u->path))
+	if (!some_move(u))
 		return;
-	make_parents(u, u->other);
 	clear(u, u->other);
 	if (kind_of(u, u->path) < 0)
 		return;

@@ -14,6 +14,7 @@
 #define SLOT_BITS 14
 #define SLOTS_MAX (1U << SLOT_BITS)
 #define BOOTED_NS (3600 * CLOCK_NS_PER_S)
+#define CALL_NS 1000
 #define EPOCH_NS (INT64_C(1577880000) * CLOCK_NS_PER_S) /* 2020 */
 
 struct sim_world sim;
@@ -73,7 +74,6 @@ void sim_begin(uint64_t seed)
 	sim.random = seed;
 	sim.trace = seed;
 	sim.now_ns = BOOTED_NS;
-	sim.call_ns = 1000;
 	sim.next_dev = 2049;
 	sim_host_enter(sim_host_new());
 	sim.top = sim_disk_new(sim.host, &sim_disk_usual);
@@ -109,11 +109,6 @@ void sim_trace_add(uint64_t what)
 {
 	sim.trace ^= what;
 	sim.trace = (sim.trace ^ sim.trace >> 29) * UINT64_C(0xbf58476d1ce4e5b9);
-}
-
-uint64_t sim_calls(void)
-{
-	return sim.calls;
 }
 
 /* --- hosts --- */
@@ -426,8 +421,7 @@ static int fault_now(struct sim_disk *d, enum sim_call call)
 
 int sim_enter(struct sim_disk *d, enum sim_call call)
 {
-	sim.calls++;
-	sim.now_ns += sim.call_ns;
+	sim.now_ns += CALL_NS;
 	d->calls++;
 	if (d->hook && !d->killed)
 		d->hook(d, call, d->calls, d->hook_data);

@@ -61,11 +61,8 @@ bool sim_one_in(uint64_t *stream, unsigned n);
 /* What happened so far, as a number: host, call, result and sizes of each call. Equal runs have equal ones. */
 uint64_t sim_trace(void);
 void sim_trace_add(uint64_t what); /* something of the simulator's own */
-uint64_t sim_calls(void);
 
-int64_t sim_now_ns(void); /* since boot */
-void sim_advance(int64_t ns);
-void sim_call_cost(int64_t ns); /* each call takes so long: 1 µs at first */
+void sim_advance(int64_t ns); /* each call takes 1 µs by itself */
 
 /* --- hosts --- */
 
@@ -174,7 +171,6 @@ enum { SIM_CREATE = 1, SIM_TRUNCATE = 2 };
 
 int sim_user_open(struct sim_disk *d, const char *path, int flags); /* for writing: a descriptor, or < 0 */
 int sim_user_write_fd(int fd, const void *p, size_t n, uint64_t offset);
-int sim_user_truncate_fd(int fd, uint64_t size);
 void sim_user_close(int fd);
 /* Stores through a writable mapping: while `fd` is open they move no time stamp. */
 int sim_user_store(int fd, const void *p, size_t n, uint64_t offset);
@@ -182,7 +178,6 @@ int sim_user_store(int fd, const void *p, size_t n, uint64_t offset);
 /* In place: open, truncate, write, close. */
 int sim_user_write(struct sim_disk *d, const char *path, const void *p, size_t n);
 int sim_user_append(struct sim_disk *d, const char *path, const void *p, size_t n);
-int sim_user_write_at(struct sim_disk *d, const char *path, const void *p, size_t n, uint64_t offset);
 int sim_user_truncate(struct sim_disk *d, const char *path, uint64_t size);
 /* Other bytes of the same size, and the mtime as it was (only ctime tells). */
 int sim_user_rewrite(struct sim_disk *d, const char *path, const void *p, size_t n);
@@ -190,7 +185,6 @@ int sim_user_read(struct sim_disk *d, const char *path, void *ret, size_t n, siz
 int sim_user_stat(struct sim_disk *d, const char *path, struct file_stat *ret);
 int sim_user_mkdir(struct sim_disk *d, const char *path, uint16_t mode);
 int sim_user_symlink(struct sim_disk *d, const char *path, const char *target);
-int sim_user_fifo(struct sim_disk *d, const char *path);
 int sim_user_unlink(struct sim_disk *d, const char *path);
 int sim_user_rmdir(struct sim_disk *d, const char *path);
 int sim_user_remove(struct sim_disk *d, const char *path); /* rm -rf; -ENOENT */
@@ -211,6 +205,5 @@ int sim_user_walk(struct sim_disk *d, const char *path, sim_user_see *see, void 
 
 void sim_disk_check(const struct sim_disk *d); /* its bookkeeping; ends the program if it is wrong */
 size_t sim_open_descriptors(void);
-size_t sim_disk_pending(const struct sim_disk *d); /* operations on names that are not durable */
 
 #endif

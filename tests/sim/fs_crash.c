@@ -94,11 +94,6 @@ void crash_log_free(struct sim_disk *d)
 	log_drop_first(d, d->n_log);
 }
 
-size_t sim_disk_pending(const struct sim_disk *d)
-{
-	return d->n_log;
-}
-
 static bool touches(const struct operation *o, const struct node *dir)
 {
 	return o->side[0].dir == dir || (o->n > 1 && o->side[1].dir == dir);

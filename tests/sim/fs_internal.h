@@ -144,7 +144,7 @@ struct handle {
 
 struct sim_host {
 	uint64_t random;
-	int64_t wall_ns, suspended_ns; /* wall clock less sim_now_ns; time that its monotonic clock missed */
+	int64_t wall_ns, suspended_ns; /* wall clock less the world's; time that its monotonic clock missed */
 	uint32_t uid, gid;
 	uint16_t umask;
 	uint64_t number;
@@ -154,8 +154,8 @@ struct sim_host {
 
 extern struct sim_world {
 	bool begun, user; /* user: what runs is a user's, not the program's */
-	uint64_t random, trace, calls;
-	int64_t now_ns, call_ns;
+	uint64_t random, trace;
+	int64_t now_ns; /* since boot */
 	struct sim_host **hosts;
 	size_t n_hosts, cap_hosts;
 	struct sim_host *host;

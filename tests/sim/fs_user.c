@@ -87,6 +87,17 @@ static int make_at(struct sim_disk *d, const char *path, enum file_kind kind, ui
 	return r ? r : tree_make(d, dir, name, kind, mode, target, ret);
 }
 
+static int truncate_fd(int fd, uint64_t size)
+{
+	AS_USER;
+	struct handle *h = sim_handle(fd);
+	int r = content_resize(h->disk, h->node, size);
+
+	if (r == 0)
+		node_stamp(h->disk, h->node, true);
+	return r;
+}
+
 int sim_user_open(struct sim_disk *d, const char *path, int flags)
 {
 	AS_USER;
@@ -96,7 +107,7 @@ int sim_user_open(struct sim_disk *d, const char *path, int flags)
 	if (r == -ENOENT && flags & SIM_CREATE)
 		r = make_at(d, path, FILE_KIND_REGULAR, 0644, NULL, &n);
 	if (r == 0 && n->kind != FILE_KIND_REGULAR)
-		r = n->kind == FILE_KIND_DIRECTORY ? -EISDIR : n->kind == FILE_KIND_SYMLINK ? -ELOOP : -ENXIO;
+		r = n->kind == FILE_KIND_DIRECTORY ? -EISDIR : -ELOOP;
 	if (r == 0 && d->read_only)
 		r = -EROFS;
 	if (r == 0)
@@ -105,7 +116,7 @@ int sim_user_open(struct sim_disk *d, const char *path, int flags)
 		return r;
 	fd = sim_open(d, n, true);
 	if (fd >= 0 && flags & SIM_TRUNCATE)
-		(void)sim_user_truncate_fd(fd, 0);
+		(void)truncate_fd(fd, 0);
 	return fd;
 }
 
@@ -116,17 +127,6 @@ int sim_user_write_fd(int fd, const void *p, size_t n, uint64_t offset)
 	int r = n ? content_write(h->disk, h->node, p, n, offset) : 0;
 
 	if (n)
-		node_stamp(h->disk, h->node, true);
-	return r;
-}
-
-int sim_user_truncate_fd(int fd, uint64_t size)
-{
-	AS_USER;
-	struct handle *h = sim_handle(fd);
-	int r = content_resize(h->disk, h->node, size);
-
-	if (r == 0)
 		node_stamp(h->disk, h->node, true);
 	return r;
 }
@@ -160,17 +160,6 @@ int sim_user_write(struct sim_disk *d, const char *path, const void *p, size_t n
 	return r;
 }
 
-int sim_user_write_at(struct sim_disk *d, const char *path, const void *p, size_t n, uint64_t offset)
-{
-	int r, fd = sim_user_open(d, path, 0);
-
-	if (fd < 0)
-		return fd;
-	r = sim_user_write_fd(fd, p, n, offset);
-	sim_close(fd);
-	return r;
-}
-
 int sim_user_append(struct sim_disk *d, const char *path, const void *p, size_t n)
 {
 	int r, fd = sim_user_open(d, path, SIM_CREATE);
@@ -188,7 +177,7 @@ int sim_user_truncate(struct sim_disk *d, const char *path, uint64_t size)
 
 	if (fd < 0)
 		return fd;
-	r = sim_user_truncate_fd(fd, size);
+	r = truncate_fd(fd, size);
 	sim_close(fd);
 	return r;
 }
@@ -263,13 +252,6 @@ int sim_user_symlink(struct sim_disk *d, const char *path, const char *target)
 	AS_USER;
 
 	return d->options.abilities.symlink ? make_at(d, path, FILE_KIND_SYMLINK, 0777, target, NULL) : -EPERM;
-}
-
-int sim_user_fifo(struct sim_disk *d, const char *path)
-{
-	AS_USER;
-
-	return make_at(d, path, FILE_KIND_OTHER, 0644, NULL, NULL);
 }
 
 static int remove_at(struct sim_disk *d, const char *path, bool directory)

@@ -191,7 +191,7 @@ static inline void history_write(struct history *h, struct site *s, const char *
 		uint64_t family = world_below(w, 2);
 
 		for (size_t i = 0; i < sizeof(big); i++)
-			big[i] = (uint8_t)(world_mix(&family) >> 40);
+			big[i] = (uint8_t)(test_random(&family) >> 40);
 		memcpy(big, text, n);
 		site_write_bytes(s, temporary, big, sizeof(big));
 	} else {

@@ -10,11 +10,11 @@
 
 #include "base/error.h"
 #include "merkle/path.h"
+#include "tests/random.h"
 #include "tombstones/conflict.h"
 #include "tombstones/purge.h"
 
 #define PRIVILEGES 06000
-#define STEP UINT64_C(0x9e3779b97f4a7c15)
 #define BATCH_ENDS 30 /* percent, after each path of a walk */
 
 void rules_fail(const struct rules_world *w, const char *fmt, ...)
@@ -50,14 +50,9 @@ static int check(const struct rules_world *w, int r, const char *what)
 
 /* --- chance --- */
 
-/* splitmix64 */
 uint64_t rules_draw(struct rules_world *w)
 {
-	uint64_t z = w->random += STEP;
-
-	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-	return z ^ (z >> 31);
+	return test_random(&w->random);
 }
 
 size_t rules_below(struct rules_world *w, size_t n)
@@ -772,7 +767,7 @@ void rules_session_pass(struct rules_world *w, const struct rules_replica *a, co
 			n += w->depths[p] == depth && (a->entries[p].present || b->entries[p].present);
 		draws += n ? 2 * n - 1 : 0; /* shuffling, and whose turn it is */
 	}
-	w->random += draws * sides * STEP;
+	w->random += draws * sides * TEST_RANDOM_STEP;
 }
 
 /* --- a world --- */

@@ -28,12 +28,14 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "merkle/path.h"
+#include "tests/random.h"
+#include "tests/sim/row_fault.h"
+#include "tests/unit/where.h"
 #include "tombstones/conflict.h"
 #include "tombstones/observe.h"
 #include "tombstones/purge.h"
 #include "transfer/frame.h"
 #include "transfer/session.h"
-#include "tests/unit/where.h"
 
 #ifndef WORLD_STOP
 #define WORLD_STOP() exit(1)
@@ -49,31 +51,22 @@
 
 static uint64_t world_program_random;
 
-static inline uint64_t world_mix(uint64_t *state)
-{
-	uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-
-	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-	return z ^ z >> 31;
-}
-
 void random_bytes(void *ret, size_t n)
 {
 	uint8_t *p = ret;
 
 	while (n--)
-		*p++ = (uint8_t)world_mix(&world_program_random);
+		*p++ = (uint8_t)test_random(&world_program_random);
 }
 
 uint64_t random_id(void)
 {
-	return world_mix(&world_program_random) | 1;
+	return test_random(&world_program_random) | 1;
 }
 
 uint64_t random_below(uint64_t below)
 {
-	return below ? world_mix(&world_program_random) % below : 0;
+	return below ? test_random(&world_program_random) % below : 0;
 }
 
 int fsync(int fd)
@@ -168,7 +161,7 @@ struct world {
 
 static inline size_t world_below(struct world *w, size_t n)
 {
-	return n ? (size_t)(world_mix(&w->random) % n) : 0;
+	return n ? (size_t)(test_random(&w->random) % n) : 0;
 }
 
 static inline bool world_one_in(struct world *w, unsigned n)
@@ -592,40 +585,6 @@ static inline void sites_expect_equal(struct site *a, struct site *b)
 
 /* --- an index and its disk --- */
 
-static inline void site_judge_row(struct site *s, struct index_txn *t, const char *path, const struct row *row)
-{
-	struct record state = {0};
-	struct stamp stamp = {0};
-	struct chunk_tree_node *nodes = NULL;
-	size_t n_nodes = 0;
-	const char *name, *fault = NULL;
-	int dir = -1;
-
-	if (row->place != ROW_ON_DISK && row->place != ROW_IMPLIED) {
-		if (row_live(row))
-			world_fail(s->world, "%c: %s is not on disk, but in place %d", s->name, path, (int)row->place);
-		return;
-	}
-	world_ok(s->world, file_open_parent(store_root(replica_store(s->replica)), path, &dir, &name));
-	world_ok(s->world, scan_look(replica_store(s->replica), dir, name, &state, &stamp, &nodes, &n_nodes));
-	close(dir);
-	if (row->place == ROW_IMPLIED)
-		fault = state.kind != RECORD_DIRECTORY ? "is implied, and no directory"
-			: index_any_live_below(t, path) != 1 ? "is implied by nothing" : NULL;
-	else if (!record_same_state(&state, &row->record))
-		fault = "is other content than its record says";
-	else if (!record_same_attributes(&state, &row->record))
-		fault = "has another mode or owner than its record says";
-	else if (state.kind != RECORD_DIRECTORY && state.mtime_ns != row->record.mtime_ns)
-		fault = "has another mtime than its record says";
-	else if (state.kind == RECORD_DIRECTORY ? stamp.ino != row->stamp.ino : !stamp_equal(&stamp, &row->stamp))
-		fault = "is not what was stamped";
-	if (fault)
-		world_fail(s->world, "%c: %s %s", s->name, path, fault);
-	record_deinit(&state);
-	scan_nodes_free(nodes, n_nodes);
-}
-
 /* When all is quiet: each row says what is on disk. (What is on disk without a row, a scan finds.) */
 static inline void site_judge_rows(struct site *s)
 {
@@ -637,10 +596,13 @@ static inline void site_judge_rows(struct site *s)
 	world_ok(s->world, index_cursor_open(t, &c));
 	for (r = index_cursor_seek(c, ""); r == 0; r = index_cursor_next(c)) {
 		struct row row = {0};
+		const char *fault;
 		char *path = NULL;
 
 		world_ok(s->world, index_cursor_get(c, &path, &row));
-		site_judge_row(s, t, path, &row);
+		fault = row_fault(replica_store(s->replica), t, path, &row, 1);
+		if (fault)
+			world_fail(s->world, "%c: %s %s", s->name, path, fault);
 		free(path);
 		row_deinit(&row);
 	}

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "merkle/chunker.h"
+#include "tests/random.h"
 #include "tests/unit/where.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -23,11 +24,8 @@ static uint8_t *random_bytes_new(size_t n, uint64_t seed)
 
 	assert_non_null(p);
 	for (size_t i = 0; i < n; i += 8) {
-		uint64_t z = (seed += UINT64_C(0x9e3779b97f4a7c15));
+		uint64_t z = test_random(&seed);
 
-		z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-		z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-		z ^= z >> 31;
 		memcpy(p + i, &z, 8);
 	}
 	return p;

@@ -10,16 +10,13 @@
 #include <string.h>
 
 #include "merkle/match.h"
+#include "tests/random.h"
 
 static uint64_t random_state;
 
 static uint64_t random_number(void)
 {
-	uint64_t z = random_state += UINT64_C(0x9e3779b97f4a7c15);
-
-	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-	return z ^ z >> 31;
+	return test_random(&random_state);
 }
 
 static size_t below(size_t n)

@@ -12,21 +12,13 @@
 #include <cmocka.h>
 
 #include "merkle/version.h"
+#include "tests/random.h"
 
 /* --- a deterministic source of choices --- */
 
-static uint64_t next_random(uint64_t *state)
-{
-	uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
-
-	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-	return z ^ z >> 31;
-}
-
 static uint64_t below(uint64_t *state, uint64_t limit)
 {
-	return next_random(state) % limit;
+	return test_random(state) % limit;
 }
 
 /* --- the rule, written down naively: ids 1…n, parent and from by id --- */

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "tests/random.h"
 
 #define SLOTS 6
 #define BYTES_MAX 20000
@@ -29,11 +30,7 @@ struct ops {
 
 static unsigned below(struct ops *o, unsigned n)
 {
-	uint64_t z = o->random += UINT64_C(0x9e3779b97f4a7c15);
-
-	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-	return (unsigned)((z ^ z >> 31) % n);
+	return (unsigned)(test_random(&o->random) % n);
 }
 
 __attribute__((format(printf, 2, 3))) static void say(struct ops *o, const char *fmt, ...)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "merkle/chunk_tree.h"
+#include "tests/random.h"
 #include "transfer/message.h"
 
 struct sample {
@@ -15,11 +16,7 @@ struct sample {
 
 static inline uint64_t sample_u64(struct sample *s)
 {
-	uint64_t z = s->random += UINT64_C(0x9e3779b97f4a7c15);
-
-	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-	return z ^ z >> 31;
+	return test_random(&s->random);
 }
 
 static inline size_t sample_below(struct sample *s, size_t n)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/random.h"
 #include "transfer/pieces.h"
 
 #define SEED 99
@@ -17,11 +18,7 @@ static uint64_t random_state;
 
 static uint64_t random_number(void)
 {
-	uint64_t z = random_state += UINT64_C(0x9e3779b97f4a7c15);
-
-	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-	return z ^ z >> 31;
+	return test_random(&random_state);
 }
 
 static size_t below(size_t n)

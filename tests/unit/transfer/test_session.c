@@ -30,7 +30,7 @@ static void with_seeds(unsigned n, size_t sites, void (*run)(struct world *w))
 static void fill(uint8_t *p, size_t n, uint64_t seed)
 {
 	for (size_t i = 0; i < n; i++)
-		p[i] = (uint8_t)(world_mix(&seed) >> 32);
+		p[i] = (uint8_t)(test_random(&seed) >> 32);
 }
 
 static void write_big(struct site *s, const char *path, size_t n, uint64_t seed)
@@ -944,7 +944,7 @@ static void say(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t
 
 static void say_sample(struct wire *wire, int i, uint8_t type)
 {
-	struct sample sample = {world_mix(&wire->world->random)};
+	struct sample sample = {test_random(&wire->world->random)};
 	struct buf b = BUF_INIT;
 	union message m;
 
@@ -1256,7 +1256,7 @@ static void hostile_match(struct wire *wire, int i, uint8_t type, const uint8_t 
 
 		switch (world_below(wire->world, 6)) {
 		case 0:
-			g->separator = world_mix(&wire->world->random);
+			g->separator = test_random(&wire->world->random);
 			break;
 		case 1: /* of another group */
 			if (k && g->n && m.match.groups[k - 1].n >= g->n)
