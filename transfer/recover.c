@@ -5,6 +5,11 @@
  * intents go in the same transaction that records what they came to; after it, staging holds
  * nothing but what the intents that stay name. What cannot be looked at (an error of the disk)
  * keeps its intent, and nothing is concluded from it.
+ *
+ * A file system that keeps no order among names may lose that of a new directory, and keep those of
+ * what had landed in it. So a directory that is found in staging is put in its place before what is
+ * below is looked at; where that can't be, what is not there below may be in it, and was deleted by
+ * nobody.
  */
 #include "transfer/recover.h"
 
@@ -46,6 +51,7 @@ struct pending {
 	struct row row;
 	bool had_row;
 	bool same_row; /* nobody wrote it since the intent was */
+	bool in_staging; /* a directory that could not be put in its place */
 	enum verdict verdict;
 	struct place_outcome outcome;
 	struct place_copy found; /* DONE_EDITED: state, stamp and nodes */
@@ -294,9 +300,34 @@ static void undo_steps(struct recovery *v, struct pending *e, const struct seen 
 	place_dispose(&v->place, i, row_of(e), false, &e->outcome);
 }
 
+/* A new directory goes to its place after all. */
+static enum verdict put_directory(struct recovery *v, struct pending *e)
+{
+	const struct intent *i = &e->intent;
+	struct seen at_path;
+	int r = e->same_row ? place_run(&v->place, i, row_of(e), &e->outcome) : 0;
+
+	see(v, i->path, &at_path);
+	if (is_new(&at_path, i))
+		return finish_put(v, e, &at_path);
+	e->in_staging = true;
+	return r < 0 || e->outcome.error < 0 || at_path.there == UNSEEN ? UNKNOWN : NOT_DONE;
+}
+
+/* The directory above it that could not be put in its place; NULL: none. */
+static const struct pending *staged_above(const struct recovery *v, const struct pending *e)
+{
+	for (const struct pending *above = v->v; above < v->v + v->n; above++)
+		if (above->in_staging && above->batch == e->batch &&
+			path_is_below(e->intent.path, above->intent.path))
+			return above;
+	return NULL;
+}
+
 static enum verdict recover_put(struct recovery *v, struct pending *e)
 {
 	const struct intent *i = &e->intent;
+	const struct pending *above;
 	struct seen at_path, staged, displaced = {.there = ABSENT};
 
 	see(v, i->path, &at_path);
@@ -313,8 +344,11 @@ static enum verdict recover_put(struct recovery *v, struct pending *e)
 	}
 	if (is_new(&staged, i)) {
 		undo_steps(v, e, &at_path, &displaced);
-		return NOT_DONE;
+		return i->new_kind == RECORD_DIRECTORY ? put_directory(v, e) : NOT_DONE;
 	}
+	above = staged_above(v, e);
+	if (above)
+		return above->verdict;
 	dispose(v, e, &displaced);
 	if (at_path.there == ABSENT && (displaced.there == THERE || marked(v, e->batch)))
 		return DONE_DELETED;
@@ -496,8 +530,10 @@ static int drop_intents(struct recovery *v, struct replica_txn *t)
 		if (k == 0 || v->v[k].batch != v->v[k - 1].batch)
 			r = index_intent_drop_batch(t->index, v->v[k].batch);
 	for (size_t k = 0; r == 0 && k < v->n; k++)
-		if (v->v[k].outcome.keep)
+		if (v->v[k].outcome.keep) {
+			v->v[k].intent.verified |= v->v[k].outcome.exact;
 			r = put_again(t, &v->v[k]);
+		}
 	return r;
 }
 
@@ -599,13 +635,82 @@ static bool kept(const struct recovery *v, const char *name)
 	return false;
 }
 
-/* A new index knows of no intents: what an older one left in staging may be a user's only copy. */
-static int keep_lost(struct recovery *v, const char *name, int64_t now_ns)
+/* What an older index left in staging, as a new one knows of no intents, or what is in a directory there, may be a user's
+ * only copy. path: in staging. */
+static int keep_lost(struct recovery *v, int dir, const char *name, const char *path, int64_t now_ns)
 {
-	cleanup_free char *lost = path_join(LOST_PREFIX, name);
+	cleanup_free char *lost = path_join(LOST_PREFIX, path);
 
-	return lost ? trash_put(v->store, store_staging(v->store), name, lost, now_ns, NULL)
-		    : -ENOMEM;
+	return lost ? trash_put(v->store, dir, name, lost, now_ns, NULL) : -ENOMEM;
+}
+
+struct names {
+	char **v; /* owned */
+	size_t n, cap;
+};
+
+static void names_deinit(struct names *l)
+{
+	for (size_t k = 0; k < l->n; k++)
+		free(l->v[k]);
+	free(l->v);
+	*l = (struct names){0};
+}
+
+static int list_names(int dir, struct names *l)
+{
+	cleanup_file_dir struct file_dir *d = NULL;
+	const char *name;
+	int r = file_dir_open(dir, &d);
+
+	while (r == 0 && (r = file_dir_next(d, &name)) == 0) {
+		r = array_reserve(&l->v, &l->cap, l->n + 1, sizeof(*l->v));
+		if (r == 0 && !(l->v[l->n] = strdup(name)))
+			r = -ENOMEM;
+		l->n += r == 0;
+	}
+	return r < 0 ? r : 0;
+}
+
+/* 0: what is left in l are directories. */
+static int keep_files(struct recovery *v, const char *path, struct names *l, int64_t now_ns)
+{
+	cleanup_close int dir = -1;
+	int r = file_open_directory_at(store_staging(v->store), path, &dir);
+
+	if (r == 0)
+		r = list_names(dir, l);
+	for (size_t k = l->n; r == 0 && k-- > 0;) {
+		cleanup_free char *below = path_join(path, l->v[k]);
+
+		r = below ? keep_lost(v, dir, l->v[k], below, now_ns) : -ENOMEM;
+		if (r != FILE_IS_DIRECTORY) {
+			free(l->v[k]);
+			l->v[k] = l->v[--l->n];
+		}
+		if (r > 0 || r == -EINVAL)
+			r = 0; /* what can't be there stays */
+	}
+	return r;
+}
+
+/* One that could not be put in its place. No descriptor is held below another. */
+static int empty_directory(struct recovery *v, const char *path, int64_t now_ns)
+{
+	cleanup(names_deinit) struct names l = {0};
+	cleanup_close int dir = -1;
+	const char *name;
+	int r = keep_files(v, path, &l, now_ns);
+
+	for (size_t k = 0; r == 0 && k < l.n; k++) {
+		cleanup_free char *below = path_join(path, l.v[k]);
+
+		r = below ? empty_directory(v, below, now_ns) : -ENOMEM;
+		r = r > 0 ? 0 : r;
+	}
+	if (r == 0)
+		r = file_open_parent(store_staging(v->store), path, &dir, &name);
+	return r == 0 ? file_rmdir(dir, name) : r;
 }
 
 static int empty_one(struct recovery *v, const char *name, int64_t now_ns)
@@ -616,9 +721,9 @@ static int empty_one(struct recovery *v, const char *name, int64_t now_ns)
 	if (strncmp(name, FILE_PROBE_PREFIX, strlen(FILE_PROBE_PREFIX)) == 0)
 		r = file_probe_remove(staging, name);
 	else
-		r = v->first ? keep_lost(v, name, now_ns) : file_unlink(staging, name);
+		r = v->first ? keep_lost(v, staging, name, name, now_ns) : file_unlink(staging, name);
 	if (r == FILE_IS_DIRECTORY)
-		r = file_rmdir(staging, name);
+		r = empty_directory(v, name, now_ns);
 	return r < 0 ? r : 0;
 }
 
@@ -636,36 +741,14 @@ static int write_first(struct recovery *v)
 	return r;
 }
 
-static int list_staging(struct recovery *v, char ***ret, size_t *ret_n)
-{
-	cleanup_file_dir struct file_dir *d = NULL;
-	size_t cap = 0;
-	const char *name;
-	int r = file_dir_open(store_staging(v->store), &d);
-
-	while (r == 0 && (r = file_dir_next(d, &name)) == 0) {
-		if (kept(v, name))
-			continue;
-		r = array_reserve(ret, &cap, *ret_n + 1, sizeof(char *));
-		if (r == 0 && !((*ret)[*ret_n] = strdup(name)))
-			r = -ENOMEM;
-		*ret_n += r == 0;
-	}
-	return r < 0 ? r : 0;
-}
-
 static int empty_staging(struct recovery *v, int64_t now_ns)
 {
-	char **names = NULL;
-	size_t n = 0;
-	int r = list_staging(v, &names, &n);
+	cleanup(names_deinit) struct names l = {0};
+	int r = list_names(store_staging(v->store), &l);
 
-	for (size_t k = 0; k < n; k++) {
-		if (r == 0)
-			r = empty_one(v, names[k], now_ns);
-		free(names[k]);
-	}
-	free(names);
+	for (size_t k = 0; r == 0 && k < l.n; k++)
+		if (!kept(v, l.v[k]))
+			r = empty_one(v, l.v[k], now_ns);
 	return r;
 }
 

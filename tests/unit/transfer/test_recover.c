@@ -10,6 +10,8 @@
 
 #include <sys/wait.h>
 
+#include "transfer/intent.h"
+
 #define KILLED 99
 
 /* The batch: one of each. */
@@ -433,6 +435,90 @@ static void test_staging_wiped(void **state)
 	}
 }
 
+/* --- no order among names --- */
+
+struct undo {
+	struct fixture *f;
+	unsigned which, at; /* bits: of the directories that landed, which are back in staging */
+	unsigned undone;
+};
+
+/* Its name was not durable yet; that of what is in it was. */
+static int undo_directory(uint64_t batch, uint32_t number, const void *p, size_t n, void *data)
+{
+	struct intent i cleanup(intent_deinit) = {0};
+	struct cursor c = cursor_over(p, n);
+	struct undo *u = data;
+	char staged[300];
+	struct stat st;
+
+	(void)batch, (void)number;
+	intent_get(&c, &i);
+	OK(cursor_finish(&c));
+	if (i.op != INTENT_PUT || i.new_kind != RECORD_DIRECTORY || lstat(fx_path(u->f, i.path), &st) != 0 ||
+		st.st_ino != i.staged_stamp.ino || !(u->which >> u->at++ & 1))
+		return 0;
+	snprintf(staged, sizeof(staged), ".syncd/staging/%s", i.staged);
+	if (fx_exists(u->f, staged))
+		OK(renameat2(AT_FDCWD, fx_path(u->f, i.path), AT_FDCWD, fx_path(u->f, staged), RENAME_EXCHANGE));
+	else if (i.fate == INTENT_NO_OLD)
+		OK(rename(fx_path(u->f, i.path), fx_path(u->f, staged)));
+	u->undone++;
+	return 0;
+}
+
+/* false: the batch has no point k. which: of its directories, shallow first. A user writes a file at `taken` (or NULL). */
+static bool crash_without_order(unsigned k, unsigned which, const char *taken, unsigned *undone)
+{
+	struct fixture *f = fx_new_in(where_memory());
+	struct undo u = {.f = f, .which = which};
+	struct index_txn *t = NULL;
+	bool killed;
+
+	make_tree(f);
+	fx_close(f);
+	killed = run_child(f, child_apply, k);
+	fx_open(f);
+	OK(index_begin_read(replica_index(f->r), &t));
+	OK(index_intents(t, undo_directory, &u));
+	index_abort(t);
+	*undone += u.undone;
+	taken = taken && !fx_exists(f, taken) ? taken : NULL;
+	if (taken)
+		fx_write(f, taken, "taken");
+	OK(apply_recover(f->r, NULL));
+	assert_int_equal(fx_staging(f), 0);
+	assert_int_equal(fx_intents(f), 0);
+	assert_false(fx_tombstone(f, "new/deep/f"));
+	assert_false(fx_tombstone(f, "m/n"));
+	assert_false(fx_tombstone(f, "q/r"));
+	if (taken) {
+		fx_scan(f);
+		assert_true(fx_found(f, "taken") > 0);
+		assert_false(fx_tombstone(f, "new/deep/f"));
+		fx_free(f);
+		return killed;
+	}
+	check_either(f);
+	fx_quiet(f);
+	make_items(f);
+	fx_apply(f);
+	fx_quiet(f);
+	check_final(f, true);
+	fx_free(f);
+	return killed;
+}
+
+static void test_directories_back_in_staging(void **state)
+{
+	unsigned undone = 0;
+
+	(void)state;
+	for (unsigned k = 1; crash_without_order(k, 1 + k % 15, k % 4 ? NULL : k % 8 ? "new" : "q", &undone); k++)
+		;
+	assert_true(undone > 20);
+}
+
 /* The index is gone, and with it the intents: what is in staging may be the only copy of something.
  */
 static void test_index_lost(void **state)
@@ -476,6 +562,7 @@ int main(void)
 		cmocka_unit_test(test_edited_before_recovery),
 		cmocka_unit_test(test_deleted_before_recovery),
 		cmocka_unit_test(test_staging_wiped),
+		cmocka_unit_test(test_directories_back_in_staging),
 		cmocka_unit_test(test_index_lost),
 		cmocka_unit_test(test_probe_left),
 	};
