@@ -10,25 +10,21 @@
  * 3. The stamp of a new object is taken after it is in place, and only believed if it still is what
  * was staged; else the row gets the staged one's, so that the next scan sees a user's edit of it.
  */
-#include "transfer/place.h"
+#include "transfer/place_internal.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/defect.h"
-#include "base/random.h"
 #include "tombstones/conflict.h"
 #include "tombstones/trash.h"
 
 #define RACY_NS (2 * CLOCK_NS_PER_S) /* the coarsest clock of a file system */
 #define CONFLICT_NUMBERS_MAX 10000
-#define SPECIAL_BITS 06000 /* setuid, setgid */
 
 /* --- what is to be synced --- */
 
@@ -47,7 +43,7 @@ void place_touch(struct place *p, int fd)
 	sync_set_add(&p->touched, fd);
 }
 
-static void touch_also(struct place *p, int fd)
+void place_touch_also(struct place *p, int fd)
 {
 	int copy = dup(fd);
 
@@ -81,14 +77,13 @@ void place_outcome_deinit(struct place_outcome *o)
 	*o = (struct place_outcome){0};
 }
 
-static void result(struct place_outcome *o, enum apply_result r)
+void place_result(struct place_outcome *o, enum apply_result r)
 {
 	o->result = r;
 	o->error = 0;
 }
 
-/* A file outcome or errno that nobody foresaw. */
-static void failed(struct place_outcome *o, int r)
+void place_failed(struct place_outcome *o, int r)
 {
 	assert(r != 0);
 	o->result = r == FILE_VANISHED ? APPLY_CHANGED : r == FILE_BUSY ? APPLY_BUSY : APPLY_FAILED;
@@ -172,185 +167,9 @@ static int name_listed(int dir, const char *name, bool *ret)
 	return r == FILE_END ? 0 : r;
 }
 
-/* --- attributes --- */
-
-/* Does this file system keep such a mode? Tried out on an object of our own. */
-static bool mode_kept(struct place *p, uint16_t mode)
-{
-	cleanup_close int fd = -1;
-	int staging = store_staging(p->store);
-	struct file_stat st;
-	char name[48];
-	bool kept = false;
-
-	snprintf(name, sizeof(name), "apply-mode-%016" PRIx64, random_id());
-	if (file_create(staging, name, 0600, &fd) != 0)
-		return false;
-	if (file_chmod_fd(fd, mode) == 0 && file_stat_fd(fd, &st) == 0)
-		kept = st.mode == mode;
-	(void)file_unlink(staging, name);
-	return kept;
-}
-
-/* The stamp of what was set. Where the disk shows something else although it could show this, a
- * user's hand was there in between: his change must differ from the stamp. */
-static int stamp_set(struct place *p, int fd, const struct record *r, bool timed, uint16_t mode,
-	struct stamp *ret)
-{
-	int64_t grain = store_abilities(p->store)->time_granularity_ns;
-	struct file_stat st;
-	int e = file_stat_fd(fd, &st);
-
-	if (e != 0)
-		return e;
-	stamp_of(&st, ret);
-	if (st.mode != mode && mode_kept(p, mode))
-		ret->mode = mode;
-	if (timed && (st.mtime_ns - r->mtime_ns >= grain || r->mtime_ns - st.mtime_ns >= grain))
-		ret->mtime_ns = r->mtime_ns;
-	return 0;
-}
-
-/* What this disk or user cannot store stays in the record: outcomes are passed over, errors are
- * not. */
-static int attributes_fd(
-	struct place *p, int fd, const struct record *r, bool preserve_owner, struct stamp *ret)
-{
-	struct file_stat st;
-	uint16_t mode = r->mode;
-	bool directory = r->kind == RECORD_DIRECTORY, timed = false;
-	int e = preserve_owner ? file_chown_fd(fd, r->uid, r->gid) : 0;
-
-	if (e >= 0)
-		e = file_stat_fd(fd, &st);
-	if (e != 0)
-		return e;
-	/* A program that runs as its owner must not run as another owner than was meant; and where owners are not taken over
-	 * a peer's word does not make one that runs as root. */
-	if (!directory && (st.uid != r->uid || st.gid != r->gid || (!preserve_owner && (!st.uid || !st.gid))))
-		mode &= (uint16_t)~SPECIAL_BITS;
-	if (st.mode != mode)
-		e = file_chmod_fd(fd, mode);
-	if (e > 0)
-		mode = st.mode; /* not ours to change */
-	if (e >= 0 && !directory) {
-		e = file_set_mtime_fd(fd, r->mtime_ns);
-		timed = e == 0;
-	}
-	return e < 0 ? e : stamp_set(p, fd, r, timed, mode, ret);
-}
-
-static int attributes_symlink(
-	int dir, const char *name, const struct record *r, bool preserve_owner)
-{
-	int e = preserve_owner ? file_chown_at(dir, name, r->uid, r->gid) : 0;
-
-	if (e >= 0)
-		e = file_set_mtime_at(dir, name, r->mtime_ns);
-	return e < 0 ? e : 0;
-}
-
-/* --- staging --- */
-
-static int stage_file(struct place *p, const struct intent *i, const struct record *r, bool fsync,
-	struct file_stat *ret, uint64_t *ret_generation)
-{
-	struct stamp stamp;
-	cleanup_close int fd = -1;
-	int e = file_open_read(store_staging(p->store), i->staged, &fd);
-
-	if (e == 0)
-		e = file_stat_fd(fd, ret);
-	if (e != 0)
-		return e;
-	if (ret->size != r->content.size)
-		return -EBADMSG;
-	e = attributes_fd(p, fd, r, i->preserve_owner, &stamp);
-	if (e == 0)
-		e = DEFECT(COMMIT_BEFORE_FSYNC) ? 0 : fsync ? file_fsync(fd) : file_start_writeback(fd);
-	if (!fsync && e == FILE_UNSUPPORTED)
-		e = 0;
-	if (e == 0 && file_generation(fd, ret_generation) != 0)
-		*ret_generation = 0;
-	return e == 0 ? file_stat_fd(fd, ret) : e;
-}
-
-static int stage_symlink(
-	struct place *p, const struct intent *i, const struct record *r, struct file_stat *ret)
-{
-	int staging = store_staging(p->store);
-	int e = r->target ? file_symlink(r->target, staging, i->staged) : -EBADMSG;
-
-	if (e == 0)
-		e = attributes_symlink(staging, i->staged, r, i->preserve_owner);
-	return e == 0 ? file_stat_at(staging, i->staged, ret) : e;
-}
-
-/* An implied directory: private while its record may still come; where its record is known to be gone it stays implied,
- * and is as open as the root. */
-static int implied_mode(struct place *p, const struct intent *i, int fd)
-{
-	struct file_stat root;
-	int e;
-
-	if (!i->had_row)
-		return 0;
-	e = file_stat_fd(store_root(p->store), &root);
-	return e == 0 ? file_chmod_fd(fd, root.mode & 0777) : e;
-}
-
-/* Private until all that goes into it is there: see place_finish_directory. */
-static int stage_directory(struct place *p, const struct intent *i, const struct record *r,
-	struct file_stat *ret, uint64_t *ret_generation)
-{
-	cleanup_close int fd = -1;
-	int staging = store_staging(p->store);
-	int e = file_mkdir(staging, i->staged, 0700);
-
-	if (e == 0)
-		e = file_open_directory_at(staging, i->staged, &fd);
-	if (e == 0 && r && i->preserve_owner)
-		e = file_chown_fd(fd, r->uid, r->gid);
-	else if (e == 0 && !r)
-		e = implied_mode(p, i, fd);
-	if (e < 0 || fd < 0)
-		return e;
-	if (file_generation(fd, ret_generation) != 0)
-		*ret_generation = 0;
-	return file_stat_fd(fd, ret);
-}
-
-int place_stage(struct place *p, struct intent *i, const struct record *r, bool fsync)
-{
-	uint64_t generation = 0;
-	struct file_stat st = {0};
-	int e;
-
-	i->new_kind = r ? r->kind : RECORD_DIRECTORY;
-	if (i->new_kind == RECORD_FILE)
-		e = stage_file(p, i, r, fsync, &st, &generation);
-	else if (i->new_kind == RECORD_SYMLINK)
-		e = stage_symlink(p, i, r, &st);
-	else
-		e = stage_directory(p, i, r, &st, &generation);
-	if (e != 0)
-		return e;
-	stamp_of(&st, &i->staged_stamp);
-	i->staged_stamp.generation = generation;
-	return 0;
-}
-
 /* --- looking at what is there, and at what came out --- */
 
-struct held {
-	int fd;	     /* of a regular file that we may read, else -1 */
-	bool leased; /* nobody writes to it until the lease is released */
-	bool racy;   /* the stamp alone proves nothing */
-	uint8_t kind;
-	struct stamp stamp;
-};
-
-static void held_deinit(struct held *h)
+void held_deinit(struct held *h)
 {
 	if (h->leased)
 		(void)file_lease_release(h->fd);
@@ -376,23 +195,23 @@ static bool hold_file(struct place *p, int dir, const char *name, const struct r
 	int r = file_open_read(dir, name, &h->fd);
 
 	if (r == FILE_UNSUPPORTED)
-		return result(o, APPLY_CHANGED), false;
+		return place_result(o, APPLY_CHANGED), false;
 	if (r != 0 && r != FILE_DENIED)
-		return failed(o, r), false;
+		return place_failed(o, r), false;
 	if (r == 0) {
 		r = file_lease_read(h->fd);
 		if (r < 0 || r == FILE_BUSY)
-			return failed(o, r), false;
+			return place_failed(o, r), false;
 		h->leased = r == 0;
 		r = file_stat_fd(h->fd, &st);
 		if (r != 0)
-			return failed(o, r), false;
+			return place_failed(o, r), false;
 		stamp_of(&st, &h->stamp);
 		if (!stamp_equal(&h->stamp, &ours->stamp))
-			return result(o, APPLY_CHANGED), false;
+			return place_result(o, APPLY_CHANGED), false;
 		if (ours->stamp.generation && file_generation(h->fd, &generation) == 0 &&
 			generation != ours->stamp.generation)
-			return result(o, APPLY_CHANGED), false;
+			return place_result(o, APPLY_CHANGED), false;
 	}
 	h->racy = ours->recorded_ns - h->stamp.mtime_ns < RACY_NS ||
 		  ours->recorded_ns - h->stamp.ctime_ns < RACY_NS;
@@ -400,9 +219,9 @@ static bool hold_file(struct place *p, int dir, const char *name, const struct r
 		return true;
 	r = place_same_content(p, dir, name, &ours->record);
 	if (r < 0)
-		return failed(o, r == -EBUSY ? FILE_BUSY : r), false;
+		return place_failed(o, r == -EBUSY ? FILE_BUSY : r), false;
 	if (r == 0)
-		result(o, APPLY_CHANGED);
+		place_result(o, APPLY_CHANGED);
 	return r == 1;
 }
 
@@ -412,14 +231,13 @@ static bool hold_symlink(int dir, const char *name, const struct row *ours, stru
 	int r = file_readlink(dir, name, &target);
 
 	if (r != 0)
-		return failed(o, r == FILE_UNSUPPORTED ? FILE_VANISHED : r), false;
+		return place_failed(o, r == FILE_UNSUPPORTED ? FILE_VANISHED : r), false;
 	if (!ours->record.target || strcmp(target, ours->record.target) != 0)
-		return result(o, APPLY_CHANGED), false;
+		return place_result(o, APPLY_CHANGED), false;
 	return true;
 }
 
-/* Is dir/name exactly what the row says, and open for writing by nobody? Else *o says what. */
-static bool hold(struct place *p, int dir, const char *name, const struct row *ours, struct held *h,
+bool place_hold(struct place *p, int dir, const char *name, const struct row *ours, struct held *h,
 	struct place_outcome *o)
 {
 	struct file_stat st;
@@ -427,20 +245,20 @@ static bool hold(struct place *p, int dir, const char *name, const struct row *o
 
 	*h = (struct held){.fd = -1};
 	if (r != 0)
-		return failed(o, r), false;
+		return place_failed(o, r), false;
 	stamp_of(&st, &h->stamp);
 	h->kind = scan_kind(&st);
 	if (h->kind != (ours->place == ROW_IMPLIED ? RECORD_DIRECTORY : ours->record.kind))
-		return result(o, APPLY_CHANGED), false;
+		return place_result(o, APPLY_CHANGED), false;
 	if (DEFECT(LOOK_SKIPPED) && h->kind != RECORD_DIRECTORY)
 		return true;
 	if (h->kind == RECORD_DIRECTORY) {
 		if (st.ino != ours->stamp.ino)
-			result(o, APPLY_CHANGED);
+			place_result(o, APPLY_CHANGED);
 		return st.ino == ours->stamp.ino;
 	}
 	if (!stamp_equal(&h->stamp, &ours->stamp))
-		return result(o, APPLY_CHANGED), false;
+		return place_result(o, APPLY_CHANGED), false;
 	return h->kind == RECORD_FILE ? hold_file(p, dir, name, ours, h, o)
 				      : hold_symlink(dir, name, ours, o);
 }
@@ -592,7 +410,7 @@ static int to_aside(struct place *p, const struct intent *i, const struct row *o
 		r = to_conflict_name(
 			p, i->displaced, i->path, &ours->record.content.root, 2, dir, &c.path);
 	if (r == 0) {
-		touch_also(p, dir);
+		place_touch_also(p, dir);
 		c.known = c.path && state_of(&ours->record, &c.state) == 0 &&
 			  stamp_copy(dir, &stamp, &c);
 		if (c.path)
@@ -620,7 +438,7 @@ static void dispose(struct place *p, const struct intent *i, const struct row *o
 		o->keep = to_trash(p, i->displaced, i->path) != 0;
 	else if (r != 0)
 		user_copy(p, i, ours, dir, o);
-	touch_also(p, store_staging(p->store));
+	place_touch_also(p, store_staging(p->store));
 }
 
 void place_dispose(struct place *p, const struct intent *i, const struct row *ours, bool exact,
@@ -661,12 +479,12 @@ static void name_taken(int dir, const char *name, struct place_outcome *o)
 	int r = name_listed(dir, name, &listed);
 
 	if (r != 0) {
-		failed(o, r);
+		place_failed(o, r);
 	} else if (listed) {
-		result(o, APPLY_CHANGED);
+		place_result(o, APPLY_CHANGED);
 	} else {
 		o->place = ROW_COLLIDES;
-		result(o, APPLY_NOT_HELD);
+		place_result(o, APPLY_NOT_HELD);
 	}
 }
 
@@ -685,7 +503,7 @@ static void check_spelling(
 		return;
 	o->placed = false;
 	o->place = ROW_COLLIDES;
-	result(o, APPLY_NOT_HELD);
+	place_result(o, APPLY_NOT_HELD);
 }
 
 static void put_new(
@@ -703,13 +521,13 @@ static void put_new(
 		return;
 	}
 	if (r != 0) {
-		failed(o, r);
+		place_failed(o, r);
 		return;
 	}
 	o->placed = true;
-	result(o, APPLY_DONE);
-	touch_also(p, store_staging(p->store));
-	touch_also(p, dir);
+	place_result(o, APPLY_DONE);
+	place_touch_also(p, store_staging(p->store));
+	place_touch_also(p, dir);
 	stamp_placed(dir, name, o);
 	check_spelling(p, i, dir, name, o);
 }
@@ -755,19 +573,19 @@ static void put_over(struct place *p, const struct intent *i, const struct row *
 	bool empty = true, stepwise = strcmp(i->staged, i->displaced) != 0;
 	int r = 0;
 
-	if (!hold(p, dir, name, ours, &h, o))
+	if (!place_hold(p, dir, name, ours, &h, o))
 		return;
 	if (h.kind == RECORD_DIRECTORY)
 		r = directory_empty(dir, name, &empty);
 	if (r == 0 && !empty) {
-		result(o, APPLY_BLOCKED);
+		place_result(o, APPLY_BLOCKED);
 		return;
 	}
 	if (r == 0)
 		r = stepwise ? replace_in_steps(p, i, &h, dir, name)
 			     : file_exchange(store_staging(p->store), i->staged, dir, name);
 	if (r != 0) {
-		failed(o, r == FILE_EXISTS ? FILE_VANISHED : r);
+		place_failed(o, r == FILE_EXISTS ? FILE_VANISHED : r);
 		/* It came out, and a user took the name. */
 		if (stepwise &&
 			file_stat_at(store_staging(p->store), i->displaced, &st) != FILE_VANISHED)
@@ -775,9 +593,9 @@ static void put_over(struct place *p, const struct intent *i, const struct row *
 		return;
 	}
 	o->placed = true;
-	result(o, APPLY_DONE);
+	place_result(o, APPLY_DONE);
 	stamp_placed(dir, name, o);
-	touch_also(p, dir);
+	place_touch_also(p, dir);
 	dispose(p, i, ours, came_out(p, i->displaced, ours, &h), dir, o);
 }
 
@@ -789,19 +607,19 @@ static void put_aside(struct place *p, const struct intent *i, int dir, struct p
 	if (!i->aside_there)
 		r = place_move(store_staging(p->store), i->staged, dir, path_name(i->aside));
 	if (r == FILE_EXISTS) {
-		result(o, APPLY_CHANGED);
+		place_result(o, APPLY_CHANGED);
 		return;
 	}
 	if (r != 0) {
-		failed(o, r);
+		place_failed(o, r);
 		return;
 	}
-	result(o, APPLY_DONE);
+	place_result(o, APPLY_DONE);
 	if (i->aside_there)
 		return;
 	o->placed = true;
-	touch_also(p, store_staging(p->store));
-	touch_also(p, dir);
+	place_touch_also(p, store_staging(p->store));
+	place_touch_also(p, dir);
 	stamp_placed(dir, path_name(i->aside), o);
 }
 
@@ -813,15 +631,15 @@ static void remove_directory(struct place *p, const struct intent *i, const stru
 	cleanup(held_deinit) struct held h = {.fd = -1};
 	int r;
 
-	if (!hold(p, dir, name, ours, &h, o))
+	if (!place_hold(p, dir, name, ours, &h, o))
 		return;
 	r = file_rmdir(dir, name);
 	if (r == FILE_NOT_EMPTY && i->place != ROW_NOT_HERE) {
-		result(o, APPLY_BLOCKED);
+		place_result(o, APPLY_BLOCKED);
 		return;
 	}
 	if (r != 0 && r != FILE_NOT_EMPTY) {
-		failed(o, r);
+		place_failed(o, r);
 		return;
 	}
 	if (r == FILE_NOT_EMPTY) {
@@ -829,8 +647,8 @@ static void remove_directory(struct place *p, const struct intent *i, const stru
 		o->stamp = h.stamp;
 		o->looked_ns = clock_wall_ns();
 	}
-	touch_also(p, dir);
-	result(o, APPLY_DONE);
+	place_touch_also(p, dir);
+	place_result(o, APPLY_DONE);
 }
 
 static void remove_object(struct place *p, const struct intent *i, const struct row *ours, int dir,
@@ -839,171 +657,23 @@ static void remove_object(struct place *p, const struct intent *i, const struct 
 	cleanup(held_deinit) struct held h = {.fd = -1};
 	int staging = store_staging(p->store), r;
 
-	if (!hold(p, dir, name, ours, &h, o))
+	if (!place_hold(p, dir, name, ours, &h, o))
 		return;
 	r = place_move(dir, name, staging, i->displaced);
 	if (r != 0) {
-		failed(o, r);
+		place_failed(o, r);
 		return;
 	}
-	touch_also(p, dir);
-	touch_also(p, staging);
+	place_touch_also(p, dir);
+	place_touch_also(p, staging);
 	if (came_out(p, i->displaced, ours, &h)) {
-		result(o, APPLY_DONE);
+		place_result(o, APPLY_DONE);
 		dispose(p, i, ours, true, dir, o);
 		return;
 	}
-	result(o, APPLY_CHANGED);
+	place_result(o, APPLY_CHANGED);
 	if (place_move(staging, i->displaced, dir, name) != 0)
 		dispose(p, i, ours, false, dir, o);
-}
-
-/* --- set --- */
-
-/* Half-way is worse than not at all: it would look like a user's doing. false: it can't be taken
- * back either. */
-static bool set_back(int fd, const struct intent *i)
-{
-	struct file_stat st;
-	struct stamp stamp;
-
-	if (i->preserve_owner)
-		(void)file_chown_fd(fd, i->old.uid, i->old.gid);
-	(void)file_chmod_fd(fd, i->old.mode);
-	if (i->record.kind != RECORD_DIRECTORY)
-		(void)file_set_mtime_fd(fd, i->old.mtime_ns);
-	if (file_stat_fd(fd, &st) != 0)
-		return false;
-	stamp_of(&st, &stamp);
-	if (i->record.kind == RECORD_DIRECTORY)
-		return stamp.mode == i->old.mode && stamp.uid == i->old.uid &&
-		       stamp.gid == i->old.gid;
-	return place_same_object(&stamp, &i->old);
-}
-
-static void set_on(struct place *p, const struct intent *i, int fd, struct place_outcome *o)
-{
-	int64_t now = clock_wall_ns();
-	struct stamp stamp;
-	int r = attributes_fd(p, fd, &i->record, i->preserve_owner, &stamp);
-
-	if (r != 0) {
-		failed(o, r);
-		o->keep = !set_back(fd, i);
-		return;
-	}
-	o->stamp = stamp;
-	o->looked_ns = now;
-	touch_also(p, fd);
-	result(o, APPLY_DONE);
-}
-
-static void set_directory(struct place *p, const struct intent *i, const struct row *ours,
-	bool verified, int dir, const char *name, struct place_outcome *o)
-{
-	cleanup_close int fd = -1;
-	const struct stamp *was = &ours->stamp;
-	struct file_stat st;
-	int r = file_open_directory_at(dir, name, &fd);
-
-	if (r == 0)
-		r = file_stat_fd(fd, &st);
-	if (r != 0)
-		failed(o, r);
-	else if (st.ino != was->ino ||
-		 (!verified && (st.mode != was->mode || st.uid != was->uid || st.gid != was->gid)))
-		result(o, APPLY_CHANGED);
-	else
-		set_on(p, i, fd, o);
-}
-
-static void set_symlink(
-	struct place *p, const struct intent *i, int dir, const char *name, struct place_outcome *o)
-{
-	struct file_stat st;
-	int r = attributes_symlink(dir, name, &i->record, i->preserve_owner);
-
-	if (r == 0) {
-		o->looked_ns = clock_wall_ns();
-		r = file_stat_at(dir, name, &st);
-	}
-	if (r != 0) {
-		failed(o, r);
-		return;
-	}
-	stamp_of(&st, &o->stamp);
-	p->touched.many = true; /* a symlink has no descriptor to sync */
-	result(o, APPLY_DONE);
-}
-
-static void set_object(struct place *p, const struct intent *i, const struct row *ours,
-	bool verified, int dir, const char *name, struct place_outcome *o)
-{
-	cleanup(held_deinit) struct held h = {.fd = -1};
-	int r = 0;
-
-	if (i->record.kind == RECORD_DIRECTORY) {
-		set_directory(p, i, ours, verified, dir, name, o);
-		return;
-	}
-	if (!verified && !hold(p, dir, name, ours, &h, o))
-		return;
-	if (i->record.kind == RECORD_SYMLINK) {
-		set_symlink(p, i, dir, name, o);
-		return;
-	}
-	if (h.fd < 0)
-		r = verified ? file_open_read(dir, name, &h.fd) : FILE_DENIED;
-	if (r != 0)
-		failed(o, r);
-	else
-		set_on(p, i, h.fd, o);
-}
-
-void place_set(struct place *p, const struct intent *i, const struct row *ours, bool verified,
-	struct place_outcome *o)
-{
-	cleanup_close int dir = -1;
-	const char *name;
-	int r = file_open_parent(store_root(p->store), i->path, &dir, &name);
-
-	if (r != 0)
-		failed(o, r);
-	else
-		set_object(p, i, ours, verified, dir, name, o);
-}
-
-int place_finish_directory(struct place *p, const struct intent *i, struct place_outcome *o)
-{
-	cleanup_close int dir = -1, fd = -1;
-	const char *name;
-	struct file_stat st;
-	struct stamp stamp;
-	int r = file_open_parent(store_root(p->store), i->path, &dir, &name);
-
-	if (r == 0)
-		r = file_open_directory_at(dir, name, &fd);
-	if (r == 0)
-		r = file_stat_fd(fd, &st);
-	if (r < 0)
-		return r;
-	if (r != 0 || st.ino != i->staged_stamp.ino)
-		return 0; /* a user took it away: the row keeps the staged one's stamp */
-	stamp_of(&st, &stamp);
-	if (stamp.mode != i->staged_stamp.mode || stamp.uid != i->staged_stamp.uid ||
-		stamp.gid != i->staged_stamp.gid)
-		return 0;
-	o->looked_ns = clock_wall_ns();
-	if (i->has_record && i->becomes == INTENT_TAKEN && i->record.live) {
-		if (i->record.mtime_ns != 0)
-			(void)file_set_mtime_fd(fd, i->record.mtime_ns);
-		r = attributes_fd(p, fd, &i->record, i->preserve_owner, &stamp);
-		if (r != 0)
-			return r < 0 ? r : 0;
-	}
-	o->stamp = stamp;
-	place_touch(p, steal_fd(fd));
-	return 0;
 }
 
 int place_run(
@@ -1016,7 +686,7 @@ int place_run(
 	o->place = i->place;
 	o->stamp = i->staged_stamp;
 	if (r != 0) {
-		failed(o, r);
+		place_failed(o, r);
 		return 0;
 	}
 	switch (i->op) {
@@ -1036,7 +706,7 @@ int place_run(
 			remove_object(p, i, ours, dir, name, o);
 		break;
 	case INTENT_SET:
-		set_object(p, i, ours, false, dir, name, o);
+		place_set_object(p, i, ours, false, dir, name, o);
 		break;
 	default:
 		assert(!"an intent without anything to do on disk");
