@@ -17,12 +17,13 @@ void learn_run_lineage(struct session_job *job)
 
 	replica_lock(replica);
 	job->error = replica_begin(replica, &t);
-	if (job->error == 0)
+	if (job->error == 0) {
 		job->error = replica_learn_lineage(&t, job->lineage.lineage.v, job->lineage.lineage.n);
-	if (job->error == 0)
-		job->error = replica_commit(&t);
-	else
-		replica_abort(&t);
+		if (job->error == 0)
+			job->error = replica_commit(&t);
+		else
+			replica_abort(&t);
+	}
 	replica_unlock(replica);
 }
 
