@@ -569,7 +569,7 @@ static int plan_object(struct batch *b, struct change *c)
 /* Everything that will be linked in is durable before the intents are. */
 static int plan_objects(struct batch *b)
 {
-	bool staged = false;
+	bool staged = false, symlinks = false;
 	int r = 0;
 
 	for (size_t k = 0; k < b->n; k++)
@@ -578,8 +578,9 @@ static int plan_objects(struct batch *b)
 		if (b->v[k]->writes)
 			r = plan_object(b, b->v[k]);
 		staged = staged || b->v[k]->intent.staged;
+		symlinks = symlinks || b->v[k]->intent.new_kind == RECORD_SYMLINK;
 	}
-	if (r == 0 && b->n_staged > SYNC_SET_MAX)
+	if (r == 0 && (symlinks || b->n_staged > SYNC_SET_MAX)) /* a symlink's mtime has no descriptor to sync */
 		r = file_syncfs(store_staging(b->store));
 	else if (r == 0 && staged)
 		r = file_fsync(store_staging(b->store));

@@ -324,11 +324,19 @@ static const struct pending *staged_above(const struct recovery *v, const struct
 	return NULL;
 }
 
+/* As an editor does that writes a new file and renames it: at the path is what a user put over the new object. */
+static bool replaces(const struct seen *at_path, const struct intent *i)
+{
+	return at_path->there == THERE && at_path->kind && at_path->kind != RECORD_DIRECTORY &&
+	       i->new_kind != RECORD_DIRECTORY && !same_inode(&at_path->stamp, &i->old);
+}
+
 static enum verdict recover_put(struct recovery *v, struct pending *e)
 {
 	const struct intent *i = &e->intent;
 	const struct pending *above;
 	struct seen at_path, staged, displaced = {.there = ABSENT};
+	bool landed;
 
 	see(v, i->path, &at_path);
 	see_staged(v, i->staged, &staged);
@@ -349,10 +357,11 @@ static enum verdict recover_put(struct recovery *v, struct pending *e)
 	above = staged_above(v, e);
 	if (above)
 		return above->verdict;
+	landed = displaced.there == THERE || marked(v, e->batch);
 	dispose(v, e, &displaced);
-	if (at_path.there == ABSENT && (displaced.there == THERE || marked(v, e->batch)))
+	if (landed && at_path.there == ABSENT)
 		return DONE_DELETED;
-	return NOT_DONE;
+	return landed && replaces(&at_path, i) ? finish_put(v, e, &at_path) : NOT_DONE;
 }
 
 static enum verdict recover_put_aside(struct recovery *v, struct pending *e)
