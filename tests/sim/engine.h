@@ -77,12 +77,14 @@ struct site {
 	bool broken;	/* a batch failed: to be recovered when no session is left */
 	bool changed;	/* the index was changed: sessions are to be told */
 	bool full;	/* trash may go to make room */
+	bool denied;	/* attributes could not be set or looked after, which is told, and no difference: DESIGN.md */
 	bool excused;	/* a fault, a crash or a missing disk explains errors; until all is quiet */
 	bool acted;	/* a user acted, or its disk changed, since the last complete scan */
 	uint64_t die_at; /* a call of the disk; 0: none */
 	bool power;	 /* … at which power is lost, or else only the process dies */
 	uint64_t act_at; /* a call at which a user acts; 0: none */
 	uint64_t act_stream;
+	bool meddled; /* a user acted in the middle of what the replica does now */
 	struct sim_disk *saved; /* an older copy of the disk; NULL: none */
 	struct sim_disk *other; /* mounted in its place; NULL: none */
 	int held; /* a descriptor that a user holds open for writing; -1: none */
@@ -167,6 +169,7 @@ void site_close(struct site *s); /* its sessions, too */
 void site_scan(struct site *s);
 void site_recover(struct site *s); /* once no session is left */
 bool site_died(const struct site *s);
+bool site_joined(const struct site *s); /* it is open, and its folder's id is that of others, too */
 /* After its machine died: what the disk is then, and a new start. */
 void site_revive(struct site *s);
 void site_arm(struct site *s); /* die_at, act_at */
@@ -204,14 +207,16 @@ void oracle_watch(struct site *s); /* from now on, its disk */
 void oracle_before(struct site *s);
 enum oracle_cause { ORACLE_USER, ORACLE_CRASH, ORACLE_RESTORE };
 void oracle_after(struct site *s, enum oracle_cause cause);
+/* After that: the user had to do with the path in the middle of what the replica did; it may be put aside for that. */
+void oracle_met(struct site *s, const char *path);
 /* A clone came: what it has, it has of its own. */
 void oracle_cloned(struct site *s);
 /* Judge what syncd took away from paths since the last time. */
 void oracle_check_taken(struct engine *e);
 unsigned oracle_content(struct engine *e, uint64_t *random, char *ret, size_t *ret_n); /* new, never written before */
 #define ORACLE_CONTENT_MAX 80000
-/* A number for a site's tree (paths, kinds, contents, modes, mtimes), the same for the same tree. */
-uint64_t oracle_tree(struct site *s);
+/* A number for a site's tree (paths, kinds, contents; modes, mtimes), the same for the same tree. */
+uint64_t oracle_tree(struct site *s, bool attributes);
 void oracle_print_tree(struct site *s);
 void oracle_judge(struct engine *e);
 

@@ -282,6 +282,7 @@ static void step_fault(struct engine *e)
 		tell(e, "the disk of %c can't be written", s->name);
 	} else {
 		s->full = s->full || f.error == ENOSPC || f.error == EDQUOT;
+		s->denied = s->denied || f.error == EACCES;
 		sim_disk_fault(s->disk, &f);
 		tell(e, "the disk of %c begins to fail: %s", s->name, strerror(f.error));
 	}
@@ -304,6 +305,8 @@ static void step_save(struct engine *e)
 {
 	struct site *s = some_site(e);
 
+	if (!site_joined(s)) /* put back to that, it may become another folder with whom it meets */
+		return;
 	tell(e, "a copy is made of the disk of %c", s->name);
 	site_save(s);
 }
@@ -334,6 +337,8 @@ static void step_clone(struct engine *e)
 		sim_disk_crash(clone->disk, &e->random);
 	tell(e, "%c is a clone of %c", clone->name, s->name);
 	clone->excused = s->excused;
+	clone->denied = s->denied;
+	clone->full = s->full; /* its disk is as large */
 	oracle_cloned(clone);
 	site_open(clone);
 }

@@ -40,7 +40,7 @@ struct token {
 	uint64_t hash;
 	uint32_t next; /* in its slot */
 	bool removed, found, copied;
-	bool moved; /* a user moved a conflict copy of it, or put it where one is */
+	bool moved; /* a user moved a conflict copy of it, or put it where one is, or opened it while it was being replaced */
 	char name[40]; /* for people */
 };
 
@@ -264,7 +264,7 @@ static bool others_have(struct engine *e, const struct site *s, uint64_t hash, u
 	return false;
 }
 
-uint64_t oracle_tree(struct site *s)
+uint64_t oracle_tree(struct site *s, bool attributes)
 {
 	struct listing *l = &s->engine->oracle->other;
 	uint64_t sum = 0;
@@ -274,9 +274,9 @@ uint64_t oracle_tree(struct site *s)
 		const struct node *n = l->v[i].node;
 		uint64_t what[4] = {l->v[i].hash, l->v[i].token, n->kind, 0};
 
-		if (n->kind == FILE_KIND_REGULAR)
+		if (attributes && n->kind == FILE_KIND_REGULAR)
 			what[2] |= (uint64_t)n->now.mode << 8;
-		if (n->kind != FILE_KIND_DIRECTORY)
+		if (attributes && n->kind != FILE_KIND_DIRECTORY)
 			what[3] = (uint64_t)(n->now.mtime_ns / (2 * CLOCK_NS_PER_S)); /* not all disks can store more */
 		sum += hash_fast(what, sizeof(what), 4);
 	}
@@ -332,21 +332,38 @@ static void appeared(struct site *s, const struct item *now, enum oracle_cause c
 		o->tokens[now->token].moved = true;
 }
 
+/* Has the site the token still, and keeps it? What an older disk has where a user took it away since then, goes again. */
+static bool stays(struct oracle *o, uint32_t token, enum oracle_cause cause)
+{
+	for (size_t i = 0; i < o->after.n; i++) {
+		const struct item *item = &o->after.v[i];
+		const struct spot *spot = item->token == token ? spot_find(o, item->path, item->hash, token) : NULL;
+
+		if (item->token == token && (cause != ORACLE_RESTORE || !spot || !spot->removed))
+			return true;
+	}
+	return false;
+}
+
 static void vanished(struct site *s, const struct item *was, enum oracle_cause cause)
 {
 	struct oracle *o = s->engine->oracle;
 	struct token *t = &o->tokens[was->token];
 
 	/* what a crash or an older disk took from this one machine, others bring back */
-	if (cause == ORACLE_USER || s->excused || !others_have(s->engine, s, was->hash, was->token))
-		spot_get(o, was->path, was->hash, was->token)->removed = true;
+	if (cause == ORACLE_USER || s->excused || !others_have(s->engine, s, was->hash, was->token)) {
+		struct spot *spot = spot_get(o, was->path, was->hash, was->token);
+
+		spot->removed = true;
+		spot->placed += cause != ORACLE_USER;
+	}
 	t->moved = t->moved || conflict_is_copy(was->path);
 	if (cause == ORACLE_USER) {
 		for (size_t i = 0; i < o->after.n; i++)
 			if (o->after.v[i].token == was->token && !listed(&o->before, o->after.v[i].hash, was->token))
 				return; /* it was moved */
 		t->removed = true;
-	} else if (!lists_token(&o->after, was->token) && (s->excused || !others_have(s->engine, s, 0, was->token))) {
+	} else if (!stays(o, was->token, cause) && (s->excused || !others_have(s->engine, s, 0, was->token))) {
 		t->removed = true;
 	}
 }
@@ -405,6 +422,15 @@ void oracle_after(struct site *s, enum oracle_cause cause)
 		forgotten(s);
 }
 
+void oracle_met(struct site *s, const char *path)
+{
+	struct oracle *o = s->engine->oracle;
+	const struct item *was = listed_at(&o->before, path_hash(path));
+
+	if (was)
+		o->tokens[was->token].moved = true;
+}
+
 void oracle_cloned(struct site *s)
 {
 	struct oracle *o = s->engine->oracle;
@@ -453,6 +479,10 @@ static void syncd_puts(struct site *s, const char *path, struct node *n)
 	if (!token)
 		wrong(s->engine, WRONG_CONTENT, "%c: syncd puts at %s what nobody wrote", s->name, path);
 	spot = spot_find(o, path, path_hash(path), token);
+	if (s->meddled && !(spot && spot->placed)) { /* into a directory that was moved a moment before */
+		spot_get(o, path, path_hash(path), token)->placed++;
+		return;
+	}
 	if (!conflict_is_copy(path) && !(spot && spot->placed))
 		wrong(s->engine, WRONG_CONTENT, "%c: syncd puts %s at %s, where nobody put it", s->name, o->tokens[token].name, path);
 }
@@ -522,6 +552,25 @@ void oracle_watch(struct site *s)
 	s->disk->watcher = w;
 }
 
+static const struct node *entry_of(const struct node *dir, const char *name)
+{
+	for (size_t i = 0; dir && i < dir->n_entries; i++)
+		if (strcmp(dir->entries[i].name, name) == 0)
+			return dir->entries[i].node;
+	return NULL;
+}
+
+/* What came out and could not be moved on stays there under its intent, after an error of the disk. */
+static bool in_staging(struct site *s, uint32_t token)
+{
+	const struct node *dir = entry_of(entry_of(s->disk->root, ".syncd"), "staging");
+
+	for (size_t i = 0; s->excused && dir && i < dir->n_entries; i++)
+		if (token_of(s->engine, dir->entries[i].node, false) == token)
+			return true;
+	return false;
+}
+
 void oracle_check_taken(struct engine *e)
 {
 	struct oracle *o = e->oracle;
@@ -531,7 +580,7 @@ void oracle_check_taken(struct engine *e)
 		struct taken *t = &o->taken[i];
 		struct spot *spot = spot_find(o, t->path, path_hash(t->path), t->token);
 
-		if (site_died(t->site) || t->site->broken || !t->site->replica) {
+		if (site_died(t->site) || t->site->broken || !t->site->replica || in_staging(t->site, t->token)) {
 			o->taken[kept++] = *t; /* in the middle of something */
 			continue;
 		}

@@ -22,6 +22,7 @@ static void on_call(struct sim_disk *d, enum sim_call call, uint64_t n, void *da
 
 		s->act_at = 0;
 		tell(s->engine, "  at %s:", sim_call_name(call));
+		s->meddled = true;
 		user_act(s, &stream);
 	}
 	if (n == s->die_at) {
@@ -29,6 +30,16 @@ static void on_call(struct sim_disk *d, enum sim_call call, uint64_t n, void *da
 		tell(s->engine, "  %c dies at %s", s->name, sim_call_name(call));
 		sim_disk_kill(d);
 	}
+}
+
+bool site_joined(const struct site *s)
+{
+	struct store_folder folder;
+
+	if (!s->replica)
+		return false;
+	store_folder(replica_store(s->replica), &folder);
+	return folder.standing == STORE_JOINED;
 }
 
 void site_arm(struct site *s)
@@ -227,7 +238,7 @@ void site_scan(struct site *s)
 	bool acted = s->acted;
 	int r;
 
-	s->dirty = s->acted = false;
+	s->dirty = s->acted = s->meddled = false;
 	sim_host_enter(s->host);
 	r = observe_run(&options, &scan, &all, 1, NULL, NULL, &seen);
 	if (r || site_died(s))

@@ -311,6 +311,8 @@ static void act(struct user *u)
 	oracle_before(u->site);
 	acts[i].act(u);
 	oracle_after(u->site, ORACLE_USER);
+	if (u->site->meddled)
+		oracle_met(u->site, u->path);
 	u->site->acted = true;
 }
 

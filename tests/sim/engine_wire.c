@@ -170,6 +170,7 @@ static void finish_job(struct end *e, unsigned lane)
 	struct session_job *job = e->taken[lane];
 
 	e->taken[lane] = NULL;
+	e->site->meddled = false;
 	session_job_run(job);
 	session_job_done(e->session, job);
 }

@@ -35,8 +35,9 @@
  *                    name is left on some of these; nothing a program does helps against that.) Exchanges stay whole: such
  *                    file systems have none
  *
- * An fsync that fails has dropped what it was to write: it is in the cache still (or, by chance, if no user wrote it, gone at once), the next fsync
- * succeeds, a crash brings the old bytes back. fdatasync is fsync; a write through O_DSYNC (LMDB's meta page) is durable.
+ * An fsync that fails has dropped what it was to write: it is in the cache still (or, by chance, gone at once), the next fsync
+ * succeeds, a crash brings the old bytes back. Not what a user wrote: that would be lost unseen, whatever a program does; it
+ * stays to be written. fdatasync is fsync; a write through O_DSYNC (LMDB's meta page) is durable.
  */
 #ifndef TESTS_SIM_FS_H
 #define TESTS_SIM_FS_H

@@ -278,6 +278,8 @@ static void node_durable(struct node *n)
 /* A sync failed: what was to be written is not dirty any more for the kernel. `gone`: nor in its cache. */
 static void node_lost(struct sim_disk *d, struct node *n, bool gone)
 {
+	if (n->user_wrote)
+		return;
 	for (size_t i = 0; i < n->n_extents; i++) {
 		struct extent *e = &n->extents[i];
 
@@ -297,7 +299,7 @@ int crash_fsync(struct sim_disk *d, struct node *n, int error)
 		return -error;
 	if (error) {
 		if (n->kind == FILE_KIND_REGULAR)
-			node_lost(d, n, !n->region && !n->user_wrote && sim_one_in(&d->random, 2));
+			node_lost(d, n, !n->region && sim_one_in(&d->random, 2));
 		return -error;
 	}
 	node_durable(n);

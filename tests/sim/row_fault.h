@@ -11,7 +11,8 @@
 #include "merkle/scan.h"
 #include "merkle/store.h"
 
-/* What is wrong with it, to be said behind the path; NULL: nothing. Mtimes are compared in units of mtime_ns. */
+/* What is wrong with it, to be said behind the path; NULL: nothing. Mtimes are compared in units of mtime_ns; 0: neither these
+ * nor modes and owners. */
 static inline const char *row_fault(struct store *store, struct index_txn *t, const char *path, const struct row *row,
 	int64_t mtime_ns)
 {
@@ -32,9 +33,9 @@ static inline const char *row_fault(struct store *store, struct index_txn *t, co
 			: index_any_live_below(t, path) != 1 ? "is implied by nothing" : NULL;
 	else if (!record_same_state(&state, &row->record))
 		fault = "is other content than its record says";
-	else if (!record_same_attributes(&state, &row->record))
+	else if (mtime_ns && !record_same_attributes(&state, &row->record))
 		fault = "has another mode or owner than its record says";
-	else if (state.kind != RECORD_DIRECTORY && state.mtime_ns / mtime_ns != row->record.mtime_ns / mtime_ns)
+	else if (mtime_ns && state.kind != RECORD_DIRECTORY && state.mtime_ns / mtime_ns != row->record.mtime_ns / mtime_ns)
 		fault = "has another mtime than its record says";
 	else if (state.kind == RECORD_DIRECTORY ? stamp.ino != row->stamp.ino : !stamp_equal(&stamp, &row->stamp))
 		fault = "is not what was stamped";
