@@ -1,5 +1,5 @@
 /*
- * merkle/scan_internal.h — what the parts of the scan (scan, scan_object, scan_rows) share. See merkle/scan.h.
+ * merkle/scan_internal.h — what the parts of the scan (scan, scan_tell, scan_object, scan_rows) share. See merkle/scan.h.
  */
 #ifndef MERKLE_SCAN_INTERNAL_H
 #define MERKLE_SCAN_INTERNAL_H
@@ -74,5 +74,79 @@ void scan_zone_deinit(struct scan_zone *z);
 /* Each row strictly below path, outside of any transaction. Non-zero from emit stops, passed on. */
 typedef int scan_row_emit(const char *path, const struct row *row, void *data);
 int scan_rows_below(struct index *index, struct scan_zone *zone, const char *path, scan_row_emit *emit, void *data);
+
+/* --- scan: the walk --- */
+
+/* A directory's descriptor: of its frame, and of the files in it that wait to be read. */
+struct directory {
+	int fd;
+	unsigned users;
+};
+
+/* One name in hand. */
+struct entry {
+	const char *path; /* the walk's, or what waits has its own */
+	int dir;
+	const char *name;
+	const struct row *row; /* NULL: the index has none */
+	bool known;	       /* the index knows something at or below it */
+	struct scan_object object;
+	int64_t looked_ns;
+	bool unproven; /* its absence would be */
+	bool read;     /* all its bytes were hashed */
+};
+
+/* What is to be told in its turn. */
+struct waiting {
+	struct pool_job job;
+	struct walk *walk;
+	char *path;		     /* owned */
+	struct directory *directory; /* NULL: nothing is to be read, `told` is told */
+	struct entry entry;
+	struct row row; /* the entry's */
+	int result;	/* of reading it */
+	struct scan_observation told;
+};
+
+struct walk {
+	const struct scan_options *o;
+	const struct scan_sink *sink;
+	struct index *index;
+	int64_t window_ns; /* of racily clean stamps */
+	struct scan_counts counts;
+	struct frame *frames[FILE_DEPTH_MAX + 1]; /* owned; root first */
+	size_t depth;
+	char path[FILE_PATH_BYTES_MAX + 1 + FILE_NAME_BYTES_MAX + 1]; /* of the entry in hand */
+	struct scan_zone zone;
+	struct buf gone;   /* {u64 sequence, u8 may be a directory, path with its NUL} */
+	bool nothing_gone; /* the root was not listed to its end */
+	bool nothing_known; /* the index was empty: nothing can have been moved */
+	struct waiting waiting[SCAN_AHEAD]; /* from first on, n of them */
+	size_t first, n;
+	uint64_t waiting_bytes; /* of files */
+	atomic_bool ended;	/* nobody wants to know any more */
+};
+
+/* --- scan_tell: what it tells, in the order of the walk; results are those of the sink, or < 0 --- */
+
+bool walk_fatal(int r); /* not the file system's, but ours: the walk cannot go on */
+bool walk_cancelled(const struct walk *w);
+bool walk_busy(const struct walk *w, const char *path);
+
+int walk_tell(struct walk *w, const struct scan_observation *o);
+int walk_tell_plain(struct walk *w, enum scan_what what, const char *path, const struct row *row, int error);
+/* A look at the path, or into it, came to `r`. */
+int walk_tell_not_entered(struct walk *w, const char *path, const struct row *row, int r);
+int walk_tell_first(struct walk *w); /* what waits at the head of the ring, once it is read */
+void walk_drop_waiting(struct walk *w); /* nobody wants to know any more */
+void directory_leave(struct directory *d); /* the last one closes it */
+
+/* The name in hand, and so all below it, is not there; it is ignored, with all below. */
+int walk_absent(struct walk *w, const struct entry *e);
+int walk_ignored(struct walk *w, const struct entry *e);
+/* Tell how the object differs from what the index believes to be here, if at all. A file or symlink is read if it must be; if
+ * the pool reads it, it waits, with the row of `known` (taken) and a use of the directory. */
+int walk_judge_directory(struct walk *w, struct entry *e);
+int walk_leaf(struct walk *w, struct entry *e, struct directory *in, struct scan_known *known);
 
 #endif
