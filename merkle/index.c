@@ -15,6 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "merkle/index_check.h"
@@ -287,26 +289,69 @@ static int extend_file(MDB_env *env)
 	return r > 0 ? -EIO : r;
 }
 
+/*
+ * LMDB maps its lock file for writing, and a store into a map for which the disk has no room is a SIGBUS: on btrfs, which writes
+ * to another place each time, whenever the disk is full. One process has an index open at a time (merkle/store), so the lock
+ * file may lie in memory: for as long as LMDB opens it, a symlink leads there. What is at the name is of no use to anybody.
+ */
+static int lock_in_memory(int dir)
+{
+	char target[32];
+	int r, fd = memfd_create("lock.mdb", MFD_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	snprintf(target, sizeof(target), "/proc/self/fd/%d", fd);
+	r = file_symlink(target, dir, "lock.mdb");
+	if (r == FILE_EXISTS) {
+		r = file_unlink(dir, "lock.mdb");
+		if (!r)
+			r = file_symlink(target, dir, "lock.mdb");
+	}
+	if (!r)
+		return fd;
+	close(fd);
+	return r < 0 ? r : -EPERM;
+}
+
+/* On a disk without symlinks the lock file stays where LMDB puts it. */
+static int open_locked(MDB_env *env, const char *path, int dir)
+{
+	cleanup_close int lock = lock_in_memory(dir);
+	struct file_stat st;
+	int r;
+
+	if (lock < 0) {
+		r = check_file(dir, "lock.mdb", &st);
+		if (r < 0)
+			return r;
+	}
+	r = index_error(mdb_env_open(env, path, MDB_NOTLS, INDEX_MODE));
+	if (lock >= 0)
+		file_unlink(dir, "lock.mdb");
+	return r;
+}
+
 static int open_env_sized(MDB_env **ret, int dir, uint64_t bytes)
 {
 	char path[64];
 	MDB_env *env;
-	int dead, rc;
+	int dead, r;
 
-	rc = mdb_env_create(&env);
-	if (rc)
-		return index_error(rc);
+	r = index_error(mdb_env_create(&env));
+	if (r)
+		return r;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", dir);
-	rc = mdb_env_set_mapsize(env, (size_t)bytes);
-	if (!rc)
-		rc = mdb_env_set_maxdbs(env, INDEX_TABLES + 8);
-	if (!rc)
-		rc = mdb_env_set_maxreaders(env, INDEX_READERS_MAX);
-	if (!rc)
-		rc = mdb_env_open(env, path, MDB_NOTLS, INDEX_MODE);
-	if (rc) {
+	r = index_error(mdb_env_set_mapsize(env, (size_t)bytes));
+	if (!r)
+		r = index_error(mdb_env_set_maxdbs(env, INDEX_TABLES + 8));
+	if (!r)
+		r = index_error(mdb_env_set_maxreaders(env, INDEX_READERS_MAX));
+	if (!r)
+		r = open_locked(env, path, dir);
+	if (r) {
 		mdb_env_close(env);
-		return index_error(rc);
+		return r;
 	}
 	mdb_reader_check(env, &dead); /* slots of a process that was killed */
 	*ret = env;
@@ -401,9 +446,6 @@ int index_open(struct index **ret, int dir, bool create)
 	int64_t checked_s;
 	int r;
 
-	r = check_file(dir, "lock.mdb", &st);
-	if (r < 0)
-		return r;
 	r = check_file(dir, "data.mdb", &st);
 	if (r < 0)
 		return r;

@@ -47,9 +47,9 @@ enum index_meta { /* values are part of the format */
 	INDEX_META_PLACES = 9,	     /* tombstones/places */
 };
 
-/* dir: descriptor of the directory that holds data.mdb and lock.mdb; may be closed afterwards. With create, an empty
- * index is made where none is; without, INDEX_MISSING. -EPROTONOSUPPORT: another format's version; -EBADMSG: damaged, or
- * not LMDB's; -EPERM: data.mdb or lock.mdb is not a plain file of its own (symlink, second link). Needs /proc. */
+/* dir: descriptor of the directory that holds data.mdb; may be closed afterwards. One process at a time: LMDB's lock file is in
+ * its memory. With create, an empty index is made where none is; without, INDEX_MISSING. -EPROTONOSUPPORT: another format's
+ * version; -EBADMSG: damaged, or not LMDB's; -EPERM: data.mdb is not a plain file of its own (symlink, second link). Needs /proc. */
 int index_open(struct index **ret, int dir, bool create);
 void index_close(struct index *x);
 /* Something in it was damaged: the next opening reads all of it (see merkle/index_check.h). Any thread. */

@@ -809,7 +809,7 @@ static int check_state_dir(struct store *s, const char *path)
 	return r ? r : take_lock(s->state_dir);
 }
 
-/* Only while the index is closed: closing a descriptor of lock.mdb takes LMDB's locks away. */
+/* Only while the index is closed: closing a descriptor of lock.mdb takes LMDB's locks away. Where symlinks are none, there is one. */
 static int give_index(const struct store *s, int dir)
 {
 	static const char *const names[] = {"data.mdb", "lock.mdb"};
@@ -820,6 +820,8 @@ static int give_index(const struct store *s, int dir)
 		cleanup_close int fd = -1;
 
 		r = file_open_write(dir, names[k], &fd);
+		if (r == FILE_VANISHED && k)
+			return 0;
 		if (!r)
 			r = file_stat_fd(fd, &st);
 		if (!r && !st.uid && st.nlink == 1)

@@ -292,3 +292,35 @@ done
 lives "garbage behind a good beginning"
 echo goes-on >"$A/goes-on"
 wait_for 10 grep -q goes-on "$B/goes-on" || fail "the daemon does not sync any more"
+
+# --- a daemon on a full disk that writes to another place each time, stores into maps of files, too ---
+D=$W/mnt-cow
+mkdir "$D" "$W/far-of-cow"
+truncate -s 400M "$W/cow"
+mkfs.btrfs -q -f "$W/cow" >/dev/null
+if mount -o loop -t btrfs "$W/cow" "$D" 2>/dev/null; then
+    mkdir "$D/t" && cp -a /usr/share/doc/bash "$D/t/"
+    daemon c "[folder t]
+path = $D/t
+rescan_interval = 1s
+settle = 50ms
+[peer far]
+folder = t
+address = $W/far-of-cow"
+    wait_for 20 ctl c flush || fail "the daemon on btrfs is not in sync"
+    sync -f "$D"
+    dd if=/dev/zero of="$D/fill" bs=1M 2>/dev/null
+    dd if=/dev/zero of="$D/fill2" bs=4k 2>/dev/null
+    for n in $(seq 30); do
+        echo "$n" >"$W/far-of-cow/f$n"
+        echo "$n" >"$D/t/bash/$n" 2>/dev/null
+        sleep 0.2
+        kill -0 "$PID_c" 2>/dev/null || die "the daemon died of a full btrfs: $(tail -n 5 "$W/d/c/log")"
+    done
+    rm "$D/fill" "$D/fill2"
+    want_sync "$D/t" "$W/far-of-cow" 60 "after btrfs had room again"
+    [ "$(ls "$D"/t/f* | wc -l)" -eq 30 ] || fail "what came while btrfs was full is not there"
+    stop "$PID_c"
+else
+    say "left out: this kernel has no btrfs"
+fi
