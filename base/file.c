@@ -726,7 +726,8 @@ int file_chown_fd(int fd, uint32_t uid, uint32_t gid)
 	return outcome_of(TEMP_FAILURE_RETRY(fchown(fd, uid, gid)));
 }
 
-/* Pin a symlink itself, so that what is changed is known to be one. */
+/* Pin a symlink itself, so that what is changed is known to be one. Where it can't be reached nothing is said about what may be
+ * set: -EACCES. */
 static int open_symlink(int dir, const char *name, int *ret_fd)
 {
 	cleanup_close int fd = -1;
@@ -737,6 +738,8 @@ static int open_symlink(int dir, const char *name, int *ret_fd)
 	if (r < 0)
 		return r;
 	fd = open_beneath(dir, name, O_PATH | O_NOFOLLOW, 0);
+	if (fd == -EACCES)
+		return fd;
 	if (fd < 0)
 		return file_outcome(-fd);
 	r = file_stat_fd(fd, &st);

@@ -151,7 +151,8 @@ int file_link(int from_dir, const char *from, int to_dir, const char *to);
 
 int file_chmod_fd(int fd, uint16_t mode);
 int file_chown_fd(int fd, uint32_t uid, uint32_t gid);
-/* Of a symlink itself; another kind: FILE_UNSUPPORTED (a descriptor says what is being changed). */
+/* Of a symlink itself; another kind: FILE_UNSUPPORTED (a descriptor says what is being changed); in a directory that may not
+ * be searched: -EACCES, as FILE_DENIED says that this is not ours to set. */
 int file_chown_at(int dir, const char *name, uint32_t uid, uint32_t gid);
 int file_set_mtime_fd(int fd, int64_t mtime_ns); /* atime is left alone */
 int file_set_mtime_at(int dir, const char *name, int64_t mtime_ns); /* of a symlink itself, likewise */

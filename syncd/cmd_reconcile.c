@@ -232,6 +232,18 @@ static void on_progress(uv_timer_t *timer)
 		st.pending, ui_bytes(st.content_in, in), ui_bytes(st.content_out, out));
 }
 
+static void say_problems(const json_t *status)
+{
+	const json_t *item;
+	size_t i;
+
+	json_array_foreach(json_object_get(status, "not_in_sync"), i, item) {
+		if (!ui_is_held(item))
+			log_warning("%s: %s; %s", quoted(json_string_value(json_object_get(item, "path"))),
+				json_string_value(json_object_get(item, "why")), json_string_value(json_object_get(item, "todo")));
+	}
+}
+
 static void print_summary(struct reconcile *r, const struct session_status *st)
 {
 	json_t *status = folder_status_json(r->folder);
@@ -248,16 +260,10 @@ static void print_summary(struct reconcile *r, const struct session_status *st)
 		json_object_set_new(status, "exit", json_integer(r->exit_code));
 		json_dumpf(status, stdout, JSON_INDENT(2));
 		putchar('\n');
-	} else if (!r->quiet) {
-		const json_t *item;
-		size_t i;
-
-		json_array_foreach(json_object_get(status, "not_in_sync"), i, item) {
-			if (ui_is_held(item))
-				continue;
-			log_warning("%s: %s; %s", quoted(json_string_value(json_object_get(item, "path"))),
-				json_string_value(json_object_get(item, "why")), json_string_value(json_object_get(item, "todo")));
-		}
+	} else {
+		say_problems(status);
+	}
+	if (!r->json && !r->quiet) {
 		printf("%s: %s changed here, received %s, sent %s, %s\n",
 			st->in_sync ? "in sync" : st->failed ? "failed" : "not everything is in sync",
 			ui_count(st->applied, "path", paths), ui_bytes(st->bytes_in, in), ui_bytes(st->bytes_out, out),

@@ -45,7 +45,6 @@ static void session_end_in_folder(struct folder_session *s)
 	for (at = &f->sessions; *at != s; at = &(*at)->next)
 		;
 	*at = s->next;
-	folder_expire_problems(f, s, s->generation + 1);
 }
 
 static void on_link_ended(struct link *l, void *data)
@@ -68,6 +67,8 @@ static void on_link_ended(struct link *l, void *data)
 	}
 	if (s->options.ended)
 		s->options.ended(s, &status, s->options.data);
+	if (f) /* only now: a one-shot command says them as it ends */
+		folder_expire_problems(f, s, s->generation + 1);
 	link_free(l);
 	free(s->peer);
 	free((char *)s->options.address);

@@ -446,18 +446,6 @@ static int settle_changes(struct batch *b, struct settle *s)
 	return r == 0 ? place_sync(&b->place) : r;
 }
 
-static int drop_intents(struct batch *b, struct replica_txn *t)
-{
-	int r = index_intent_drop_batch(t->index, b->id);
-
-	for (size_t k = 0; r == 0 && k < b->n; k++)
-		if (b->v[k]->outcome.keep) {
-			b->v[k]->intent.verified = b->v[k]->outcome.exact;
-			r = put_intent(b, t, (uint32_t)k);
-		}
-	return r;
-}
-
 static int end(struct batch *b)
 {
 	struct replica_txn t;
@@ -468,7 +456,7 @@ static int end(struct batch *b)
 		return r;
 	r = settle_changes(b, &s);
 	if (r == 0)
-		r = drop_intents(b, &t);
+		r = index_intent_drop_batch(t.index, b->id);
 	if (r == 0)
 		return replica_commit(&t);
 	replica_abort(&t);
@@ -485,7 +473,7 @@ static void clean_staging(struct batch *b)
 	for (size_t k = 0; k < b->n; k++) {
 		const struct change *c = b->v[k];
 
-		if (!c->staged_here || !c->intent.staged || c->outcome.placed || c->outcome.keep)
+		if (!c->staged_here || !c->intent.staged || c->outcome.placed)
 			continue;
 		if (c->intent.new_kind == RECORD_SYMLINK)
 			(void)file_unlink(staging, c->intent.staged);
@@ -523,13 +511,23 @@ static void report(struct batch *b, struct change *c)
 		options->tell(o->copies[k].path, DECIDE_ASIDE, APPLY_DONE, options->tell_data);
 }
 
+/* What came out and is still in staging may be a user's, and is not to be seen anywhere: recovery tells, by the old rows. */
+static int nothing_kept(const struct batch *b)
+{
+	for (size_t k = 0; k < b->n; k++)
+		if (b->v[k]->outcome.keep)
+			return -EAGAIN;
+	return 0;
+}
+
 static int batch_run(struct batch *b, struct apply_item *items, size_t n)
 {
 	int r = begin(b, items, n);
 
-	if (r != 0)
-		return r;
-	r = run(b);
+	if (r == 0)
+		r = run(b);
+	if (r == 0)
+		r = nothing_kept(b);
 	return r == 0 ? end(b) : r;
 }
 

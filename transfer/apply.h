@@ -80,9 +80,8 @@ int apply_preview(struct index_txn *t, const struct knowledge *k, const struct a
  * shallow first), whatever order they come in; a path stands in a batch at most once.
  * < 0: the whole batch failed (full disk, index error): no item was acknowledged (each is FAILED, and `consumed` if it was
  * staged: an intent may name it); what was done on disk is finished or undone by apply_recover, which the caller must run
- * before going on. An object that came out and could not be moved on (full disk) stays in staging under its intent, until
- * the next recovery. Under a policy other than keep-both the loser goes to trash, unless it lost because the peer only
- * sends. */
+ * before going on. -EAGAIN: an object came out, and could not be looked at or moved on (full disk). Under a policy other than
+ * keep-both the loser goes to trash, unless it lost because the peer only sends. */
 int apply_batch(const struct apply_options *options, struct apply_item *items, size_t n);
 
 /* After opening a replica and after a failed batch: finish or undo what intents name, then empty the staging directory (the

@@ -263,28 +263,33 @@ bool place_hold(struct place *p, int dir, const char *name, const struct row *ou
 				      : hold_symlink(dir, name, ours, o);
 }
 
-/* Is what is now in staging what was held, unchanged? Ends the lease. */
-static bool came_out(struct place *p, const char *name, const struct row *ours, struct held *h)
+enum out { OUT_EXACT, OUT_OTHER, OUT_UNSEEN };
+
+/* Is what is now in staging what was held, unchanged? Ends the lease, but where it can't be looked at. */
+static enum out came_out(struct place *p, const char *name, const struct row *ours, struct held *h)
 {
-	int staging = store_staging(p->store);
+	int staging = store_staging(p->store), r;
 	struct file_stat st;
 	struct stamp stamp;
 	bool leased = h->leased;
 
-	if (file_stat_at(staging, name, &st) != 0 || scan_kind(&st) != h->kind)
-		return false;
+	r = file_stat_at(staging, name, &st);
+	if (r != 0)
+		return r == FILE_VANISHED ? OUT_OTHER : OUT_UNSEEN;
+	if (scan_kind(&st) != h->kind)
+		return OUT_OTHER;
 	stamp_of(&st, &stamp);
 	if (h->kind == RECORD_DIRECTORY)
-		return st.ino == h->stamp.ino;
+		return st.ino == h->stamp.ino ? OUT_EXACT : OUT_OTHER;
 	if (DEFECT(DISPLACED_UNCHECKED))
-		return true;
+		return OUT_EXACT;
 	if (!place_same_object(&stamp, &h->stamp))
-		return false;
+		return OUT_OTHER;
 	if (held_release(h))
-		return false;
+		return OUT_OTHER;
 	if (h->kind == RECORD_FILE && !leased && h->racy)
-		return place_same_content(p, staging, name, &ours->record) == 1;
-	return true;
+		return place_same_content(p, staging, name, &ours->record) == 1 ? OUT_EXACT : OUT_OTHER;
+	return OUT_EXACT;
 }
 
 /* --- where it goes --- */
@@ -420,11 +425,17 @@ static int to_aside(struct place *p, const struct intent *i, const struct row *o
 	return r;
 }
 
+/* Does that say where it belongs? Anything else is this moment's: recovery tries again. */
+static bool answered(int r)
+{
+	return r == 0 || r == FILE_VANISHED || r == FILE_EXISTS || r == FILE_NOT_EMPTY;
+}
+
 /* dir: the path's directory, or -1 where it is not there any more. */
-static void dispose(struct place *p, const struct intent *i, const struct row *ours, bool exact,
+static void dispose(struct place *p, const struct intent *i, const struct row *ours, enum out out,
 	int dir, struct place_outcome *o)
 {
-	bool aside = i->fate == INTENT_ASIDE && !i->aside_there;
+	bool aside = i->fate == INTENT_ASIDE && !i->aside_there, exact = out == OUT_EXACT;
 	int r = FILE_NOT_EMPTY;
 
 	o->exact = exact;
@@ -432,7 +443,7 @@ static void dispose(struct place *p, const struct intent *i, const struct row *o
 		r = file_rmdir(store_staging(p->store), i->displaced);
 	if (exact && aside)
 		r = to_aside(p, i, ours, dir, o);
-	if (r < 0) /* recovery tries again */
+	if (out == OUT_UNSEEN || !answered(r))
 		o->keep = true;
 	else if (exact && i->fate != INTENT_RMDIR && r != 0)
 		o->keep = to_trash(p, i->displaced, i->path) != 0;
@@ -449,7 +460,7 @@ void place_dispose(struct place *p, const struct intent *i, const struct row *ou
 
 	if (file_open_parent(store_root(p->store), i->path, &dir, &name) != 0)
 		dir = -1;
-	dispose(p, i, ours, exact, dir, o);
+	dispose(p, i, ours, exact ? OUT_EXACT : OUT_OTHER, dir, o);
 }
 
 /* --- put --- */
@@ -666,14 +677,14 @@ static void remove_object(struct place *p, const struct intent *i, const struct 
 	}
 	place_touch_also(p, dir);
 	place_touch_also(p, staging);
-	if (came_out(p, i->displaced, ours, &h)) {
+	if (came_out(p, i->displaced, ours, &h) == OUT_EXACT) {
 		place_result(o, APPLY_DONE);
-		dispose(p, i, ours, true, dir, o);
+		dispose(p, i, ours, OUT_EXACT, dir, o);
 		return;
 	}
 	place_result(o, APPLY_CHANGED);
 	if (place_move(staging, i->displaced, dir, name) != 0)
-		dispose(p, i, ours, false, dir, o);
+		dispose(p, i, ours, OUT_OTHER, dir, o);
 }
 
 int place_run(

@@ -34,7 +34,7 @@ struct place_outcome {
 	enum apply_result result; /* DONE, NOT_HELD, CHANGED, BUSY, BLOCKED, FAILED */
 	int error;
 	bool placed;		  /* the staged object is not in staging any more, or not under its name */
-	bool keep;		  /* what came out is left in staging */
+	bool keep;		  /* what came out is left in staging, for recovery */
 	bool exact;		  /* it is what the row said */
 	uint8_t place;		  /* of the row to be */
 	struct stamp stamp;	  /* of the object in place, or (a user was faster) of what was staged */

@@ -308,8 +308,8 @@ int place_finish_directory(struct place *p, const struct intent *i, struct place
 		r = file_open_directory_at(dir, name, &fd);
 	if (r == 0)
 		r = file_stat_fd(fd, &st);
-	if (r < 0)
-		return r;
+	if (r < 0 || r == FILE_DENIED) /* it was just made */
+		return r < 0 ? r : -EACCES;
 	if (r != 0 || st.ino != i->staged_stamp.ino)
 		return 0; /* a user took it away: the row keeps the staged one's stamp */
 	stamp_of(&st, &stamp);

@@ -517,11 +517,12 @@ static int settle_pending(struct settle *s, struct pending *e)
 	return settle_row(s, i, row_of(e), &e->outcome, e->found.nodes, e->found.n_nodes);
 }
 
-static int put_again(struct replica_txn *t, const struct pending *e)
+static int put_again(struct replica_txn *t, struct pending *e)
 {
 	struct buf b = {.max_bytes = INTENT_BYTES_MAX};
 	int r;
 
+	e->intent.verified |= e->outcome.exact; /* the row is another one now */
 	intent_put(&b, &e->intent);
 	r = buf_error(&b);
 	if (r == 0)

@@ -189,3 +189,14 @@ mkfifo "$A/fifo"
 timeout 60 "$BIN/syncctl" reconcile "$A" "$B" >"$W/out" 2>"$W/err"
 [ $? -eq 9 ] || fail "a fifo is left out silently"
 grep -q fifo "$W/err" || fail "the fifo is not named: $(cat "$W/err")"
+
+# --- what could not be put in place is told, also to who wants to hear only what went wrong ---
+fresh
+mkdir "$A/d"; echo x >"$A/d/f"; echo '*.o' >"$A/.syncignore"
+want "first" rec "$A" "$B"
+echo object >"$A/d/x.o"
+rm -r "$B/d"; echo file >"$B/d" # it cannot be there: something that is ignored is inside
+want_code 9 "a file where something is ignored" rec "$A" "$B"
+grep -q "'d': .*ignored" "$W/err" || fail "what could not be put in place is not named: $(cat "$W/err")"
+"$BIN/syncctl" reconcile --json "$A" "$B" >"$W/json" 2>/dev/null
+grep -q '"path": "d"' "$W/json" || fail "what could not be put in place is not in the JSON: $(cat "$W/json")"

@@ -537,7 +537,7 @@ static void body_denied(void *data)
 {
 	const struct place *p = data;
 	struct file_stat st;
-	int fd;
+	int fd, locked = openat(p->dir, "locked", O_PATH | O_DIRECTORY);
 
 	if (geteuid() == 0 && (setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534)))
 		_exit(SKIP);
@@ -545,6 +545,8 @@ static void body_denied(void *data)
 	EXPECT(file_open_write(p->dir, "secret", &fd) == FILE_DENIED);
 	EXPECT(file_open_directory_at(p->dir, "locked", &fd) == FILE_DENIED);
 	EXPECT(file_open_directory_at(p->dir, "locked/below", &fd) == FILE_DENIED);
+	EXPECT(file_chown_at(locked, "link", 0, 0) == -EACCES); /* not reached: nothing is said about what may be set */
+	EXPECT(file_set_mtime_at(locked, "link", 0) == -EACCES);
 	EXPECT(file_stat_at(p->dir, "secret", &st) == 0);
 	if (st.uid == 65534)
 		return;

@@ -241,6 +241,13 @@ static void file_to_directory(struct fixture *f)
 	fx_their_file(f, "d/a.txt/x", "new x", FX_AFTER);
 }
 
+static void new_directory(struct fixture *f)
+{
+	fx_their_directory(f, "d/new", 0755, FX_AFTER);
+	fx_their_directory(f, "d/new/sub", 0750, FX_AFTER);
+	fx_their_file(f, "d/new/sub/x", "new x", FX_AFTER);
+}
+
 static void test_replace(void **state)
 {
 	(void)state;
@@ -405,6 +412,110 @@ static void test_dropped_in(void **state)
 	}
 }
 
+/* One call of the batch is refused: afterwards nothing looks like a user's doing. */
+struct refusal {
+	const char *deed;
+	unsigned at;
+	int error;
+	const char *call; /* the one that was refused, or NULL */
+	unsigned wrong;
+};
+
+static void refuse(unsigned point, const char *call, void *data)
+{
+	struct refusal *w = data;
+
+	if (point != w->at)
+		return;
+	w->call = call;
+	if (strcmp(call, "file_lease_release") != 0) /* that would be a user who waited to write */
+		points.error = w->error;
+}
+
+static unsigned copies;
+
+static int count_copy(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st, (void)type;
+	copies += strstr(path + ftw->base, ".sync-conflict-") && !strstr(path, "/.syncd/");
+	return 0;
+}
+
+static bool refused_at(struct refusal *w, prepare *tree, prepare *items, bool conflict)
+{
+	struct fixture *f = fx_new_in(where_memory());
+	const char *wrong = NULL;
+
+	w->call = NULL;
+	if (no_exchange) {
+		fx_close(f);
+		f->no_exchange = true;
+		fx_open(f);
+	}
+	tree(f);
+	fx_scan(f);
+	items(f);
+	points_arm(refuse, w);
+	(void)fx_apply_raw(f);
+	points_arm(NULL, NULL);
+	OK(apply_recover(f->r, NULL));
+	copies = 0;
+	nftw(f->root, count_copy, 16, FTW_PHYS);
+	if (copies > conflict)
+		wrong = "a conflict copy that no user made";
+	else if (conflict && copies != fx_find(f, "new a").in_place)
+		wrong = "the loser of a conflict is not beside the winner";
+	else if (fx_intents(f) != 0 || fx_staging(f) != 0)
+		wrong = "is not recovered";
+	else if (fx_scan(f).events > conflict) /* a copy that could not be looked at is found by the scan */
+		wrong = "looks like a user's doing";
+	if (wrong) {
+		print_error("%s, point %u, %s, %d: %s\n", w->deed, w->at, w->call, w->error, wrong);
+		w->wrong++;
+	}
+	fx_free(f);
+	return w->call;
+}
+
+static unsigned refused_everywhere(void)
+{
+#define DEED(tree, items) {tree, items, #items}
+	static const struct {
+		prepare *tree, *items;
+		const char *name;
+	} deeds[] = {
+		DEED(tree_file, replace_file),
+		DEED(tree_file, delete_file),
+		DEED(tree_file, conflict_file),
+		DEED(tree_file, touch_file),
+		DEED(tree_file, new_file),
+		DEED(tree_file, new_directory),
+		DEED(tree_file, file_to_directory),
+		DEED(tree_directory, directory_to_file),
+		DEED(tree_directory, delete_directory),
+	};
+	const int errors[] = {-EIO, FILE_BUSY, FILE_DENIED};
+	struct refusal w = {0};
+
+	for (size_t k = 0; k < ARRAY_SIZE(deeds); k++)
+		for (size_t e = 0; e < ARRAY_SIZE(errors); e++) {
+			w.deed = deeds[k].name;
+			w.error = errors[e];
+			for (w.at = 1; refused_at(&w, deeds[k].tree, deeds[k].items, deeds[k].items == conflict_file); w.at++)
+				;
+		}
+	return w.wrong;
+}
+
+static void test_refused(void **state)
+{
+	(void)state;
+	assert_int_equal(refused_everywhere(), 0);
+	no_exchange = true;
+	assert_int_equal(refused_everywhere(), 0);
+	no_exchange = false;
+}
+
 /* The directory becomes a symlink to a place outside: nothing there is changed. */
 static void swap_parent(unsigned point, const char *call, void *data)
 {
@@ -473,6 +584,7 @@ int main(void)
 		cmocka_unit_test(test_without_exchange),
 		cmocka_unit_test(test_waiting_writer),
 		cmocka_unit_test(test_dropped_in),
+		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_swapped_parent),
 	};
 
