@@ -142,9 +142,36 @@ bool fetch_make_room(struct replica *replica, int error)
 	return removed > 0;
 }
 
+/* A directory that could not be made: so many are known; past that any may be one. */
+static int note_unmade(struct session *s, const struct offer *o)
+{
+	int r;
+
+	if (o->absent || !o->theirs.live || o->theirs.kind != RECORD_DIRECTORY || s->n_unmade >= KNOWLEDGE_EXCEPTIONS_MAX)
+		return 0;
+	r = array_reserve(&s->unmade, &s->cap_unmade, s->n_unmade + 1, sizeof(*s->unmade));
+	if (r < 0)
+		return r;
+	s->unmade[s->n_unmade] = strdup(o->path);
+	if (!s->unmade[s->n_unmade])
+		return -ENOMEM;
+	s->n_unmade++;
+	return 0;
+}
+
+/* Then what is in the way is no conflict: the directory's own turn comes again. */
+static bool below_unmade(const struct session *s, const char *path)
+{
+	for (size_t i = 0; i < s->n_unmade; i++)
+		if (path_is_below(path, s->unmade[i]))
+			return true;
+	return s->n_unmade >= KNOWLEDGE_EXCEPTIONS_MAX;
+}
+
 int fetch_settle(struct session *s, struct offer *o)
 {
 	bool dirty = false, skip = false;
+	int r = 0;
 
 	switch (o->result) {
 	case APPLY_NONE:
@@ -170,6 +197,7 @@ int fetch_settle(struct session *s, struct offer *o)
 		break;
 	case APPLY_FAILED:
 		s->full_count += is_full(o->error);
+		r = note_unmade(s, o);
 		skip = true;
 		break;
 	case APPLY_WAIT:
@@ -179,7 +207,7 @@ int fetch_settle(struct session *s, struct offer *o)
 	tell(s, o);
 	if (dirty && s->options.host.dirty)
 		s->options.host.dirty(s, o->path, s->options.host.data);
-	return skip ? fetch_skip(s, o->path) : 0;
+	return skip && r == 0 ? fetch_skip(s, o->path) : r;
 }
 
 static struct apply_options apply_options_of(struct session *s)
@@ -378,6 +406,8 @@ static int planned(struct session *s, struct offer *o, bool *ret_stays)
 
 	*ret_stays = false;
 	s->differing += !o->error && o->differs && !o->deferred_once;
+	if (o->under && o->deferred_once && !o->error && below_unmade(s, o->path))
+		o->error = -ENOTDIR;
 	if (o->error || o->action == DECIDE_NONE || o->action == DECIDE_WAIT) {
 		o->result = o->error ? APPLY_FAILED : o->action == DECIDE_WAIT ? APPLY_WAIT : APPLY_NONE;
 		r = fetch_settle(s, o);

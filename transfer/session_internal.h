@@ -273,6 +273,8 @@ struct session {
 	char **skipped;
 	size_t n_skipped, cap_skipped;
 	bool skipped_overflow;
+	char **unmade; /* directories that failed: what is in their way stays */
+	size_t n_unmade, cap_unmade;
 	uint64_t skipped_count, held_count;
 	uint64_t applied, conflicts;
 	uint64_t differing, differences; /* paths that differ and may: of this round so far, of the last one */

@@ -216,14 +216,17 @@ class Round:
         return [f"{root}/{self.name}: {f}" for f in found]
 
 
-    def kept(self, root):
-        """Is all of it there, if not where it should be: at its path, in a conflict copy, or in trash?"""
-        seen = tree(f"{root}/{self.name}")
-        somewhere = {o.content for p, o in seen.items() if COPY.match(os.path.basename(p)) or p == "both"}
-        somewhere |= {o.content for o in tree(f"{root}/.syncd/trash").values()}
-        missing = [p for p, o in self.expected.items() if not same(seen.get(p), o)]
-        more = [p for p in seen if p not in self.expected and p != "both" and not COPY.match(os.path.basename(p))]
-        return not missing and not more and all(v.content in somewhere for v in self.versions)
+    def kept(self, *roots):
+        """Is all of it there, if not where it should be: at its path, in a conflict copy, or in one side's trash?"""
+        trash = {o.content for root in roots for o in tree(f"{root}/.syncd/trash").values()}
+        for root in roots:
+            seen = tree(f"{root}/{self.name}")
+            somewhere = trash | {o.content for p, o in seen.items() if COPY.match(os.path.basename(p)) or p == "both"}
+            missing = [p for p, o in self.expected.items() if not same(seen.get(p), o)]
+            more = [p for p in seen if p not in self.expected and p != "both" and not COPY.match(os.path.basename(p))]
+            if missing or more or not all(v.content in somewhere for v in self.versions):
+                return False
+        return True
 
 
 def same(a, b):

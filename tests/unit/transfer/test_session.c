@@ -355,6 +355,46 @@ static void test_many_in_the_way(void **state)
 	with_seeds(2, 2, many_in_the_way);
 }
 
+/* The next directory that is made by a descriptor is not. */
+static bool no_directory;
+
+int mkdirat(int dir, const char *path, mode_t mode);
+
+int mkdirat(int dir, const char *path, mode_t mode)
+{
+	if (!no_directory || dir == AT_FDCWD)
+		return (int)syscall(SYS_mkdirat, dir, path, mode);
+	no_directory = false;
+	errno = EIO;
+	return -1;
+}
+
+/* A file that became a directory, which can't be made at first: what belongs into it waits, and the file is in no conflict. */
+static void directory_fails(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+
+	site_write(a, "d", "was a file");
+	world_sync(w, a, b, NULL);
+	site_remove(a, "d");
+	site_mkdir(a, "d");
+	site_mkdir(a, "d/sub");
+	site_write(a, "d/sub/below", "below");
+	no_directory = true;
+	world_sync(w, w->seed & 1 ? a : b, w->seed & 1 ? b : a, NULL);
+	assert_false(no_directory);
+	world_sync(w, a, b, NULL);
+	sites_expect_equal(a, b);
+	assert_int_equal(found(b, "was a file", NULL), 0);
+	assert_string_equal(site_read(b, "d/sub/below"), "below");
+}
+
+static void test_directory_fails(void **state)
+{
+	(void)state;
+	with_seeds(6, 2, directory_fails);
+}
+
 static void renamed_directory(struct world *w)
 {
 	struct site *a = &w->sites[0], *b = &w->sites[1];
@@ -1673,6 +1713,7 @@ int main(void)
 		cmocka_unit_test(test_kinds),
 		cmocka_unit_test(test_kinds_in_conflict),
 		cmocka_unit_test(test_many_in_the_way),
+		cmocka_unit_test(test_directory_fails),
 		cmocka_unit_test(test_renamed_directory),
 		cmocka_unit_test(test_identical_copies),
 		cmocka_unit_test(test_paired),
