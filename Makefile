@@ -16,7 +16,7 @@
 #   make sim           RUNS=1000 SEED= FEATURES=all   histories of whole replicas on simulated machines (tests/README.md)
 #   make crash         POINTS=1000 SEED= FS=ext4,xfs,btrfs   kills and power losses of the real programs (tests/README.md)
 #   make defects    BUDGET=120 DEFECTS=       deliberate defects: which test finds each, after how long
-#   make faults        EACH= DEPTH=3 SEED=   their calls and allocations fail, one at a time (tests/README.md)
+#   make faults        EACH= BUDGET= SEED=    their calls and allocations fail, one at a time (tests/README.md)
 #   make bench      BENCH='--runs 3 --scale small WORK…'   side by side with rsync, unison and the floors (tests/bench/README.md)
 #   V=1 shows the commands; BUILD=dir builds elsewhere; CC, CFLAGS and LDFLAGS are yours.
 
@@ -261,8 +261,8 @@ DEFECTS ?=
 defects: all unit-bins $(BUILD)/sim $(patsubst %,$(BUILD)/sim-%,rules trees sessions)
 	@MAKE='$(MAKE)' BUILD='$(BUILD)' CFLAGS='$(CFLAGS)' tests/defects.sh $(DEFECTS)
 
-# Their calls of the file system and their allocations fail, one at a time. EACH: so many errnos of each place; DEPTH: how many
-# functions make a place. Both names of each call, so each under its own.
+# Their calls of the file system and their allocations fail, one at a time. EACH: so many errnos of each place; BUDGET: seconds;
+# DEPTH: how many functions make a place. Both names of each call, so each under its own.
 $(BUILD)/crash/fault.so: tests/crash/fault.c
 	$(say) CC $<
 	@mkdir -p $(@D)
@@ -270,7 +270,7 @@ $(BUILD)/crash/fault.so: tests/crash/fault.c
 .PHONY: faults
 faults: $(bins) $(crash_tools) $(BUILD)/crash/fault.so
 	@python3 -B tests/crash/faults.py $(BUILD)/bin $(BUILD)/crash $(if $(SEED),--seed $(SEED)) $(if $(EACH),--each $(EACH)) $(if $(EVERY),--every $(EVERY)) \
-		$(if $(DEPTH),--depth $(DEPTH)) $(if $(WHAT),--what $(WHAT)) $(if $(JOBS),--jobs $(JOBS)) $(if $(ONLY),--only $(ONLY))
+		$(if $(DEPTH),--depth $(DEPTH)) $(if $(BUDGET),--budget $(BUDGET)) $(if $(WHAT),--what $(WHAT)) $(if $(JOBS),--jobs $(JOBS)) $(if $(ONLY),--only $(ONLY))
 
 # All tests; tests/check.sh says how each step went and counts. The packages come first, as the rest asks pkg-config.
 check check-full: install-test-deps

@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#define HASH_NONFATAL_OOM 1 /* then the element has no table */
 #include <uthash.h>
 
 #include "base/clock.h"
@@ -429,22 +430,29 @@ static struct rule_set *rule_set_find(const struct ignore *i, const char *dir, s
 	return set;
 }
 
-/* Takes the set, NULL to remove. IGNORE_CHANGED or 0. */
+/* Takes the set, NULL to remove. IGNORE_CHANGED or 0; without memory nothing is changed. */
 static int rule_set_install(struct ignore *i, const char *dir, struct rule_set *set)
 {
 	struct rule_set *old;
 	uint64_t before, after = set && set->n ? set->digest : 0;
+	bool lost = false;
 
 	pthread_rwlock_wrlock(&i->lock);
 	old = rule_set_find(i, dir, strlen(dir));
 	before = old && old->n ? old->digest : 0;
-	if (old) {
+	if (set) {
+		HASH_ADD_KEYPTR(hh, i->sets, set->dir, strlen(set->dir), set);
+		lost = !set->hh.tbl;
+	}
+	if (old && !lost) {
 		HASH_DEL(i->sets, old);
 		rule_set_free(old);
 	}
-	if (set)
-		HASH_ADD_KEYPTR(hh, i->sets, set->dir, strlen(set->dir), set);
 	pthread_rwlock_unlock(&i->lock);
+	if (lost) {
+		rule_set_free(set);
+		return -ENOMEM;
+	}
 	return before != after ? IGNORE_CHANGED : 0;
 }
 
@@ -456,7 +464,9 @@ int ignore_set(struct ignore *i, const char *dir, const char *text, size_t n, si
 
 	if (r < 0)
 		return r;
-	rule_set_install(i, dir, set);
+	r = rule_set_install(i, dir, set);
+	if (r < 0)
+		return r;
 	if (ret_bad)
 		*ret_bad = bad;
 	return 0;

@@ -226,7 +226,12 @@ int folder_open(struct folder **ret, const struct folder_options *options, char 
 	f->name = strdup(options->name);
 	f->path = strdup(store_path(store));
 	tell_opened(store, options);
-	r = replica_open(&f->replica, store);
+	if (f->name && f->path) {
+		r = replica_open(&f->replica, store);
+	} else {
+		store_close(store);
+		r = -ENOMEM;
+	}
 	if (r == 0)
 		r = apply_recover(f->replica, &intents);
 	if (r == 0 && intents)

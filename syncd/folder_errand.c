@@ -59,15 +59,20 @@ void folder_mark_dirty(struct folder *f, const char *path, bool whole, int64_t w
 
 	HASH_FIND_STR(f->dirty, path, d);
 	if (!d) {
+		bool first = !f->dirty;
+
 		d = calloc(1, sizeof(*d) + strlen(path) + 1);
-		if (!d) {
+		if (d) {
+			strcpy(d->path, path);
+			HASH_ADD_STR(f->dirty, path, d);
+		}
+		if (!d || !d->hh.tbl) {
+			free(d);
 			f->scan_wanted = true;
 			return;
 		}
-		strcpy(d->path, path);
-		if (!f->dirty)
+		if (first)
 			f->first_dirty_ns = now;
-		HASH_ADD_STR(f->dirty, path, d);
 	}
 	d->whole = d->whole || whole;
 	if (!d->first_ns)
@@ -516,6 +521,10 @@ static struct errand *next_errand(struct folder *f)
 			continue;
 		HASH_DEL(f->dirty, d);
 		HASH_ADD_STR(e->dirty, path, d);
+		if (!d->hh.tbl) {
+			free(d);
+			e->whole = true;
+		}
 	}
 	if (e->whole || e->dirty)
 		return e;

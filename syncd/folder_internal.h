@@ -5,6 +5,7 @@
 #ifndef SYNCD_FOLDER_INTERNAL_H
 #define SYNCD_FOLDER_INTERNAL_H
 
+#define HASH_NONFATAL_OOM 1 /* then the element has no table */
 #include <uthash.h>
 
 #include "base/clock.h"

@@ -35,6 +35,10 @@ void folder_note_problem(struct folder *f, const char *path, const char *why, co
 		strcpy(p->path, path);
 		p->since_ns = clock_wall_ns();
 		HASH_ADD_STR(f->problems, path, p);
+		if (!p->hh.tbl) {
+			free(p);
+			return;
+		}
 	}
 	if (!p->why || strcmp(p->why, why) != 0) {
 		free(p->why);

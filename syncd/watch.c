@@ -20,6 +20,7 @@
 #include <strings.h>
 #include <sys/inotify.h>
 #include <unistd.h>
+#define HASH_NONFATAL_OOM 1 /* then the element has no table */
 #include <uthash.h>
 
 #include "base/error.h"
@@ -107,7 +108,10 @@ static int attach(struct node *n, struct node *parent, const char *name)
 	n->name = copy;
 	n->parent = parent;
 	HASH_ADD_KEYPTR(hh_name, parent->children, n->name, strlen(n->name), n);
-	return 0;
+	if (n->hh_name.tbl)
+		return 0;
+	n->parent = NULL;
+	return -ENOMEM;
 }
 
 static void forget_move(struct watch *w, const struct node *n)
@@ -403,12 +407,18 @@ static int add_node(struct watch *w, int wd, const char *path)
 	}
 	n->wd = wd;
 	HASH_ADD(hh_wd, w->by_wd, wd, sizeof(n->wd), n);
+	if (!n->hh_wd.tbl) {
+		free(n->name);
+		free(n);
+		return -ENOMEM;
+	}
 	if (!parent) {
 		w->root = n;
 		return 0;
 	}
 	if (attach(n, parent, path_name(path)) < 0) {
 		HASH_DELETE(hh_wd, w->by_wd, n);
+		free(n->name);
 		free(n);
 		return -ENOMEM;
 	}

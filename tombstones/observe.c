@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#define HASH_NONFATAL_OOM 1 /* then the element has no table */
 #include <uthash.h>
 
 #include "base/clock.h"
@@ -1049,6 +1050,10 @@ static int meet(struct run *x, const char *path)
 		return -ENOMEM;
 	strcpy(m->path, path);
 	HASH_ADD_STR(x->met, path, m);
+	if (!m->hh.tbl) {
+		free(m);
+		return -ENOMEM;
+	}
 	return 1;
 }
 

@@ -69,7 +69,7 @@ ROUNDS = 4  # made at once: each run scans them all
 # that is in trash instead, and nothing is missing.
 KNOWN = [
     # The program is recovered like one that was killed.
-    ("aborted", "*", "ENOMEM", "*", "libcrypto (merkle/hash.c), libuv and uthash end the program where they have no memory"),
+    ("aborted", "*", "ENOMEM", "*", "libcrypto (merkle/hash.c), libuv, and threads that it can't start"),
 ]
 
 
@@ -87,6 +87,9 @@ class Place:
         self.id = int(name, 16)
         self.low = int(self.frames[0].split("+")[1], 16) & 0xfff if self.frames else 0
         self.what = ALLOCATIONS if self.call in ALLOCATORS else CALLS
+
+    def aborts(self, code):
+        return self.what == ALLOCATIONS and code == -signal.SIGABRT and self.frames[0].startswith(("libcrypto", "libuv", "ld-linux"))
 
     def lines(self, program):
         own = [f.split("+")[1] for f in self.frames if f.startswith("program+")]
@@ -157,7 +160,7 @@ class Bench(crash.Batch):
             try:
                 self.want_round(r)
             except crash.Fault as e:
-                raise crash.Fault(f"later, after {what}: {e}")
+                raise crash.Fault(f"of an earlier fault, {what}: {e}")
 
     def more_rounds(self):
         self.new_folders()
@@ -211,8 +214,7 @@ class Bench(crash.Batch):
 
     def judge(self, r, done, place=None):
         said = done.stderr.strip()
-        ended = done.returncode == 255 or (done.returncode < 0 and place and place.frames[0].startswith(("libcrypto", "libuv")))
-        if ended and place and place.what == ALLOCATIONS:
+        if place and place.aborts(done.returncode):
             return "aborted"
         if done.returncode < 0 or done.returncode >= 128:
             raise crash.Fault(f"dies: {done.returncode} {said[-300:]}")
@@ -235,7 +237,7 @@ class Bench(crash.Batch):
         hits = self.control.disarm()
         outcome = self.judge(r, done, arm.get("place"))
         if outcome == "went on":
-            self.over.append((r, arm))
+            self.over.append((r, self.name))
         else:
             self.converge()
             outcome = self.settled(r, outcome)
@@ -267,7 +269,7 @@ class Bench(crash.Batch):
         self.processes.append(p)
         return p
 
-    def daemon_end(self, p):
+    def daemon_end(self, p, place=None):
         until = time.monotonic() + crash.LIMIT_S
         if p.poll() is None:
             p.terminate()
@@ -277,6 +279,8 @@ class Bench(crash.Batch):
             time.sleep(0.01)
         self.processes.remove(p)
         said = self.log("a")
+        if place and place.aborts(p.returncode):
+            return None
         if p.returncode < 0 and p.returncode != -signal.SIGTERM:
             raise crash.Fault(f"the daemon dies: {p.returncode} {said}")
         if p.returncode > 0 and "rror" not in said and ":" not in said:
@@ -309,13 +313,13 @@ class Bench(crash.Batch):
             self.more_rounds()
         self.control.arm(**arm)
         p, r, _, ended = self.daemon_round()
-        code = self.daemon_end(p)
+        code = self.daemon_end(p, arm.get("place"))
         hits = self.control.disarm()
-        outcome = "told" if ended or code else "went on"
+        outcome = "aborted" if code is None else "told" if ended or code else "went on"
         said = self.log("a")
         if "AddressSanitizer" in said or "runtime error" in said:
             raise crash.Fault(f"sanitizer: {said}")
-        if not ended and not self.alike(r):
+        if not ended and code is not None and not self.alike(r):
             # It is alive, and must have said why; the next one brings it about.
             outcome = "told"
             if "rror" not in said and "arning" not in said:
@@ -339,7 +343,7 @@ def places(options):
     bench, found = Bench(options, -1), {}
     try:
         for what, name in ((CALLS, "calls"), (ALLOCATIONS, "allocations")):
-            if name not in options.what and "daemon" not in options.what:
+            if not {name, "daemon", "lasting" if what == CALLS else name} & set(options.what):
                 continue
             for scenario, times in (("round", 2), ("new", 1), ("recover", 3), ("daemon", 1)):
                 log = f"{bench.place}/log"
@@ -409,36 +413,78 @@ def in_passes(tasks, rng):
     return [t for _, t in sorted(ordered, key=lambda o: o[0])]
 
 
+def one(bench, scenario, place, call, name):
+    error = getattr(errno, name)
+    bench.why, bench.name = "it ends", f"{call} {name} at {place.functions() if place else 'everywhere'}"
+    arm = dict(place=place, error=error) if place else dict(call=call, error=error, left=PERSISTENT)
+    outcome = bench.try_daemon(arm) if scenario == "daemon" else bench.try_one(scenario, arm)
+    if outcome not in ("kept", "aborted"):
+        return outcome
+    if not is_known(outcome, place, call, name):
+        raise crash.Fault(f"{outcome}, and not known: {bench.why}")
+    return "known"
+
+
 def work(job):
-    """Some tasks on a bench of their own."""
+    """Some tasks on a bench of their own: ([(task, outcome, failure)], seconds of processors)."""
     options, number, mine = job
     results, bench = [], None
-    for kind, scenario, place, call, name in mine:
+    for n, task in enumerate(mine):
+        _, scenario, place, call, name = task
         outcome, failure = "FAILED", None
-        try:
-            bench = bench or Bench(options, number)
-            error = getattr(errno, name)
-            arm = dict(place=place, error=error) if place else dict(call=call, error=error, left=PERSISTENT)
-            bench.why = "it ends"
-            outcome = bench.try_daemon(arm) if scenario == "daemon" else bench.try_one(scenario, arm)
-            if outcome in ("kept", "aborted"):
-                if not is_known(outcome, place, call, name):
-                    raise crash.Fault(f"{outcome}, and not known: {bench.why}")
-                outcome = "known"
-        except crash.Fault as e:
-            failure = str(e)
-        except Exception:
-            failure = traceback.format_exc()
+        if options.until and time.monotonic() > options.until:
+            outcome = "left out"
+        else:
+            try:
+                bench = bench or Bench(options, number)
+                outcome = one(bench, scenario, place, call, name)
+                if n + 1 == len(mine):
+                    bench.ended()
+            except crash.Fault as e:
+                failure = str(e)
+            except Exception:
+                failure = traceback.format_exc()
         if failure:
             try:
                 bench.close()
             except Exception as e:
                 failure += f"; {e}"
             bench, number = None, number + 100000
-        results.append((kind, scenario, place, call, name, outcome, failure))
+        results.append((task, "FAILED" if failure else outcome, failure))
     if bench:
         bench.close()
     return results
+
+
+OUTCOMES = ("went on", "told", "later", "known", "not reached", "FAILED", "left out")
+
+
+def show(table):
+    print(f"{'':9}{'call':18}{'errno':12}" + "".join(f"{o:>12}" for o in OUTCOMES))
+    whole = {}
+    for (kind, call, name), row in sorted(table.items()):
+        print(f"{kind:9}{call:18}{name:12}" + "".join(f"{row.get(o, 0):12}" for o in OUTCOMES))
+        for o, n in row.items():
+            whole[o] = whole.get(o, 0) + n
+    print(f"{'all':39}" + "".join(f"{whole.get(o, 0):12}" for o in OUTCOMES))
+
+
+def run(options, todo):
+    size = max(1, min(30, len(todo) // options.jobs))
+    jobs = [(options, n, todo[at:at + size]) for n, at in enumerate(range(0, len(todo), size))]
+    table, failed = {}, 0
+    with multiprocessing.Pool(options.jobs) as pool:
+        for results in pool.imap_unordered(work, jobs):
+            for (kind, scenario, place, call, name), outcome, failure in results:
+                row = table.setdefault((kind if kind in ("lasting", "daemon") else "once", call, name), {})
+                row[outcome] = row.get(outcome, 0) + 1
+                if failure:
+                    failed += 1
+                    print(f"FAILED {call} {name} ({scenario}) at {place.functions() if place else 'everywhere'}: {failure[:1500]}\n"
+                          f"  again: ONLY={f'{place.id:016x}' if place else call}/{name}", flush=True)
+        pool.close()
+        pool.join()
+    return table, failed
 
 
 def main():
@@ -451,33 +497,21 @@ def main():
     p.add_argument("--seed", type=int, default=int(time.time()))
     p.add_argument("--jobs", type=int, default=os.cpu_count())
     p.add_argument("--what", type=lambda s: s.split(","), default=["calls", "allocations", "lasting", "daemon"])
+    p.add_argument("--budget", type=float, default=0)
     p.add_argument("--only")
     options = p.parse_args()
     options.bin, options.tools, options.keep = os.path.abspath(options.bin), os.path.abspath(options.tools), False
     began = time.monotonic()
+    options.until = began + options.budget if options.budget else 0
     known = places(options)
     todo = tasks(options, known)
     print(f"{len(known)} places, {len(todo)} faults, seed {options.seed}", flush=True)
-    size = max(1, min(30, len(todo) // options.jobs))
-    jobs = [(options, n, todo[at:at + size]) for n, at in enumerate(range(0, len(todo), size))]
-    table, failed = {}, 0
-    with multiprocessing.Pool(options.jobs) as pool:
-        for results in pool.imap_unordered(work, jobs):
-            for kind, scenario, place, call, name, outcome, failure in results:
-                row = table.setdefault((kind if kind in ("lasting", "daemon") else "once", call, name), {})
-                row[outcome] = row.get(outcome, 0) + 1
-                if failure:
-                    failed += 1
-                    where = place.functions() if place else "everywhere"
-                    print(f"FAILED {call} {name} ({scenario}) at {where}: {failure[:1500]}\n  again: "
-                          f"ONLY={f'{place.id:016x}' if place else call}/{name}", flush=True)
-    print(f"{'':9}{'call':18}{'errno':12}{'injected':>9}{'went on':>9}{'told':>6}{'later':>7}{'kept':>6}{'aborted':>9}{'not reached':>13}{'FAILED':>8}")
-    for (kind, call, name), row in sorted(table.items()):
-        n = {o: row.get(o, 0) for o in ("went on", "told", "later", "kept", "aborted", "not reached", "FAILED")}
-        print(f"{kind:9}{call:18}{name:12}{sum(row.values()) - n['not reached']:9}{n['went on']:9}{n['told']:6}{n['later']:7}{n['kept']:6}{n['aborted']:9}"
-              f"{n['not reached']:13}{n['FAILED']:8}")
-    print(f"{len(todo)} faults in {time.monotonic() - began:.0f} s, {failed} failed")
-    return 1 if failed else 0
+    table, failed = run(options, todo)
+    show(table)
+    spent = os.times()
+    print(f"{len(todo)} faults in {time.monotonic() - began:.0f} s, {sum(spent[:4]):.0f} s of processors; {failed} failed, "
+          f"{sum(row.get('left out', 0) for row in table.values())} left out for lack of time")
+    return 1 if failed or not todo else 0
 
 
 if __name__ == "__main__":
