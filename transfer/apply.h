@@ -60,6 +60,7 @@ struct apply_options {
 	bool taker_loses;		       /* the peer only sends */
 	uint64_t revert;		       /* what this replica (its id) alone wrote gives way to the peer's; 0: no */
 	const struct decide_policy *policy;    /* NULL: keep-both */
+	const struct knowledge *their_knowledge; /* as the peer told it before any of the items; NULL: it did not */
 	uint64_t source;		       /* the peer's replica id: rows taken unchanged name it */
 	int64_t grace_ns;		       /* before a tombstone may be dropped on the peer's absence */
 	bool preserve_owner;		       /* we may chown (root) and want to */

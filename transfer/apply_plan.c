@@ -297,41 +297,74 @@ static bool more_below(const char *path, const char *above)
 	       (strlen(above) >= PATH_KEY_PREFIX && strncmp(path, above, PATH_KEY_PREFIX) == 0);
 }
 
-static int rows_below_stay(
-	const struct batch *b, struct index_txn *t, const struct change *c, bool *ret)
+/*
+ * Has the peer that told c dealt with this version of `path`? Then what c is told to be stands at the peer instead of it, and only
+ * this round, whose rows were read one after the other while users went on, still shows both. Exceptions made since are not seen:
+ * what is left for this round because of that is dealt with in the next.
+ */
+static bool peer_knows(const struct batch *b, const struct change *c, const char *path, const struct record *r)
+{
+	const struct knowledge *told = b->options->their_knowledge;
+	const struct version_vector *k;
+
+	if (!c->item)
+		return false;
+	k = c->item->their_k;
+	if (told && knowledge_of(told, path) != &told->k)
+		k = knowledge_of(told, path);
+	return version_vector_leq(&r->vv, k, replica_lineage(b->options->replica));
+}
+
+/* What is live strictly below a change once its batch is done. */
+struct below {
+	bool live;
+	bool unknown; /* some of it is not known to the peer that told the change */
+};
+
+static void below_add(const struct batch *b, const struct change *c, const char *path, const struct record *r, struct below *ret)
+{
+	ret->live = true;
+	ret->unknown = ret->unknown || !peer_knows(b, c, path, r);
+}
+
+static int rows_below_stay(const struct batch *b, struct index_txn *t, const struct change *c, struct below *ret)
 {
 	struct index_cursor *cursor;
 	int r = index_cursor_open(t, &cursor);
 
 	if (r != 0)
 		return r;
-	for (r = seek_below(cursor, c->path); r == 0 && !*ret; r = index_cursor_next(cursor)) {
+	for (r = seek_below(cursor, c->path); r == 0 && !ret->unknown; r = index_cursor_next(cursor)) {
 		cleanup_free char *path = NULL;
 		cleanup(row_deinit) struct row row = {0};
 
 		r = index_cursor_get(cursor, &path, &row);
 		if (r != 0)
 			break;
-		if (path_is_below(path, c->path))
-			*ret = row_live(&row) && !batch_find(b, path);
-		else if (!more_below(path, c->path))
+		if (path_is_below(path, c->path)) {
+			if (row_live(&row) && !batch_find(b, path))
+				below_add(b, c, path, &row.record, ret);
+		} else if (!more_below(path, c->path)) {
 			break;
+		}
 	}
 	index_cursor_close(cursor);
 	return r < 0 ? r : 0;
 }
 
-/* Is anything live strictly below, once this batch is done? O(rows below that this batch removes).
- */
-static int live_below_after(
-	const struct batch *b, struct index_txn *t, const struct change *c, bool *ret)
+/* O(rows below that this batch removes, or that the peer knows). */
+static int live_below_after(const struct batch *b, struct index_txn *t, const struct change *c, struct below *ret)
 {
 	int r;
 
-	*ret = false;
-	for (size_t k = 0; k < b->n && !*ret; k++)
-		*ret = path_is_below(b->v[k]->path, c->path) && live_after(b->v[k]);
-	if (*ret)
+	*ret = (struct below){0};
+	for (size_t k = 0; k < b->n && !ret->unknown; k++) {
+		const struct change *d = b->v[k];
+
+		if (path_is_below(d->path, c->path) && live_after(d))
+			below_add(b, c, d->path, d->writes && d->intent.becomes == INTENT_TAKEN ? &d->intent.record : &d->row.record, ret);
+	}
+	if (ret->unknown)
 		return 0;
 	r = index_any_live_below(t, c->path);
 	return r <= 0 ? r : rows_below_stay(b, t, c, ret);
@@ -363,7 +396,7 @@ static bool goes(const struct change *c)
 static int plan_below(struct batch *b, struct index_txn *t, struct change *c)
 {
 	struct intent *i = &c->intent;
-	bool live;
+	struct below below;
 	int r;
 
 	if ((!goes(c) && !lands_as_object(c)) || DEFECT(BELOW_UNCHECKED))
@@ -372,11 +405,15 @@ static int plan_below(struct batch *b, struct index_txn *t, struct change *c)
 		change_skip(c, APPLY_BLOCKED, 0);
 		return 0;
 	}
-	r = live_below_after(b, t, c, &live);
-	if (r != 0 || !live)
+	r = live_below_after(b, t, c, &below);
+	if (r != 0 || !below.live)
 		return r;
-	if (lands_as_object(c))
-		return over_children(b, t, c);
+	if (lands_as_object(c)) {
+		if (below.unknown)
+			return over_children(b, t, c);
+		change_skip(c, APPLY_BLOCKED, 0);
+		return 0;
+	}
 	if (i->op != INTENT_REMOVE)
 		return 0;
 	if (live_after(c)) { /* of a kind that this disk can't hold */
@@ -414,8 +451,8 @@ static int replace_by_directory(struct batch *b, struct index_txn *t, struct cha
 	return choose_name(b, t, c, &c->row.record);
 }
 
-/* See to it that c will be a directory. */
-static int make_way(struct batch *b, struct index_txn *t, struct change *c, enum way *ret)
+/* See to it that c will be a directory, for what is to land below. */
+static int make_way(struct batch *b, struct index_txn *t, struct change *c, const struct change *lands, enum way *ret)
 {
 	struct intent *i = &c->intent;
 
@@ -424,6 +461,8 @@ static int make_way(struct batch *b, struct index_txn *t, struct change *c, enum
 		return 0;
 	*ret = c->row.place == ROW_COLLIDES && !c->writes ? WAY_COLLIDES : WAY_BLOCKED;
 	if (*ret == WAY_COLLIDES || change_skipped(c) || lands_as_object(c))
+		return 0;
+	if (object_here(&c->row) && !c->writes && peer_knows(b, lands, c->path, &c->row.record))
 		return 0;
 	if (object_here(&c->row) && !(c->writes && i->op == INTENT_REMOVE && live_after(c))) {
 		int r = replace_by_directory(b, t, c);
@@ -444,8 +483,9 @@ static int make_way(struct batch *b, struct index_txn *t, struct change *c, enum
 	return 0;
 }
 
-static int plan_way(struct batch *b, struct index_txn *t, const char *path, enum way *ret)
+static int plan_way(struct batch *b, struct index_txn *t, const struct change *lands, enum way *ret)
 {
+	const char *path = lands->path;
 	cleanup_free char *at = strdup(path);
 	int r = at ? 0 : -ENOMEM;
 
@@ -460,7 +500,7 @@ static int plan_way(struct batch *b, struct index_txn *t, const char *path, enum
 		if (!c)
 			r = batch_add(b, t, at, NULL, &c);
 		if (r == 0)
-			r = make_way(b, t, c, ret);
+			r = make_way(b, t, c, lands, ret);
 		at[k] = '/';
 	}
 	return r;
@@ -492,7 +532,7 @@ static int plan_ways(struct batch *b, struct index_txn *t)
 		enum way way = WAY_OPEN;
 
 		if (change_lands(v[k]))
-			r = plan_way(b, t, v[k]->path, &way);
+			r = plan_way(b, t, v[k], &way);
 		if (way == WAY_BLOCKED)
 			change_skip(v[k], APPLY_BLOCKED, 0);
 		if (way == WAY_COLLIDES)

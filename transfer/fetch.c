@@ -142,36 +142,9 @@ bool fetch_make_room(struct replica *replica, int error)
 	return removed > 0;
 }
 
-/* A directory that could not be made: so many are known; past that any may be one. */
-static int note_unmade(struct session *s, const struct offer *o)
-{
-	int r;
-
-	if (o->absent || !o->theirs.live || o->theirs.kind != RECORD_DIRECTORY || s->n_unmade >= KNOWLEDGE_EXCEPTIONS_MAX)
-		return 0;
-	r = array_reserve(&s->unmade, &s->cap_unmade, s->n_unmade + 1, sizeof(*s->unmade));
-	if (r < 0)
-		return r;
-	s->unmade[s->n_unmade] = strdup(o->path);
-	if (!s->unmade[s->n_unmade])
-		return -ENOMEM;
-	s->n_unmade++;
-	return 0;
-}
-
-/* Then what is in the way is no conflict: the directory's own turn comes again. */
-static bool below_unmade(const struct session *s, const char *path)
-{
-	for (size_t i = 0; i < s->n_unmade; i++)
-		if (path_is_below(path, s->unmade[i]))
-			return true;
-	return s->n_unmade >= KNOWLEDGE_EXCEPTIONS_MAX;
-}
-
 int fetch_settle(struct session *s, struct offer *o)
 {
 	bool dirty = false, skip = false;
-	int r = 0;
 
 	switch (o->result) {
 	case APPLY_NONE:
@@ -197,7 +170,6 @@ int fetch_settle(struct session *s, struct offer *o)
 		break;
 	case APPLY_FAILED:
 		s->full_count += is_full(o->error);
-		r = note_unmade(s, o);
 		skip = true;
 		break;
 	case APPLY_WAIT:
@@ -207,7 +179,7 @@ int fetch_settle(struct session *s, struct offer *o)
 	tell(s, o);
 	if (dirty && s->options.host.dirty)
 		s->options.host.dirty(s, o->path, s->options.host.data);
-	return skip && r == 0 ? fetch_skip(s, o->path) : r;
+	return skip ? fetch_skip(s, o->path) : 0;
 }
 
 static struct apply_options apply_options_of(struct session *s)
@@ -218,6 +190,7 @@ static struct apply_options apply_options_of(struct session *s)
 		.taker_loses = !session_we_send(s),
 		.revert = s->options.revert && !session_we_send(s) ? store_replica_id(replica_store(s->replica)) : 0,
 		.policy = s->policy_differs ? NULL : &s->options.policy,
+		.their_knowledge = s->peer_has_knowledge ? &s->peer_knowledge : NULL,
 		.source = s->peer_replica,
 		.grace_ns = s->options.grace_ns,
 		.preserve_owner = s->options.preserve_owner,
@@ -312,7 +285,7 @@ static int decide_offer(struct index_txn *t, const struct knowledge *k, const st
 {
 	struct apply_item item = apply_item_of(o);
 	struct row row = {0};
-	bool takes, lands, live;
+	bool takes, live;
 	int r;
 
 	r = apply_preview(t, k, options, &item, &o->action, ret_content, &o->differs);
@@ -323,10 +296,10 @@ static int decide_offer(struct index_txn *t, const struct knowledge *k, const st
 		return r;
 	live = r == 0 && row_live(&row);
 	takes = (o->action == DECIDE_TAKE || o->action == DECIDE_ASIDE) && o->theirs.live;
-	lands = takes && o->theirs.kind != RECORD_DIRECTORY;
+	o->lands = takes && o->theirs.kind != RECORD_DIRECTORY;
 	o->deletes = live && (o->action == DECIDE_DELETE || (o->action == DECIDE_TAKE && !o->theirs.live));
 	o->defer = o->deletes;
-	if (lands && !o->defer) {
+	if (o->lands && !o->defer) {
 		bool directory = r == 0 && (row.place == ROW_IMPLIED ||
 						   (live && row.record.kind == RECORD_DIRECTORY && row.place == ROW_ON_DISK));
 
@@ -399,17 +372,26 @@ void fetch_run_plan(struct session_job *job)
 	free(content);
 }
 
+/* Is it in the way of what was left to a later round (or failed), or that in its? Neither of the two is to be put aside for it. A
+ * batch sees to that for its own. */
+static bool meets_skipped(const struct session *s, const struct offer *o)
+{
+	for (size_t i = 0; i < s->n_skipped; i++)
+		if ((o->lands && path_is_below(s->skipped[i], o->path)) || (o->under && path_is_below(o->path, s->skipped[i])))
+			return true;
+	return s->skipped_overflow && (o->lands || o->under); /* any of those that are not known any more may be one */
+}
+
 /* After planning: what is settled goes, what needs content is asked for. Returns whether the offer stays in the batch. */
 static int planned(struct session *s, struct offer *o, bool *ret_stays)
 {
+	bool blocked = o->deferred_once && meets_skipped(s, o);
 	int r;
 
 	*ret_stays = false;
 	s->differing += !o->error && o->differs && !o->deferred_once;
-	if (o->under && o->deferred_once && !o->error && below_unmade(s, o->path))
-		o->error = -ENOTDIR;
-	if (o->error || o->action == DECIDE_NONE || o->action == DECIDE_WAIT) {
-		o->result = o->error ? APPLY_FAILED : o->action == DECIDE_WAIT ? APPLY_WAIT : APPLY_NONE;
+	if (o->error || o->action == DECIDE_NONE || o->action == DECIDE_WAIT || blocked) {
+		o->result = o->error ? APPLY_FAILED : o->action == DECIDE_NONE ? APPLY_NONE : o->action == DECIDE_WAIT ? APPLY_WAIT : APPLY_BLOCKED;
 		r = fetch_settle(s, o);
 		fetch_offer_free(s, o);
 		s->pending--;

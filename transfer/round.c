@@ -130,9 +130,7 @@ void round_forget_skipped(struct session *s)
 {
 	for (size_t i = 0; i < s->n_skipped; i++)
 		free(s->skipped[i]);
-	for (size_t i = 0; i < s->n_unmade; i++)
-		free(s->unmade[i]);
-	s->n_skipped = s->n_unmade = 0;
+	s->n_skipped = 0;
 	s->skipped_overflow = false;
 	s->skipped_count = s->held_count = s->full_count = 0;
 }

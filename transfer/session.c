@@ -528,7 +528,6 @@ void session_free(struct session *s)
 	serve_reset(s);
 	round_forget_skipped(s);
 	free(s->skipped);
-	free(s->unmade);
 	knowledge_deinit(&s->peer_knowledge);
 	frame_reader_free(s->reader);
 	frame_writer_free(s->writer);

@@ -42,6 +42,7 @@ struct offer {
 	enum decide_action action;
 	bool deletes; /* would remove something live here */
 	bool defer;   /* is to wait until all else of the round is dealt with */
+	bool lands;   /* as something that is no directory */
 	bool under;   /* lands below what is no directory here: after the other deferred ones */
 	bool differs; /* is another thing here than at the peer, and will be */
 	bool fetch_tree;
@@ -273,8 +274,6 @@ struct session {
 	char **skipped;
 	size_t n_skipped, cap_skipped;
 	bool skipped_overflow;
-	char **unmade; /* directories that failed: what is in their way stays */
-	size_t n_unmade, cap_unmade;
 	uint64_t skipped_count, held_count;
 	uint64_t applied, conflicts;
 	uint64_t differing, differences; /* paths that differ and may: of this round so far, of the last one */

@@ -461,6 +461,59 @@ static void test_children_below_file(void **state)
 	fx_free(f);
 }
 
+/* The peer knows the child and has a file where its directory was: the child's deletion is still to be told. */
+static void test_file_over_known_children(void **state)
+{
+	struct knowledge told = {0};
+	struct fixture *f = fx_new();
+	struct row row;
+
+	(void)state;
+	fx_mkdir(f, "d");
+	fx_write(f, "d/x", "x");
+	fx_scan(f);
+	assert_true(fx_row(f, "d/x", &row));
+	OK(version_vector_copy(&f->their_k, &row.record.vv));
+	fx_their_file(f, "d", "a file", FX_AFTER);
+	applied(f);
+	RESULT(f, 0, APPLY_BLOCKED);
+	assert_true(fx_live(f, "d") && fx_live(f, "d/x"));
+	fx_forget_items(f);
+
+	/* Its knowledge leaves out that path, where it skipped something: both are kept, or nothing would ever go on. */
+	OK(version_vector_copy(&told.k, &row.record.vv));
+	OK(knowledge_forget(&told, "d/x"));
+	f->options.their_knowledge = &told;
+	fx_their_file(f, "d", "a file", FX_AFTER);
+	applied(f);
+	RESULT(f, 0, APPLY_DONE);
+	assert_true(f->items[0].conflict);
+	assert_string_equal(fx_read(f, "d/x"), "x");
+	knowledge_deinit(&told);
+	row_deinit(&row);
+	fx_free(f);
+}
+
+/* The same the other way round: our file, which the peer has replaced by a directory. */
+static void test_children_below_known_file(void **state)
+{
+	struct fixture *f = fx_new();
+	struct row row;
+
+	(void)state;
+	fx_write(f, "q", "our file");
+	fx_scan(f);
+	assert_true(fx_row(f, "q", &row));
+	OK(version_vector_copy(&f->their_k, &row.record.vv));
+	fx_their_file(f, "q/r/x", "their x", FX_AFTER);
+	applied(f);
+	RESULT(f, 0, APPLY_BLOCKED);
+	assert_string_equal(fx_read(f, "q"), "our file");
+	assert_true(fx_live(f, "q"));
+	row_deinit(&row);
+	fx_free(f);
+}
+
 /* A file that goes, and children that come, without a record for the directory. */
 static void test_children_instead_of_file(void **state)
 {
@@ -968,6 +1021,8 @@ int main(void)
 		cmocka_unit_test(test_kind_change_blocked),
 		cmocka_unit_test(test_file_over_children),
 		cmocka_unit_test(test_children_below_file),
+		cmocka_unit_test(test_file_over_known_children),
+		cmocka_unit_test(test_children_below_known_file),
 		cmocka_unit_test(test_children_instead_of_file),
 		cmocka_unit_test(test_undecided_below),
 		cmocka_unit_test(test_touch),
