@@ -66,25 +66,37 @@ void put_bytes(struct buf *b, const void *p, size_t n)
 
 void put_u8(struct buf *b, uint8_t v)
 {
-	put_bytes(b, &v, sizeof(v));
+	uint8_t *room = buf_reserve(b, sizeof(v));
+
+	if (room)
+		*room = v;
 }
 
 void put_u16(struct buf *b, uint16_t v)
 {
+	uint8_t *room = buf_reserve(b, sizeof(v));
+
 	v = htole16(v);
-	put_bytes(b, &v, sizeof(v));
+	if (room)
+		memcpy(room, &v, sizeof(v));
 }
 
 void put_u32(struct buf *b, uint32_t v)
 {
+	uint8_t *room = buf_reserve(b, sizeof(v));
+
 	v = htole32(v);
-	put_bytes(b, &v, sizeof(v));
+	if (room)
+		memcpy(room, &v, sizeof(v));
 }
 
 void put_u64(struct buf *b, uint64_t v)
 {
+	uint8_t *room = buf_reserve(b, sizeof(v));
+
 	v = htole64(v);
-	put_bytes(b, &v, sizeof(v));
+	if (room)
+		memcpy(room, &v, sizeof(v));
 }
 
 void put_varint(struct buf *b, uint64_t v)
@@ -128,48 +140,63 @@ int cursor_finish(const struct cursor *c)
 	return c->failed || c->p != c->end ? -EBADMSG : 0;
 }
 
+/* The next n bytes, or NULL. */
+static inline const uint8_t *step_over(struct cursor *c, size_t n)
+{
+	const uint8_t *p = c->p;
+
+	if (c->failed || (size_t)(c->end - p) < n) {
+		c->failed = true;
+		return NULL;
+	}
+	c->p += n;
+	return p;
+}
+
 void get_bytes(struct cursor *c, void *ret, size_t n)
 {
-	if (cursor_left(c) < n)
-		c->failed = true;
-	if (c->failed) {
+	const uint8_t *p = step_over(c, n);
+
+	if (!p)
 		memset(ret, 0, n);
-		return;
-	}
-	if (n)
-		memcpy(ret, c->p, n);
-	c->p += n;
+	else if (n)
+		memcpy(ret, p, n);
 }
 
 uint8_t get_u8(struct cursor *c)
 {
-	uint8_t v;
+	const uint8_t *p = step_over(c, 1);
 
-	get_bytes(c, &v, sizeof(v));
-	return v;
+	return p ? *p : 0;
 }
 
 uint16_t get_u16(struct cursor *c)
 {
-	uint16_t v;
+	const uint8_t *p = step_over(c, sizeof(uint16_t));
+	uint16_t v = 0;
 
-	get_bytes(c, &v, sizeof(v));
+	if (p)
+		memcpy(&v, p, sizeof(v));
 	return le16toh(v);
 }
 
 uint32_t get_u32(struct cursor *c)
 {
-	uint32_t v;
+	const uint8_t *p = step_over(c, sizeof(uint32_t));
+	uint32_t v = 0;
 
-	get_bytes(c, &v, sizeof(v));
+	if (p)
+		memcpy(&v, p, sizeof(v));
 	return le32toh(v);
 }
 
 uint64_t get_u64(struct cursor *c)
 {
-	uint64_t v;
+	const uint8_t *p = step_over(c, sizeof(uint64_t));
+	uint64_t v = 0;
 
-	get_bytes(c, &v, sizeof(v));
+	if (p)
+		memcpy(&v, p, sizeof(v));
 	return le64toh(v);
 }
 

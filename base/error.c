@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define FIRST_BYTES 64 /* of an array, and at least four elements */
+
 void cleanup_free_p(void *p)
 {
 	free(*(void **)p);
@@ -28,13 +30,13 @@ int close_keep(int fd)
 	return -1;
 }
 
-int array_reserve(void *array_p, size_t *cap, size_t need, size_t element_bytes)
+int array_grow(void *array_p, size_t *cap, size_t need, size_t element_bytes)
 {
 	void *old, *grown;
-	size_t n = *cap ? *cap : 4;
+	size_t n = *cap;
 
-	if (need <= *cap)
-		return 0;
+	if (!n)
+		n = element_bytes < FIRST_BYTES / 4 ? FIRST_BYTES / element_bytes : 4;
 	while (n < need) {
 		if (n > SIZE_MAX / 2)
 			return -EOVERFLOW;

@@ -56,8 +56,12 @@ void cleanup_close_p(int *fd); /* closes *fd unless it is negative; keeps errno 
 /* close(2) that keeps errno and ignores a negative descriptor. Returns -1, to be assigned back. */
 int close_keep(int fd);
 
-/* Grow an array so that it holds at least `need` elements (doubling). 0 or -ENOMEM/-EOVERFLOW. */
-int array_reserve(void *array_p, size_t *cap, size_t need, size_t element_bytes);
+/* Make an array hold at least `need` elements (by doubling). 0 or -ENOMEM/-EOVERFLOW. */
+int array_grow(void *array_p, size_t *cap, size_t need, size_t element_bytes);
+static inline int array_reserve(void *array_p, size_t *cap, size_t need, size_t element_bytes)
+{
+	return need <= *cap ? 0 : array_grow(array_p, cap, need, element_bytes);
+}
 /* The order of two uint64_t, for qsort and bsearch. */
 int array_compare_u64(const void *a, const void *b);
 
