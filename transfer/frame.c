@@ -29,7 +29,8 @@
 #define FRAME_KEEP_BYTES (256 * 1024) /* a larger buffer is given back when it is empty */
 
 struct frame_writer {
-	ZSTD_CCtx *zstd;
+	ZSTD_CCtx *zstd; /* NULL: nothing was compressed yet */
+	int zstd_level;
 	XXH3_state_t *xxh;
 	uint64_t number; /* of the next frame */
 };
@@ -42,7 +43,7 @@ enum reader_state {
 
 struct frame_reader {
 	size_t (*max_bytes)(uint8_t type);
-	ZSTD_DCtx *zstd;
+	ZSTD_DCtx *zstd; /* NULL: nothing that is compressed came yet */
 	XXH3_state_t *xxh;
 	struct buf in;	 /* input not yet given back to the heap */
 	size_t pos;	 /* where the next frame begins */
@@ -90,16 +91,12 @@ int frame_writer_new(struct frame_writer **ret, int zstd_level)
 
 	if (!w)
 		return -ENOMEM;
-	w->zstd = ZSTD_createCCtx();
 	w->xxh = XXH3_createState();
-	if (!w->zstd || !w->xxh) {
+	if (!w->xxh) {
 		frame_writer_free(w);
 		return -ENOMEM;
 	}
-	if (zstd_level > FRAME_LEVEL_MAX)
-		zstd_level = FRAME_LEVEL_MAX;
-	/* zstd clamps what is below its own minimum */
-	ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, zstd_level);
+	w->zstd_level = zstd_level < FRAME_LEVEL_MAX ? zstd_level : FRAME_LEVEL_MAX;
 	*ret = w;
 	return 0;
 }
@@ -113,6 +110,17 @@ void frame_writer_free(struct frame_writer *w)
 	free(w);
 }
 
+/* Most sessions have nothing to compress, and its tables are large. */
+static bool zstd_wanted(struct frame_writer *w)
+{
+	if (w->zstd)
+		return true;
+	w->zstd = ZSTD_createCCtx();
+	if (w->zstd) /* which clamps what is below its own minimum */
+		ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, w->zstd_level);
+	return w->zstd != NULL;
+}
+
 /* Writes the compressed form into room[0..n); its length, 0 if it does not pay. */
 static size_t compress_payload(struct frame_writer *w, uint8_t *room, const void *payload, size_t n)
 {
@@ -120,6 +128,8 @@ static size_t compress_payload(struct frame_writer *w, uint8_t *room, const void
 	size_t worth = n - (n + 19) / 20;
 	size_t packed;
 
+	if (!zstd_wanted(w))
+		return 0;
 	packed = ZSTD_compress2(w->zstd, room + FRAME_RAW_LENGTH_BYTES,
 		worth - FRAME_RAW_LENGTH_BYTES, payload, n);
 	if (ZSTD_isError(packed))
@@ -208,9 +218,8 @@ int frame_reader_new(struct frame_reader **ret, size_t (*max_bytes)(uint8_t type
 		return -ENOMEM;
 	r->max_bytes = max_bytes;
 	r->want = FRAME_PREFACE_BYTES;
-	r->zstd = ZSTD_createDCtx();
 	r->xxh = XXH3_createState();
-	if (!r->zstd || !r->xxh) {
+	if (!r->xxh) {
 		frame_reader_free(r);
 		return -ENOMEM;
 	}
@@ -325,6 +334,10 @@ static int decompress_payload(struct frame_reader *r, uint8_t type, const uint8_
 		return -EBADMSG;
 	if (ZSTD_findFrameCompressedSize(c.p, left) != left)
 		return -EBADMSG;
+	if (!r->zstd)
+		r->zstd = ZSTD_createDCtx();
+	if (!r->zstd)
+		return -ENOMEM;
 	room = buf_reserve(&r->raw, length);
 	if (!room)
 		return buf_error(&r->raw);
