@@ -537,6 +537,7 @@ static void walk_free(struct walk *w)
 		frame_free(w->frames[--w->depth]);
 	scan_zone_deinit(&w->zone);
 	buf_deinit(&w->gone);
+	free(w->waiting);
 	free(w);
 }
 
@@ -565,6 +566,11 @@ int scan_run(const struct scan_options *options, const struct scan_sink *sink,
 
 	if (!w)
 		return -ENOMEM;
+	if (options->pool) {
+		w->waiting = malloc(SCAN_AHEAD * sizeof(*w->waiting));
+		if (!w->waiting)
+			return -ENOMEM;
+	}
 	w->o = options;
 	w->sink = sink;
 	w->index = store_index(options->store);

@@ -121,7 +121,7 @@ struct walk {
 	struct buf gone;   /* {u64 sequence, u8 may be a directory, path with its NUL} */
 	bool nothing_gone; /* the root was not listed to its end */
 	bool nothing_known; /* the index was empty: nothing can have been moved */
-	struct waiting waiting[SCAN_AHEAD]; /* from first on, n of them */
+	struct waiting *waiting; /* owned: SCAN_AHEAD places, from first on n of them; NULL without a pool */
 	size_t first, n;
 	uint64_t waiting_bytes; /* of files */
 	atomic_bool ended;	/* nobody wants to know any more */

@@ -311,8 +311,8 @@ int scan_window_single(struct scan_window *w, struct index *index, const char *p
 /* --- what is below --- */
 
 struct batch {
-	struct scan_row v[WINDOW];
 	size_t n;
+	struct scan_row v[WINDOW]; /* what is beyond n was never written */
 };
 
 static void batch_clear(struct batch *b)
@@ -383,9 +383,10 @@ int scan_rows_below(struct index *index, struct scan_zone *zone, const char *pat
 
 	if (strlen(path) >= PATH_KEY_PREFIX)
 		return zone_below(index, zone, path, emit, data);
-	b = calloc(1, sizeof(*b));
+	b = malloc(sizeof(*b));
 	if (!b)
 		return -ENOMEM;
+	b->n = 0;
 	do {
 		batch_clear(b);
 		r = batch_fill(b, index, path, after);

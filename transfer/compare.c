@@ -145,6 +145,9 @@ int compare_begin(struct session *s)
 
 	if (!compare_we_walk(s))
 		return 0;
+	s->asks = malloc(ASK_SLOTS * sizeof(*s->asks));
+	if (!s->asks)
+		return -ENOMEM;
 	r = diff_new(&s->diff, s->seed);
 	if (r == 0)
 		r = compare_never_met(s, &s->never_met);
@@ -157,12 +160,11 @@ void compare_reset(struct session *s)
 {
 	diff_free(s->diff);
 	s->diff = NULL;
-	for (size_t i = 0; i < ARRAY_SIZE(s->asks); i++) {
-		union message m = {.entries = s->asks[i].entries};
-
-		message_deinit(MESSAGE_ENTRIES, &m);
-		s->asks[i] = (struct ask){0};
-	}
+	for (size_t i = 0; i < s->n_asks; i++)
+		free(s->asks[i].entries.v);
+	free(s->asks);
+	s->asks = NULL;
+	s->n_asks = 0;
 	for (size_t i = 0; i < MATCHES_MAX; i++)
 		compare_match_free(&s->matches[i]);
 	s->asks_out = s->pairs_out = s->pair_rows = 0;
@@ -203,8 +205,10 @@ static int pump_asks(struct session *s)
 		}
 		if (r != 0)
 			break;
-		while (slot->state != ASK_UNUSED)
+		while (slot < s->asks + s->n_asks && slot->state != ASK_UNUSED)
 			slot++;
+		if (slot == s->asks + s->n_asks)
+			s->n_asks++;
 		*slot = (struct ask){.state = ASK_OUT, .id = s->next_id++, .range = range};
 		ranges[m.ask.n++] = (struct message_range){.id = slot->id, .range = range};
 		s->asks_out++;
@@ -312,7 +316,7 @@ static int send_pairs(struct session *s, struct compose *c, uint32_t id, const s
 
 static struct ask *find_ask(struct session *s, enum ask_state state, uint32_t id)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(s->asks); i++)
+	for (size_t i = 0; i < s->n_asks; i++)
 		if (s->asks[i].state == state && s->asks[i].id == id)
 			return &s->asks[i];
 	return NULL;
@@ -366,7 +370,7 @@ static int learn_answers(struct session *s)
 {
 	int r = 0;
 
-	for (size_t i = 0; i < ARRAY_SIZE(s->asks) && r == 0; i++)
+	for (size_t i = 0; i < s->n_asks && s->asks_out && r == 0; i++)
 		if (s->asks[i].state == ASK_ANSWERED && (s->asks[i].range.level || s->pair_rows < PAIR_ROWS_MAX))
 			r = learn_entries(s, &s->asks[i]);
 	return r;

@@ -168,6 +168,8 @@ struct ask {
 	size_t rows;			/* PAIRED: that ROWS may tell */
 };
 
+#define ASK_SLOTS (ASKS_MAX + SESSION_PAIRS_MAX) /* asked for only as long as fewer PAIRs than that are out */
+
 /* A MATCH that was sent. */
 struct match_group {
 	struct path_key from;
@@ -248,7 +250,8 @@ struct session {
 
 	/* walking */
 	struct diff *diff;
-	struct ask asks[ASKS_MAX + SESSION_PAIRS_MAX]; /* asked for only as long as fewer PAIRs than that are out */
+	struct ask *asks; /* owned, with `diff`: ASK_SLOTS, of which n_asks were used by now */
+	size_t n_asks;
 	bool never_met; /* ranges are matched before they are asked for */
 	struct match_asked matches[MATCHES_MAX];
 	uint32_t next_id;
