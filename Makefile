@@ -106,7 +106,7 @@ $(BUILD)/unit/transfer/test_place: private LDFLAGS += $(foreach f,$(crash_points
 
 # The simulator's own base/file, base/clock and base/random, and some calls of libc; linked before the archives, which then
 # are not asked for theirs. Its test has the kernel's base/file beside it, as real_file_….
-sim_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,clock fs fs_content fs_crash fs_file fs_libc fs_tree fs_user)
+sim_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,clock digest fs fs_content fs_crash fs_file fs_libc fs_tree fs_user)
 real_objects := $(patsubst %,$(BUILD)/real/%.o,base/file base/file_shared tests/unit/sim/fs_ops)
 objects += $(sim_objects) $(real_objects) $(BUILD)/tests/unit/sim/fs_ops.o
 
@@ -232,7 +232,7 @@ sim-sessions: $(BUILD)/sim-sessions
 # Whole replicas on simulated machines: crashes, faults, cuts, users at any call. What it prints says how to see a history again.
 sim: RUNS ?= 1000
 sim: FEATURES ?= all
-engine_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,engine engine_history engine_judge engine_oracle engine_site engine_user engine_wire)
+engine_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,engine engine_history engine_judge engine_oracle engine_site engine_user engine_wire heap)
 objects += $(engine_objects)
 
 $(BUILD)/sim: $(engine_objects) $(BUILD)/tests/sim/jobs.o $(sim_objects) $(archives)

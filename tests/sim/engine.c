@@ -78,6 +78,7 @@ static uint64_t run_one(uint64_t seed, uint32_t allowed, const bool *keep, bool 
 struct shared {
 	uint64_t next[JOBS_MAX]; /* the seed that each is at */
 	uint64_t done;
+	uint64_t traces; /* their sum: equal where nothing was done otherwise */
 };
 
 static void work(struct shared *shared, unsigned number, unsigned workers, uint64_t end, uint64_t seed, uint32_t allowed)
@@ -92,6 +93,7 @@ static void work(struct shared *shared, unsigned number, unsigned workers, uint6
 		if ((*at - seed) % 100 == 99 && run_one(*at, allowed, NULL, false) != trace)
 			wrong(&twice, WRONG_TRACE, "another one the second time");
 		__atomic_add_fetch(&shared->done, 1, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&shared->traces, trace, __ATOMIC_RELAXED);
 	}
 	_exit(0);
 }
@@ -310,7 +312,7 @@ int main(int argc, char **argv)
 	took = seconds(CLOCK_MONOTONIC) - began;
 	if (failures)
 		show(first, allowed, features, first_status);
-	printf("%" PRIu64 " histories from seed %" PRIu64 " in %.1f s, %.2f ms each: %u went wrong\n", shared->done + failures, seed, took,
-		1000 * took / (double)(shared->done + failures), failures);
+	printf("%" PRIu64 " histories from seed %" PRIu64 " in %.1f s, %.2f ms each: %u went wrong; traces %016" PRIx64 "\n",
+		shared->done + failures, seed, took, 1000 * took / (double)(shared->done + failures), failures, shared->traces);
 	return failures > 0;
 }

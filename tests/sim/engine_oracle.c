@@ -220,7 +220,9 @@ static void list_below(struct engine *e, struct listing *l, const struct node *d
 static void list(struct site *s, struct listing *l, bool learn)
 {
 	if (!l->text)
-		l->text = sim_alloc(TEXT_BYTES);
+		l->text = malloc(TEXT_BYTES);
+	if (!l->text)
+		wrong(s->engine, WRONG_OTHER, "out of memory");
 	l->n = l->text_n = 0;
 	list_below(s->engine, l, s->disk->root, "", 0, learn);
 }
