@@ -33,6 +33,7 @@
 
 #define TOKEN_DIRECTORY 1
 #define PATH_BYTES 512
+#define LARGE_BYTES (ORACLE_CONTENT_MAX - 10000)
 #define SLOTS 4096 /* of each table */
 #define TEXT_BYTES (1 << 20) /* of the paths of a tree */
 
@@ -148,12 +149,12 @@ unsigned oracle_content(struct engine *e, uint64_t *random, char *ret, size_t *r
 	if (!random || !sim_one_in(random, 16))
 		return made;
 	family = sim_below(random, 2); /* more than one chunk, most of it as others have it */
-	for (size_t i = *ret_n; i + 8 < ORACLE_CONTENT_MAX - 10000; i += 8) {
+	for (size_t i = *ret_n; i < LARGE_BYTES; i += 8) { /* what ret held before is no part of it: a seed decides everything */
 		uint64_t x = sim_random(&family);
 
 		memcpy(ret + i, &x, 8);
 	}
-	*ret_n = ORACLE_CONTENT_MAX - 10000;
+	*ret_n = LARGE_BYTES;
 	return made;
 }
 
