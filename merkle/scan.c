@@ -133,26 +133,32 @@ static void push(struct walk *w, struct frame *f)
 	w->frames[w->depth++] = f;
 }
 
-/* The directory is still what its path names; what is gone inside one that was moved away is not
- * gone. */
-static bool still_there(const struct walk *w, const struct frame *f)
+/* 0: the directory is still what its path names; what is gone inside one that was moved away (FILE_VANISHED) is not gone. Else why
+ * nobody knows. */
+static int still_there(const struct walk *w, const struct frame *f)
 {
 	cleanup_close int fd = -1;
 	struct file_stat st;
+	int r = file_open_directory_at(store_root(w->o->store), w->path, &fd);
 
-	return file_open_directory_at(store_root(w->o->store), w->path, &fd) == 0 &&
-	       file_stat_fd(fd, &st) == 0 && st.ino == f->st.ino && st.dev == f->st.dev;
+	if (r == 0)
+		r = file_stat_fd(fd, &st);
+	return r ? r : st.ino == f->st.ino && st.dev == f->st.dev ? 0 : FILE_VANISHED;
 }
 
 static int pop(struct walk *w)
 {
 	cleanup(frame_free_p) struct frame *f = w->frames[--w->depth];
+	int r;
 
 	w->path[f->path_n] = '\0';
-	if (w->gone.len == f->gone_n || still_there(w, f))
+	r = w->gone.len == f->gone_n ? 0 : still_there(w, f);
+	if (r == 0)
 		return 0;
 	w->gone.len = f->gone_n;
-	return walk_tell_plain(w, SCAN_UNSETTLED, w->path, NULL, 0);
+	if (r == FILE_VANISHED || r == FILE_OUTSIDE)
+		return walk_tell_plain(w, SCAN_UNSETTLED, w->path, NULL, 0);
+	return walk_tell_plain(w, SCAN_ERROR, w->path, NULL, r);
 }
 
 /* Is the directory another folder's root: does its .syncd have an identity? */

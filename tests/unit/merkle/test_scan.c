@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -1141,6 +1142,36 @@ static void test_directory_moved_while_it_is_read(void **state)
 	assert_seen(f, "unsettled d/sub\n");
 }
 
+static struct rlimit files;
+
+static void no_descriptors(struct fixture *f, const char *word, const char *path)
+{
+	int next = dup(0);
+	struct rlimit limit = {.rlim_cur = (rlim_t)next, .rlim_max = files.rlim_max};
+
+	(void)f;
+	close(next);
+	if (!strcmp(word, "new") && !strcmp(path, "d/link"))
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+/* Whether the directory is still there can't be asked: nothing in it is gone, and it is told, as any lack of descriptors. */
+static void test_directory_is_not_found_again(void **state)
+{
+	struct fixture *f = *state;
+
+	make_dir(f, "d");
+	make_dir(f, "d/x");
+	scan_and_take(f);
+	assert_int_equal(rmdir(at(f, "d/x")), 0);
+	assert_int_equal(symlink("target", at(f, "d/link")), 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+	f->hook = no_descriptors;
+	assert_int_equal(scan_with(f, (struct scan_options){.subtree = "d"}), -EMFILE);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+	assert_seen(f, "new d/link\n");
+}
+
 struct toggler {
 	pthread_t thread;
 	char path[128];
@@ -1740,6 +1771,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_replaced_root, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			test_directory_moved_while_it_is_read, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_directory_is_not_found_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changes_while_it_is_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_young_and_open_for_writing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_symlinks_are_not_followed, setup, teardown),
