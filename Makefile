@@ -239,7 +239,12 @@ $(BUILD)/sim: $(engine_objects) $(BUILD)/tests/sim/jobs.o $(sim_objects) $(archi
 	$(say) LD $@
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
+# Histories that went wrong once come first: what may happen in them, and the seed.
+sim_seeds := CRASH,DISKS/508 CRASH,DISKS/1206 CRASH,DISKS/1367 CRASH,DISKS/2180
+
 sim: $(BUILD)/sim
+	@for s in $(sim_seeds); do timeout 60 $< 1 $${s#*/} $${s%/*} >$(BUILD)/sim.log 2>&1 || \
+		{ cat $(BUILD)/sim.log; echo "again: $< 1 $${s#*/} $${s%/*}"; exit 1; }; done
 	@COMMIT=$$(git rev-parse --short HEAD 2>/dev/null) $< $(RUNS) '$(SEED)' $(FEATURES)
 
 # The real programs on real file systems: killed at their calls, and without power. Root, loop devices; tests/README.md.
