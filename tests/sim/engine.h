@@ -88,6 +88,7 @@ struct site {
 	struct sim_disk *saved; /* an older copy of the disk; NULL: none */
 	struct sim_disk *other; /* mounted in its place; NULL: none */
 	int held; /* a descriptor that a user holds open for writing; -1: none */
+	bool held_taken; /* a user took it out of the tree */
 };
 
 struct end {
@@ -209,6 +210,8 @@ enum oracle_cause { ORACLE_USER, ORACLE_CRASH, ORACLE_RESTORE };
 void oracle_after(struct site *s, enum oracle_cause cause);
 /* After that: the user had to do with the path in the middle of what the replica did; it may be put aside for that. */
 void oracle_met(struct site *s, const char *path);
+/* After a crash, once the replica is open again: did it bring back what the index has nothing of? */
+bool oracle_unrecorded(struct site *s);
 /* A clone came: what it has, it has of its own. */
 void oracle_cloned(struct site *s);
 /* Judge what syncd took away from paths since the last time. */

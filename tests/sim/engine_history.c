@@ -458,6 +458,19 @@ static void be_quiet(struct engine *e)
 	}
 }
 
+/* Lines may be cut. */
+static void become_one_folder(struct engine *e)
+{
+	bool joined;
+
+	do {
+		meet_all(e);
+		joined = true;
+		for (unsigned i = 0; i < e->n_sites; i++)
+			joined = joined && site_joined(&e->sites[i]);
+	} while (!joined);
+}
+
 uint64_t history_run(struct engine *e)
 {
 	unsigned sites = e->n_sites;
@@ -470,7 +483,7 @@ uint64_t history_run(struct engine *e)
 	while (e->n_sites < sites)
 		site_open(site_new(e, NULL));
 	if (sites > 3 || engine_has(e, FEATURE_CLONE) || engine_one_in(e, 2)) /* two pairs that meet first are two folders */
-		meet_all(e);
+		become_one_folder(e);
 	for (unsigned i = 0; i < e->n_steps; i++)
 		if (!e->keep || e->keep[i])
 			do_step(e, i);

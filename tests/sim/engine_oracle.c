@@ -252,6 +252,35 @@ static bool lists_token(const struct listing *l, uint32_t token)
 	return false;
 }
 
+static bool lists_node(const struct listing *l, const struct node *n)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->v[i].node == n)
+			return true;
+	return false;
+}
+
+static const struct node *entry_of(const struct node *dir, const char *name)
+{
+	for (size_t i = 0; dir && i < dir->n_entries; i++)
+		if (strcmp(dir->entries[i].name, name) == 0)
+			return dir->entries[i].node;
+	return NULL;
+}
+
+static const struct node *ours(const struct site *s, const char *name)
+{
+	return entry_of(entry_of(s->disk->root, ".syncd"), name);
+}
+
+static bool is_below(const struct node *dir, const struct node *n)
+{
+	for (size_t i = 0; dir && i < dir->n_entries; i++)
+		if (dir->entries[i].node == n || is_below(dir->entries[i].node, n))
+			return true;
+	return false;
+}
+
 /* Is there, on a replica other than s, the token: at that path, or (hash 0) anywhere? */
 static bool others_have(struct engine *e, const struct site *s, uint64_t hash, uint32_t token)
 {
@@ -403,7 +432,9 @@ void oracle_after(struct site *s, enum oracle_cause cause)
 		struct node *n = sim_handle(s->held)->node;
 		uint32_t token = token_of(s->engine, n, true);
 
-		if (!n->links) /* what it writes there, it can't want to keep */
+		s->held_taken |= cause == ORACLE_USER && lists_node(&o->before, n) && !lists_node(&o->after, n);
+		/* what he writes there, he can't want to keep; or nobody could tell that it was open, and it is in trash */
+		if (!n->links || s->held_taken || (!s->disk->options.abilities.lease && is_below(ours(s, "trash"), n)))
 			o->tokens[token].removed = true;
 	}
 	for (size_t i = 0; i < o->before.n; i++) {
@@ -432,6 +463,27 @@ void oracle_met(struct site *s, const char *path)
 
 	if (was)
 		o->tokens[was->token].moved = true;
+}
+
+bool oracle_unrecorded(struct site *s)
+{
+	struct oracle *o = s->engine->oracle;
+	struct index_txn *t = NULL;
+	bool any = false;
+
+	if (index_begin_read(replica_index(s->replica), &t))
+		return false;
+	for (size_t i = 0; i < o->after.n && !any; i++) {
+		const struct item *item = &o->after.v[i];
+		struct row row = {0};
+
+		if (listed(&o->before, item->hash, item->token))
+			continue;
+		any = index_get(t, item->path, &row) == INDEX_ABSENT;
+		row_deinit(&row);
+	}
+	index_abort(t);
+	return any;
 }
 
 void oracle_cloned(struct site *s)
@@ -471,6 +523,17 @@ static const char *path_of(const struct side *side, char ret[PATH_BYTES])
 	return dir->links && !is_ours(at) ? at : NULL;
 }
 
+/* A user moved the directory a moment before something landed in it: as if he had done so a moment later. */
+static void moved_with_directory(struct oracle *o, const char *path, uint32_t token)
+{
+	for (size_t i = 1; i < o->n_spots; i++)
+		if (o->spots[i].token == token) {
+			o->spots[i].removed = true;
+			o->spots[i].placed++;
+		}
+	spot_get(o, path, path_hash(path), token)->placed++;
+}
+
 static void syncd_puts(struct site *s, const char *path, struct node *n)
 {
 	struct oracle *o = s->engine->oracle;
@@ -482,8 +545,8 @@ static void syncd_puts(struct site *s, const char *path, struct node *n)
 	if (!token)
 		wrong(s->engine, WRONG_CONTENT, "%c: syncd puts at %s what nobody wrote", s->name, path);
 	spot = spot_find(o, path, path_hash(path), token);
-	if (s->meddled && !(spot && spot->placed)) { /* into a directory that was moved a moment before */
-		spot_get(o, path, path_hash(path), token)->placed++;
+	if (s->meddled && !(spot && spot->placed)) {
+		moved_with_directory(o, path, token);
 		return;
 	}
 	if (!conflict_is_copy(path) && !(spot && spot->placed))
@@ -555,18 +618,10 @@ void oracle_watch(struct site *s)
 	s->disk->watcher = w;
 }
 
-static const struct node *entry_of(const struct node *dir, const char *name)
-{
-	for (size_t i = 0; dir && i < dir->n_entries; i++)
-		if (strcmp(dir->entries[i].name, name) == 0)
-			return dir->entries[i].node;
-	return NULL;
-}
-
 /* What came out and could not be moved on stays there under its intent, after an error of the disk. */
 static bool in_staging(struct site *s, uint32_t token)
 {
-	const struct node *dir = entry_of(entry_of(s->disk->root, ".syncd"), "staging");
+	const struct node *dir = ours(s, "staging");
 
 	for (size_t i = 0; s->excused && dir && i < dir->n_entries; i++)
 		if (token_of(s->engine, dir->entries[i].node, false) == token)

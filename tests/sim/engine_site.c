@@ -153,6 +153,7 @@ void site_drop_held(struct site *s)
 	if (s->held >= 0)
 		sim_user_close(s->held);
 	s->held = -1;
+	s->held_taken = false;
 }
 
 /* 0, or what is in the way and has its reason. */
@@ -289,5 +290,6 @@ void site_revive(struct site *s)
 	tell(s->engine, "  %c starts again%s", s->name, s->power ? ", after power was lost" : "");
 	s->die_at = 0;
 	site_arm(s);
-	site_open(s);
+	if (site_open(s) && s->power && oracle_unrecorded(s))
+		s->acted = true;
 }
