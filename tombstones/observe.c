@@ -931,9 +931,9 @@ static void sync_seen(int root, const struct seen *s, struct sync_set *set)
 		r = file_open_directory_at(root, s->path, &fd);
 	} else {
 		r = file_open_parent(root, s->path, &dir, &name);
-		/* a symlink has no content, and its attributes no descriptor */
+		/* a symlink has no content, and attributes that it was given after it was made have no descriptor */
 		if (r == 0 && s->state.kind == RECORD_SYMLINK)
-			r = named ? FILE_VANISHED : FILE_UNSUPPORTED;
+			r = named && s->stamp.mtime_ns == s->stamp.ctime_ns ? FILE_VANISHED : FILE_UNSUPPORTED;
 		if (r == 0)
 			r = file_open_read(dir, name, &fd);
 	}

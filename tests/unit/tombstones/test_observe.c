@@ -1295,6 +1295,36 @@ static void test_second_look_is_silent(void **state)
 	}
 }
 
+static unsigned syncs; /* of the file system */
+
+int __real_file_syncfs(int fd);
+int __wrap_file_syncfs(int fd);
+int __wrap_file_syncfs(int fd)
+{
+	syncs++;
+	return __real_file_syncfs(fd);
+}
+
+/* A symlink's name is durable with its directory; a time that it was given, as by cp -a, with the file system only. */
+static void test_times_of_symlinks_are_durable(void **state)
+{
+	static const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1000000000}};
+	struct bench *b = *state;
+
+	look(b);
+	syncs = 0;
+	assert_int_equal(symlink("target", place_at(&b->p, "made")), 0);
+	look(b);
+	assert_int_equal(b->result.events, 1);
+	assert_int_equal(syncs, 0);
+	assert_int_equal(unlink(place_at(&b->p, "made")), 0); /* or it would be looked at again */
+	assert_int_equal(symlink("target", place_at(&b->p, "copied")), 0);
+	assert_int_equal(utimensat(AT_FDCWD, place_at(&b->p, "copied"), times, AT_SYMLINK_NOFOLLOW), 0);
+	look(b);
+	assert_int_equal(b->result.events, 2);
+	assert_int_equal(syncs, 1);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -1326,6 +1356,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_undo_waits, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_undo_first_meeting, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_undo_keeps_off, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_times_of_symlinks_are_durable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_second_look_is_silent, setup, teardown),
