@@ -92,6 +92,15 @@ void place_failed(struct place_outcome *o, int r)
 
 /* --- small steps --- */
 
+/* Two names of one object: the end of a process may have come between the two steps of a move. */
+static bool one_object(int dir1, const char *name1, int dir2, const char *name2)
+{
+	struct file_stat a, b;
+
+	return file_stat_at(dir1, name1, &a) == 0 && file_stat_at(dir2, name2, &b) == 0 && a.ino == b.ino &&
+	       a.kind == b.kind && a.kind != FILE_KIND_DIRECTORY;
+}
+
 int place_move(int from_dir, const char *from, int to_dir, const char *to)
 {
 	struct file_stat st;
@@ -100,7 +109,7 @@ int place_move(int from_dir, const char *from, int to_dir, const char *to)
 	if (r != FILE_UNSUPPORTED)
 		return r;
 	r = file_link(from_dir, from, to_dir, to);
-	if (r == 0)
+	if (r == 0 || (r == FILE_EXISTS && one_object(from_dir, from, to_dir, to)))
 		return file_unlink(from_dir, from);
 	if (r != FILE_DENIED && r != FILE_UNSUPPORTED && r != FILE_IS_DIRECTORY)
 		return r;
@@ -517,6 +526,14 @@ static void check_spelling(
 	place_result(o, APPLY_NOT_HELD);
 }
 
+/* With its name in staging left, as that could not be removed, it is in place all the same. */
+static bool landed(const struct intent *i, int dir, const char *name)
+{
+	struct file_stat st;
+
+	return file_stat_at(dir, name, &st) == 0 && st.ino == i->staged_stamp.ino;
+}
+
 static void put_new(
 	struct place *p, const struct intent *i, int dir, const char *name, struct place_outcome *o)
 {
@@ -531,7 +548,7 @@ static void put_new(
 		name_taken(dir, name, o);
 		return;
 	}
-	if (r != 0) {
+	if (r != 0 && !landed(i, dir, name)) {
 		place_failed(o, r);
 		return;
 	}
@@ -621,7 +638,7 @@ static void put_aside(struct place *p, const struct intent *i, int dir, struct p
 		place_result(o, APPLY_CHANGED);
 		return;
 	}
-	if (r != 0) {
+	if (r != 0 && !landed(i, dir, path_name(i->aside))) {
 		place_failed(o, r);
 		return;
 	}

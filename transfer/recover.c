@@ -396,6 +396,10 @@ static enum verdict recover_remove(struct recovery *v, struct pending *e)
 	see_staged(v, i->displaced, &displaced);
 	if (at_path.there == UNSEEN || displaced.there == UNSEEN)
 		return UNKNOWN;
+	if (displaced.there == THERE && at_path.there == THERE && same_inode(&displaced.stamp, &at_path.stamp)) {
+		(void)file_unlink(store_staging(v->store), i->displaced); /* the first half of a move without replacing */
+		return NOT_DONE;
+	}
 	if (displaced.there == THERE && !is_old(v, e, &displaced)) {
 		if (file_open_parent(store_root(v->store), i->path, &dir, &name) == 0 &&
 			place_move(store_staging(v->store), i->displaced, dir, name) == 0)

@@ -119,9 +119,19 @@ static void check_final(struct fixture *f, bool modes)
 	assert_int_equal(fx_placed(f, "new/deep"), ROW_IMPLIED);
 }
 
+/* As on a file system that knows no renaming without replacing. */
+static bool refuses;
+
+static void refuse(unsigned point, const char *call, void *data)
+{
+	(void)point, (void)data;
+	if (refuses && strcmp(call, "file_rename_noreplace") == 0)
+		points.error = FILE_UNSUPPORTED;
+}
+
 static void kill_at(unsigned point, const char *call, void *data)
 {
-	(void)call;
+	refuse(point, call, NULL);
 	if (point == *(unsigned *)data)
 		_exit(KILLED);
 }
@@ -178,6 +188,7 @@ static bool crash_at(const char *place, bool exchange, unsigned k, unsigned j)
 	if (j)
 		run_child(f, child_recover, j);
 	fx_open(f);
+	points_arm(refuse, NULL);
 	OK(apply_recover(f->r, NULL));
 	assert_int_equal(fx_staging(f), 0);
 	assert_int_equal(fx_intents(f), 0);
@@ -188,6 +199,7 @@ static bool crash_at(const char *place, bool exchange, unsigned k, unsigned j)
 	fx_apply(f);
 	fx_quiet(f);
 	check_final(f, true);
+	points_arm(NULL, NULL);
 	fx_free(f);
 	return killed;
 }
@@ -210,6 +222,19 @@ static void test_without_exchange(void **state)
 	(void)state;
 	while (crash_at(where_memory(), false, k, k % 3 == 0 ? 1 + k * 7 % 40 : 0))
 		k += 2;
+	assert_true(k > 50);
+}
+
+/* A second name is made, then the first is removed: an end between is no reason for a third. */
+static void test_without_no_replace(void **state)
+{
+	unsigned k = 1;
+
+	(void)state;
+	refuses = true;
+	while (crash_at(where_memory(), false, k, k % 3 == 0 ? 1 + k * 7 % 40 : 0))
+		k++;
+	refuses = false;
 	assert_true(k > 50);
 }
 
@@ -260,7 +285,7 @@ static void fail_at(unsigned point, const char *call, void *data)
 {
 	struct failure *w = data;
 
-	(void)call;
+	refuse(point, call, NULL);
 	if (point != w->at && !(w->for_good && point > w->at))
 		return;
 	w->reached = true;
@@ -288,10 +313,13 @@ static bool failure_at(struct failure *w)
 			assert_true(fx_live(f, item->path));
 		if (item->result == APPLY_DONE && !item->theirs->live)
 			assert_true(fx_tombstone(f, item->path));
+		if (r == 0 && item->result == APPLY_FAILED && strcmp(item->path, "new/deep/f") == 0)
+			assert_false(fx_exists(f, item->path));
 		if (item->staged && !item->consumed)
 			(void)file_unlink(store_staging(fx_store(f)), item->staged);
 	}
 	assert_true(r < 0 || !w->for_good || !w->reached || fx_intents(f) == 0);
+	points_arm(refuse, NULL);
 	OK(apply_recover(f->r, NULL));
 	assert_int_equal(fx_staging(f), 0);
 	assert_int_equal(fx_intents(f), 0);
@@ -303,6 +331,7 @@ static bool failure_at(struct failure *w)
 	fx_apply(f);
 	fx_quiet(f);
 	check_final(f, false);
+	points_arm(NULL, NULL);
 	fx_free(f);
 	return w->reached;
 }
@@ -316,6 +345,19 @@ static void test_error_at_every_point(void **state)
 		w = (struct failure){.at = k, .error = k % 2 ? -ENOSPC : -EIO};
 		failure_at(&w);
 	}
+}
+
+static void test_errors_without_no_replace(void **state)
+{
+	struct failure w = {.reached = true};
+
+	(void)state;
+	refuses = true;
+	for (unsigned k = 1; w.reached; k++) {
+		w = (struct failure){.at = k, .error = -EIO};
+		failure_at(&w);
+	}
+	refuses = false;
 }
 
 static void test_errors_from_every_point_on(void **state)
@@ -580,9 +622,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_every_point),
 		cmocka_unit_test(test_without_exchange),
+		cmocka_unit_test(test_without_no_replace),
 		cmocka_unit_test(test_some_points_on_disk),
 		cmocka_unit_test(test_symlinks_are_durable),
 		cmocka_unit_test(test_error_at_every_point),
+		cmocka_unit_test(test_errors_without_no_replace),
 		cmocka_unit_test(test_errors_from_every_point_on),
 		cmocka_unit_test(test_edited_before_recovery),
 		cmocka_unit_test(test_deleted_before_recovery),
