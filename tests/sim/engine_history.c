@@ -458,13 +458,17 @@ static void be_quiet(struct engine *e)
 	}
 }
 
-/* Lines may be cut. */
+/* Lines may be cut, and stand still where a byte was changed. */
 static void become_one_folder(struct engine *e)
 {
 	bool joined;
 
 	do {
 		meet_all(e);
+		for (unsigned i = 0; i < WIRES_MAX; i++)
+			if (e->wires[i].used)
+				wire_cut(&e->wires[i]);
+		wires_run(e, RUN_ALL);
 		joined = true;
 		for (unsigned i = 0; i < e->n_sites; i++)
 			joined = joined && site_joined(&e->sites[i]);

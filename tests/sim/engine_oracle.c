@@ -585,7 +585,8 @@ static void on_names(struct sim_disk *d, const struct operation *op, void *data)
 			continue;
 		if (path[i])
 			syncd_takes(s, path[i], n, last);
-		else if (last && n->was_shown && n->kind != FILE_KIND_DIRECTORY && !s->engine->expiring && !s->full)
+		else if (last && n->was_shown && n->kind != FILE_KIND_DIRECTORY && !s->engine->expiring && !s->full &&
+				!(s->meddled && s->engine->oracle->tokens[token_of(s->engine, n, true)].removed)) /* by a user, this moment */
 			wrong(s->engine, WRONG_LOST, "%c: syncd destroys %s, which was in the tree", s->name,
 				s->engine->oracle->tokens[token_of(s->engine, n, true)].name);
 	}
@@ -618,14 +619,14 @@ void oracle_watch(struct site *s)
 	s->disk->watcher = w;
 }
 
-/* What came out and could not be moved on stays there under its intent, after an error of the disk. */
-static bool in_staging(struct site *s, uint32_t token)
+static bool token_below(struct site *s, const struct node *dir, uint32_t token)
 {
-	const struct node *dir = ours(s, "staging");
+	for (size_t i = 0; dir && i < dir->n_entries; i++) {
+		struct node *n = dir->entries[i].node;
 
-	for (size_t i = 0; s->excused && dir && i < dir->n_entries; i++)
-		if (token_of(s->engine, dir->entries[i].node, false) == token)
+		if (n->kind == FILE_KIND_DIRECTORY ? token_below(s, n, token) : token_of(s->engine, n, false) == token)
 			return true;
+	}
 	return false;
 }
 
@@ -638,12 +639,17 @@ void oracle_check_taken(struct engine *e)
 		struct taken *t = &o->taken[i];
 		struct spot *spot = spot_find(o, t->path, path_hash(t->path), t->token);
 
-		if (site_died(t->site) || t->site->broken || !t->site->replica || in_staging(t->site, t->token)) {
+		/* After an error of the disk what came out and could not be moved on stays in staging, under its intent. */
+		if (site_died(t->site) || t->site->broken || !t->site->replica ||
+				(t->site->excused && token_below(t->site, ours(t->site, "staging"), t->token))) {
 			o->taken[kept++] = *t; /* in the middle of something */
 			continue;
 		}
 		if (!(spot && spot->removed) && !o->tokens[t->token].removed) {
-			if (!others_have(e, NULL, 0, t->token)) /* the loser of a conflict is aside, here or there */
+			/* the loser of a conflict is aside, here or there; or where its name was denied, in trash */
+			if (t->site->denied && token_below(t->site, ours(t->site, "trash"), t->token))
+				o->tokens[t->token].removed = true;
+			else if (!others_have(e, NULL, 0, t->token))
 				wrong(e, WRONG_TAKEN, "%c: syncd removed %s from %s, though nobody else did", t->site->name,
 					o->tokens[t->token].name, t->path);
 		}
