@@ -516,8 +516,7 @@ int cmd_reconcile(int argc, char **argv)
 	if (good) {
 		if (overlapping(&r)) {
 			log_error("%s and %s are, or contain, the same directory", quoted(r.here.path), quoted(r.there.path));
-		} else {
-			uv_loop_init(&r.loop);
+		} else if ((code = command_loop(&r.loop)) == 0) {
 			code = open_here(&r);
 			uv_loop_close(&r.loop);
 			transport_free(r.child);

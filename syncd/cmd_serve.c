@@ -195,7 +195,9 @@ static int run_here(struct serve *s)
 
 	if (r < 0) {
 		log_error("cannot serve on standard input and output: %s", file_error_text(r));
-		return EXIT_FAILED;
+		s->exit_code = EXIT_FAILED;
+		if (s->folder) /* it has begun to scan */
+			folder_close(s->folder, on_folder_closed, s);
 	}
 	uv_run(&s->loop, UV_RUN_DEFAULT);
 	return s->exit_code;
@@ -289,8 +291,9 @@ int cmd_serve(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	code = read_open(&s);
+	if (code == 0)
+		code = command_loop(&s.loop);
 	if (code == 0) {
-		uv_loop_init(&s.loop);
 		code = find_path(&s) < 0 ? run_here(&s) : open_and_run(&s);
 		uv_loop_close(&s.loop);
 	}

@@ -94,9 +94,10 @@ static int local_open(struct local *l, const char *path)
 {
 	struct folder_options o;
 	char why[1024] = "";
-	int r;
+	int r = command_loop(&l->loop);
 
-	uv_loop_init(&l->loop);
+	if (r != 0)
+		return r;
 	command_folder_options(&o, &l->loop, path);
 	r = folder_open(&l->folder, &o, why, sizeof(why));
 	if (r != 0) {

@@ -17,6 +17,16 @@
 
 #define DAY_MS (INT64_C(24) * 3600 * 1000)
 
+int command_loop(uv_loop_t *loop)
+{
+	int r = uv_loop_init(loop);
+
+	if (r == 0)
+		return 0;
+	log_error("cannot begin: %s", file_error_text(r));
+	return EXIT_FAILED;
+}
+
 void command_folder_options(struct folder_options *ret, uv_loop_t *loop, const char *path)
 {
 	*ret = (struct folder_options){

@@ -21,6 +21,8 @@ int cmd_check_config(int argc, char **argv);
 
 #define COMMAND_CONFIG "/etc/syncd/syncd.conf"
 
+/* Begin a loop; 0, or the exit status: it said why not. */
+int command_loop(uv_loop_t *loop);
 /* What one-shot commands use for a folder that no configuration describes. */
 void command_folder_options(struct folder_options *ret, uv_loop_t *loop, const char *path);
 /* Make an absolute path of what a person wrote: "~/", relative; symlinks are resolved where the path exists. */

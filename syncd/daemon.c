@@ -473,7 +473,11 @@ int daemon_run(const struct config *config, const char *socket, const char *stat
 
 	if (make_state_dir(state_dir) < 0)
 		return EXIT_FAILED;
-	uv_loop_init(&loop);
+	code = uv_loop_init(&loop);
+	if (code < 0) {
+		log_error("cannot begin: %s", file_error_text(code));
+		return EXIT_FAILED;
+	}
 	d.places = calloc(config->n_folders ? config->n_folders : 1, sizeof(*d.places));
 	d.n_places = config->n_folders;
 	if (!d.places)
