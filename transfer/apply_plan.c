@@ -298,12 +298,15 @@ static bool more_below(const char *path, const char *above)
 }
 
 /*
- * Has the peer that told c dealt with this version of `path`? Then what c is told to be stands at the peer instead of it, and only
- * this round, whose rows were read one after the other while users went on, still shows both. Exceptions made since are not seen:
- * what is left for this round because of that is dealt with in the next.
+ * Was this version of `path` dealt with where c comes from? Then what c is told to be stands there instead of it, and only this
+ * round still shows both: its rows were read one after the other while users went on, or the peer is itself in the middle of a round
+ * with somebody else. Known are the versions that the peer's K covers, and those before the event that made c: counters are a
+ * replica's, not a path's. Exceptions made since the round began are not seen: what is left for this round because of that is dealt
+ * with in the next.
  */
 static bool peer_knows(const struct batch *b, const struct change *c, const char *path, const struct record *r)
 {
+	const struct version_lineage *l = replica_lineage(b->options->replica);
 	const struct knowledge *told = b->options->their_knowledge;
 	const struct version_vector *k;
 
@@ -312,7 +315,7 @@ static bool peer_knows(const struct batch *b, const struct change *c, const char
 	k = c->item->their_k;
 	if (told && knowledge_of(told, path) != &told->k)
 		k = knowledge_of(told, path);
-	return version_vector_leq(&r->vv, k, replica_lineage(b->options->replica));
+	return version_vector_leq(&r->vv, k, l) || (c->item->theirs && version_vector_leq(&r->vv, &c->item->theirs->vv, l));
 }
 
 /* What is live strictly below a change once its batch is done. */

@@ -494,6 +494,26 @@ static void test_file_over_known_children(void **state)
 	fx_free(f);
 }
 
+/* The peer does not know the child, but whoever made the file did: the peer is in the middle of a round with him. */
+static void test_file_made_after_children(void **state)
+{
+	struct fixture *f = fx_new();
+	struct row row;
+
+	(void)state;
+	fx_mkdir(f, "d");
+	fx_write(f, "d/x", "x");
+	fx_scan(f);
+	assert_true(fx_row(f, "d/x", &row));
+	fx_their_file(f, "d", "a file", FX_AFTER);
+	OK(version_vector_join(&f->theirs[0]->vv, &row.record.vv, replica_lineage(f->r)));
+	applied(f);
+	RESULT(f, 0, APPLY_BLOCKED);
+	assert_true(fx_live(f, "d") && fx_live(f, "d/x"));
+	row_deinit(&row);
+	fx_free(f);
+}
+
 /* The same the other way round: our file, which the peer has replaced by a directory. */
 static void test_children_below_known_file(void **state)
 {
@@ -1022,6 +1042,7 @@ int main(void)
 		cmocka_unit_test(test_file_over_children),
 		cmocka_unit_test(test_children_below_file),
 		cmocka_unit_test(test_file_over_known_children),
+		cmocka_unit_test(test_file_made_after_children),
 		cmocka_unit_test(test_children_below_known_file),
 		cmocka_unit_test(test_children_instead_of_file),
 		cmocka_unit_test(test_undecided_below),
