@@ -139,7 +139,7 @@ check | full)
 	one "pairs of small trees under the rules" run sim-trees NAMES=$names EVERY=$every SEED=$seed JOBS="$(nproc)"
 	one "deliberate defects of the rules" run defects DEFECTS=fast
 	one "histories of real sessions" run sim-sessions RUNS=$sessions SEED=$seed
-	one "histories of whole replicas" run sim RUNS=$((sessions * 4)) SEED=$seed
+	one "histories of whole replicas" run sim RUNS=$((sessions * 20)) SEED=$seed
 	as_root "kills and power losses" run crash POINTS=$points SEED=$seed
 	as_root "each call and allocation fails once" run faults WHAT=calls,lasting,allocations BUDGET=$faults SEED=$seed
 	one "manual pages" run check-man

@@ -19,6 +19,7 @@
  *   engine_user.c     users
  *   engine_oracle.c   truth, checked while it runs
  *   engine_judge.c    and at the end
+ *   heap.c            malloc
  */
 #ifndef TESTS_SIM_ENGINE_H
 #define TESTS_SIM_ENGINE_H

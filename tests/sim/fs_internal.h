@@ -9,6 +9,7 @@
  *   fs_libc.c     libc for LMDB, and descriptors in libc's hands
  *   fs_user.c     users
  *   clock.c       base/clock.h, base/random.h
+ *   digest.c      libcrypto's digests, remembered
  *
  * Functions return 0 or a negative errno; memory does not run out.
  */
