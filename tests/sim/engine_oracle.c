@@ -41,6 +41,7 @@ struct token {
 	uint64_t hash;
 	uint32_t next; /* in its slot */
 	bool removed, found, copied;
+	bool put_back; /* a disk that had it became an older one, which has not */
 	bool moved; /* a user moved a conflict copy of it, or put it where one is, or opened it while it was being replaced */
 	char name[40]; /* for people */
 };
@@ -382,6 +383,7 @@ static void vanished(struct site *s, const struct item *was, enum oracle_cause c
 	struct oracle *o = s->engine->oracle;
 	struct token *t = &o->tokens[was->token];
 
+	t->put_back = t->put_back || cause == ORACLE_RESTORE;
 	/* what a crash or an older disk took from this one machine, others bring back */
 	if (cause == ORACLE_USER || s->excused || !others_have(s->engine, s, was->hash, was->token)) {
 		struct spot *spot = spot_get(o, was->path, was->hash, was->token);
@@ -558,6 +560,8 @@ static void syncd_takes(struct site *s, const char *path, struct node *n, bool l
 	struct oracle *o = s->engine->oracle;
 	uint32_t token = token_of(s->engine, n, true);
 
+	if (n->kind == FILE_KIND_DIRECTORY && s->meddled) /* its own was moved a moment before */
+		spot_get(o, path, path_hash(path), token)->removed = true;
 	if (n->kind == FILE_KIND_DIRECTORY)
 		return;
 	if (lost)
@@ -646,8 +650,9 @@ void oracle_check_taken(struct engine *e)
 			continue;
 		}
 		if (!(spot && spot->removed) && !o->tokens[t->token].removed) {
-			/* the loser of a conflict is aside, here or there; or where its name was denied, in trash */
-			if (t->site->denied && token_below(t->site, ours(t->site, "trash"), t->token))
+			/* the loser of a conflict is aside, here or there; or where its name was denied, or the disk
+			 * that had it is an older one now, in trash */
+			if ((t->site->denied || o->tokens[t->token].put_back) && token_below(t->site, ours(t->site, "trash"), t->token))
 				o->tokens[t->token].removed = true;
 			else if (!others_have(e, NULL, 0, t->token))
 				wrong(e, WRONG_TAKEN, "%c: syncd removed %s from %s, though nobody else did", t->site->name,
