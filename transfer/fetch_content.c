@@ -340,9 +340,11 @@ static int append_request(struct message_fetch *m, const struct fetch_request *r
 	out->path = strdup(request->offer->path);
 	out->v = calloc(request->n, sizeof(*out->v));
 	out->names = pieces ? calloc(pieces->n + 1, sizeof(*out->names)) : NULL;
-	m->n++;
-	if (!out->path || !out->v || (pieces && !out->names))
+	if (!out->path || !out->v || (pieces && !out->names)) {
+		message_request_deinit(out); /* what is in *m is sent all the same */
 		return -ENOMEM;
+	}
+	m->n++;
 	for (size_t i = 0; i < request->n; i++) {
 		out->v[i].offset = missing[request->first + i].offset;
 		out->v[i].length = missing[request->first + i].length;

@@ -290,7 +290,7 @@ class Batch:
     def alike(self, r):
         try:
             return not any(r.faults(side) for side in (self.a, self.b))
-        except FileNotFoundError:
+        except OSError:
             return False  # it is being changed
 
     def patiently(self, wanted, otherwise):
