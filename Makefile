@@ -17,6 +17,7 @@
 #   make crash         POINTS=1000 SEED= FS=ext4,xfs,btrfs   kills and power losses of the real programs (tests/README.md)
 #   make defects    BUDGET=120 DEFECTS=       deliberate defects: which test finds each, after how long
 #   make faults        EACH= BUDGET= SEED=    their calls and allocations fail, one at a time (tests/README.md)
+#   make soak       MINUTES=60 SEED= EPOCH=40   three machines, their users, and all that may befall them (tests/README.md)
 #   make bench      BENCH='--runs 3 --scale small WORK…'   side by side with rsync, unison and the floors (tests/bench/README.md)
 #   V=1 shows the commands; BUILD=dir builds elsewhere; CC, CFLAGS and LDFLAGS are yours.
 
@@ -277,6 +278,17 @@ $(BUILD)/crash/fault.so: tests/crash/fault.c
 faults: $(bins) $(crash_tools) $(BUILD)/crash/fault.so
 	@python3 -B tests/crash/faults.py $(BUILD)/bin $(BUILD)/crash $(if $(SEED),--seed $(SEED)) $(if $(EACH),--each $(EACH)) $(if $(EVERY),--every $(EVERY)) \
 		$(if $(DEPTH),--depth $(DEPTH)) $(if $(BUDGET),--budget $(BUDGET)) $(if $(WHAT),--what $(WHAT)) $(if $(JOBS),--jobs $(JOBS)) $(if $(ONLY),--only $(ONLY))
+
+# Three machines in namespaces, with sshds, relays in between, and a nemesis.
+MINUTES ?= 60
+$(BUILD)/soak/clock.so: tests/soak/clock.c
+	$(say) CC $<
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -fPIC -shared $(LDFLAGS) -o $@ $<
+.PHONY: soak
+soak: $(bins) $(BUILD)/soak/clock.so
+	@python3 -B tests/soak/soak.py $(BUILD)/bin $(BUILD)/soak/clock.so --minutes $(MINUTES) --diary $(BUILD)/soak/diary \
+		$(if $(SEED),--seed $(SEED)) $(if $(EPOCH),--epoch $(EPOCH)) $(if $(HARM),--harm $(HARM))
 
 # All tests; tests/check.sh says how each step went and counts. The packages come first, as the rest asks pkg-config.
 check check-full: install-test-deps

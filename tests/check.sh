@@ -114,11 +114,11 @@ kernel_tree() {
 case $what in
 e2e) e2e ;;
 check | full)
-	points=210 faults=200
+	points=210 faults=200 minutes=1
 	cases=100000 rules=300000 sessions=${SESSION_RUNS:-100} seed=1 names=2 every=3
 	[ -z "${CI:-}" ] || rules=1000000
 	if [ "$what" = full ]; then
-		points=3000 faults=
+		points=3000 faults= minutes=60
 		cases=1000000 rules=10000000 sessions=3000 seed= names=3 every=1
 		export KILLS="${KILLS:-1000}"
 		if [ -z "${TREE:-}" ]; then
@@ -141,6 +141,7 @@ check | full)
 	one "histories of real sessions" run sim-sessions RUNS=$sessions SEED=$seed
 	one "histories of whole replicas" run sim RUNS=$((sessions * 20)) SEED=$seed
 	as_root "kills and power losses" run crash POINTS=$points SEED=$seed
+	as_root "three machines, their users and a nemesis" run soak MINUTES=$minutes EPOCH=25 SEED=$seed
 	as_root "each call and allocation fails once" run faults WHAT=calls,lasting,allocations BUDGET=$faults SEED=$seed
 	one "manual pages" run check-man
 	one "documents" run check-docs

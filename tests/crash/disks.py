@@ -35,10 +35,10 @@ def patiently(*command):
     raise failure
 
 
-def make(fs, image):
+def make(fs, image, mib=None):
     size, command, _, _ = MAKE[fs]
     with open(image, "wb") as f:
-        f.truncate(size << 20)
+        f.truncate((mib or size) << 20)
     call(*command, image)
 
 
