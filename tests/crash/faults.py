@@ -408,12 +408,12 @@ def tasks(options, known):
 
 
 def in_passes(tasks, rng):
-    """Each place once, then each once more: what a budget leaves out is the rest of the errnos."""
+    """Each place once, calls first, then each once more: what a budget leaves out is the rest of the errnos."""
     seen, ordered = {}, []
     for t in rng.sample(tasks, len(tasks)):
         at = (t[0], t[2].id if t[2] else t[3])
         seen[at] = seen.get(at, -1) + 1
-        ordered.append((seen[at], t))
+        ordered.append(((seen[at], t[0] == "allocations"), t))
     return [t for _, t in sorted(ordered, key=lambda o: o[0])]
 
 
