@@ -199,6 +199,7 @@ class User:
                 f.write(data)
                 os.fchmod(f.fileno(), mode)
             os.rename(at + "~", at)
+            self.own.pop(path + "~", None)  # left over when the disk was full
         self.own[path] = ("file", data, mode)
         self.note(f"edited ({how:.2f}), {len(data)} bytes:", path)
 
