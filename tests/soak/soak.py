@@ -479,7 +479,10 @@ class Soak:
                 print(f"kept until Enter is pressed: nsenter -t {os.getpid()} -m ls {m.root}")
             input()
         for m in self.machines.values():
-            m.close()
+            try:
+                m.close()
+            except RuntimeError as e:
+                print(f"{m.name}: {e}")
         disks.clear(self.place)
 
 
