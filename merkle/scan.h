@@ -30,7 +30,8 @@ enum scan_what {
 	SCAN_RESTAMP,	/* same in all that counts; the stamp must be renewed (inode, ctime, racily clean) */
 	SCAN_GONE,	/* row is ROW_ON_DISK or ROW_IMPLIED, and its absence is proven */
 	SCAN_IGNORED,	/* row with a live record, the path is ignored now */
-	SCAN_UNIGNORED, /* row is ROW_IGNORED, the path is not ignored any more; nothing of it is on disk */
+	SCAN_UNIGNORED, /* row is ROW_IGNORED, the path is not ignored any more, or ROW_UNSUPPORTED, and this disk could hold it now;
+			 * nothing of it is on disk */
 	SCAN_LEFT_OUT,	/* fifo, socket, device, foreign mount, invalid name: reported, not ours, never absent */
 	SCAN_UNSETTLED, /* changed while it was read, or open for writing and too young: again later */
 	SCAN_ERROR,	/* could not be read: error says why; nothing is concluded */

@@ -173,6 +173,13 @@ static int row_ignored_below(const char *path, const struct row *row, void *data
 	return row_ignored(data, path, row);
 }
 
+/* A row that was not to be, or could not be, on this disk: may it be now? */
+static bool may_be_held(const struct walk *w, const struct row *row)
+{
+	return row->place == ROW_IGNORED || (row->place == ROW_UNSUPPORTED && row->record.kind == RECORD_SYMLINK &&
+					     store_abilities(w->o->store)->symlink);
+}
+
 /* Nothing is on disk at the row's path. above_too: ignored directories may lie between it and what
  * was looked at. */
 static int row_absent(struct walk *w, const char *path, const struct row *row, bool above_too)
@@ -186,7 +193,7 @@ static int row_absent(struct walk *w, const char *path, const struct row *row, b
 		return row_ignored(w, path, row);
 	if (row->place == ROW_ON_DISK || row->place == ROW_IMPLIED)
 		return add_gone(w, path, row);
-	if (row->place == ROW_IGNORED && row_live(row))
+	if (row_live(row) && may_be_held(w, row))
 		return walk_tell_plain(w, SCAN_UNIGNORED, path, row, 0);
 	return 0;
 }

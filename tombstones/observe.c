@@ -776,7 +776,7 @@ static int take_unignored(struct run *x, struct replica_txn *t, struct seen *s, 
 {
 	int r;
 
-	if (!row_live(row) || row->place != ROW_IGNORED) {
+	if (!row_live(row) || (row->place != ROW_IGNORED && row->place != ROW_UNSUPPORTED)) {
 		tally->raced++;
 		return 0;
 	}

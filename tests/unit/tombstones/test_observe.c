@@ -170,11 +170,16 @@ static void put_foreign(struct bench *b, const char *path, uint8_t kind, uint8_t
 	assert_int_equal(replica_learn_lineage(&t, &i, 1), 0);
 	if (kind == RECORD_FILE)
 		row.record.content = (struct content){.root.bytes[3] = 9, .size = 10, .chunk_bits = CHUNK_BITS_MIN};
+	if (kind == RECORD_SYMLINK) {
+		row.record.mode = 0777;
+		row.record.target = strdup("there");
+		row.record.content = (struct content){.root.bytes[3] = 9, .size = 5};
+	}
 	assert_int_equal(version_vector_raise(&row.record.vv, dot, NULL), 0);
 	assert_int_equal(version_dots_add(&row.record.dots, dot), 0);
 	if (kind)
 		assert_int_equal(version_dots_add(&row.record.adots, dot), 0);
-	if (kind == RECORD_FILE)
+	if (kind == RECORD_FILE || kind == RECORD_SYMLINK)
 		assert_int_equal(version_dots_add(&row.record.mdots, dot), 0);
 	if (knows) {
 		assert_int_equal(version_vector_raise(&t.knowledge.k, dot, replica_lineage(b->p.replica)), 0);
@@ -480,6 +485,25 @@ static void assert_only_copy(struct bench *b, const char *prefix, const char *te
 		}
 	closedir(d);
 	assert_int_equal(n, 1);
+}
+
+/* A link that this disk could not hold (once: another disk, a call that was refused): now it can, and peers send it again. */
+static void test_held_again(void **state)
+{
+	struct bench *b = *state;
+	struct version_dots dots = {0};
+
+	put_foreign(b, "link", RECORD_SYMLINK, ROW_UNSUPPORTED, true);
+	put_foreign(b, "strange", RECORD_FILE, ROW_UNSUPPORTED, true);
+	assert_int_equal(version_dots_add(&dots, (struct version_dot){77, 5}), 0);
+	assert_true(known(b, "link", &dots));
+	look(b);
+	assert_string_equal(state_of(b, "link"), NO_ROW);
+	assert_false(known(b, "link", &dots));
+	assert_string_equal(state_of(b, "strange"), UNSUPPORTED);
+	assert_int_equal(b->result.deleted, 0);
+	look_again(b);
+	version_dots_deinit(&dots);
 }
 
 static void test_in_the_way(void **state)
@@ -1335,6 +1359,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_delete_and_recreate, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kind_changes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ignored, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_held_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_in_the_way, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_directory_in_the_way, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_in_the_way_and_full, setup, teardown),
