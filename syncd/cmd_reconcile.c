@@ -303,6 +303,7 @@ static void on_ended(struct folder_session *s, const struct session_status *st, 
 {
 	struct reconcile *r = data;
 	const char *why = st->text, *child_text = NULL;
+	char count[48];
 	int child_code;
 
 	(void)s;
@@ -327,7 +328,7 @@ static void on_ended(struct folder_session *s, const struct session_status *st, 
 			  " there are held: they are more than may pass unseen; if they are meant, run again with --confirm-deletions",
 			st->held, st->peer_held);
 	} else if (st->peer_skipped) {
-		log_error("%" PRIu64 " paths could not be brought in sync on the other side", st->peer_skipped);
+		log_error("%s could not be brought in sync on the other side", ui_count(st->peer_skipped, "path", count));
 	}
 	if (folder_held(r->folder) && r->exit_code == EXIT_IN_SYNC) {
 		r->exit_code = EXIT_HELD;

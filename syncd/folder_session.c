@@ -176,6 +176,14 @@ static uint64_t on_held(struct session *core, void *data)
 	return s->folder ? s->folder->held : 0;
 }
 
+static uint64_t on_written(struct session *core, void *data)
+{
+	struct folder_session *s = data;
+
+	(void)core;
+	return s->folder ? folder_count_written(s->folder) : 0;
+}
+
 static void on_broken(struct session *core, int error, void *data)
 {
 	struct folder_session *s = data;
@@ -201,6 +209,7 @@ static struct session_options core_options(struct folder_session *s, const struc
 			.changed = on_changed,
 			.round_over = on_round_over,
 			.held = on_held,
+			.written = on_written,
 			.broken = on_broken,
 			.data = s},
 	};

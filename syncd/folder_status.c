@@ -48,7 +48,7 @@ void folder_note_problem(struct folder *f, const char *path, const char *why, co
 			log_warning("%s: %s: %s", f->name, quoted(path), why);
 	}
 	p->todo = todo;
-	p->local = false;
+	p->local = p->written = false;
 	p->origin = origin;
 	p->generation = generation;
 }
@@ -81,6 +81,28 @@ uint64_t folder_count_local(const struct folder *f)
 	for (const struct problem *p = f->problems; p; p = p->hh.next)
 		n += p->local;
 	return n;
+}
+
+uint64_t folder_count_written(const struct folder *f)
+{
+	uint64_t n = 0;
+
+	for (const struct problem *p = f->problems; p; p = p->hh.next)
+		n += p->written;
+	return n;
+}
+
+/* A daemon looks again when it settles; a command is over by then. */
+static void note_written(struct folder *f, const char *path)
+{
+	struct problem *p = NULL;
+
+	if (f->options.holder)
+		return;
+	folder_note_problem(f, path, "being written", "run it again once nobody writes to it", NULL, f->scan_generation);
+	HASH_FIND_STR(f->problems, path, p);
+	if (p)
+		p->written = true;
 }
 
 static void note_local(struct folder *f, const char *path)
@@ -118,7 +140,8 @@ void folder_note_scan(struct folder *f, const struct told *t)
 			NULL, f->scan_generation);
 		break;
 	case SCAN_UNSETTLED:
-		break; /* it is looked at again when it settles */
+		note_written(f, t->path);
+		break;
 	default:
 		break;
 	}

@@ -203,6 +203,23 @@ rm "$F/fill"
 want "with room for the index" local_reconcile "$F" "$G"
 [ "$(find "$G/new" -type f | wc -l)" -eq 500 ] || fail "what could not be recorded did not arrive"
 
+# --- a file that somebody is writing ---
+mkdir "$W/here" "$W/there"
+for side in here there; do echo base >"$W/$side/of-$side"; done
+want "before anybody writes" local_reconcile "$W/here" "$W/there"
+for side in here there; do
+    { while sleep 0.1; do echo more; done; } >>"$W/$side/of-$side" &
+    writer=$!
+    PIDS+=("$writer")
+    sleep 0.3
+    echo "$side" >>"$W/here/other" # else the roots are equal, and this side does not hear more of that one
+    want_code "$EXIT_PARTIAL" "a file that is being written $side" local_reconcile "$W/here" "$W/there"
+    stop "$writer"
+    sleep 0.3 # what it was waiting for has the file open, too
+    want "once it is closed" local_reconcile "$W/here" "$W/there"
+    want_equal "$W/here" "$W/there" "once it is closed"
+done
+
 # --- a daemon lives on ---
 daemon a "[folder t]
 path = $A
