@@ -260,7 +260,7 @@ static void print_summary(struct reconcile *r, const struct session_status *st)
 		json_object_set_new(status, "exit", json_integer(r->exit_code));
 		json_dumpf(status, stdout, JSON_INDENT(2));
 		putchar('\n');
-	} else {
+	} else if (r->exit_code != EXIT_SPACE) { /* said in one line, for all */
 		say_problems(status);
 	}
 	if (!r->json && !r->quiet) {
