@@ -29,7 +29,7 @@ struct problem {
 	int64_t since_ns;	/* wall clock */
 	const void *origin;	/* the session, or NULL: a scan */
 	bool local;		/* a change that is to be undone */
-	bool written;		/* somebody was at it */
+	bool unread;		/* a scan could not read it, or somebody was writing it */
 	unsigned generation;
 	char path[];
 };
@@ -148,6 +148,6 @@ void folder_clear_problem(struct folder *f, const char *path);
 void folder_expire_problems(struct folder *f, const void *origin, unsigned generation);
 void folder_forget_problem(struct folder *f, struct problem *p);
 uint64_t folder_count_local(const struct folder *f); /* changes that are to be undone */
-uint64_t folder_count_written(const struct folder *f); /* left out, as somebody was at them; of a command's folder */
+uint64_t folder_count_unread(const struct folder *f); /* left out of rounds for now */
 
 #endif

@@ -176,12 +176,12 @@ static uint64_t on_held(struct session *core, void *data)
 	return s->folder ? s->folder->held : 0;
 }
 
-static uint64_t on_written(struct session *core, void *data)
+static uint64_t on_unread(struct session *core, void *data)
 {
 	struct folder_session *s = data;
 
 	(void)core;
-	return s->folder ? folder_count_written(s->folder) : 0;
+	return s->folder ? folder_count_unread(s->folder) : 0;
 }
 
 static void on_broken(struct session *core, int error, void *data)
@@ -209,7 +209,7 @@ static struct session_options core_options(struct folder_session *s, const struc
 			.changed = on_changed,
 			.round_over = on_round_over,
 			.held = on_held,
-			.written = on_written,
+			.unread = on_unread,
 			.broken = on_broken,
 			.data = s},
 	};

@@ -48,7 +48,7 @@ void folder_note_problem(struct folder *f, const char *path, const char *why, co
 			log_warning("%s: %s: %s", f->name, quoted(path), why);
 	}
 	p->todo = todo;
-	p->local = p->written = false;
+	p->local = p->unread = false;
 	p->origin = origin;
 	p->generation = generation;
 }
@@ -83,26 +83,23 @@ uint64_t folder_count_local(const struct folder *f)
 	return n;
 }
 
-uint64_t folder_count_written(const struct folder *f)
+uint64_t folder_count_unread(const struct folder *f)
 {
 	uint64_t n = 0;
 
 	for (const struct problem *p = f->problems; p; p = p->hh.next)
-		n += p->written;
+		n += p->unread;
 	return n;
 }
 
-/* A daemon looks again when it settles; a command is over by then. */
-static void note_written(struct folder *f, const char *path)
+static void note_unread(struct folder *f, const char *path, const char *why, const char *todo)
 {
 	struct problem *p = NULL;
 
-	if (f->options.holder)
-		return;
-	folder_note_problem(f, path, "being written", "run it again once nobody writes to it", NULL, f->scan_generation);
+	folder_note_problem(f, path, why, todo, NULL, f->scan_generation);
 	HASH_FIND_STR(f->problems, path, p);
 	if (p)
-		p->written = true;
+		p->unread = true;
 }
 
 static void note_local(struct folder *f, const char *path)
@@ -136,11 +133,11 @@ void folder_note_scan(struct folder *f, const struct told *t)
 		break;
 	case SCAN_ERROR:
 		snprintf(why, sizeof(why), "cannot be read: %s", file_error_text(t->error));
-		folder_note_problem(f, t->path, why, "make it readable for the user that runs syncd; nothing below counts as deleted",
-			NULL, f->scan_generation);
+		note_unread(f, t->path, why, "make it readable for the user that runs syncd; nothing below counts as deleted");
 		break;
 	case SCAN_UNSETTLED:
-		note_written(f, t->path);
+		if (!f->options.holder) /* a daemon looks again when it settles; a command is over by then */
+			note_unread(f, t->path, "being written", "run it again once nobody writes to it");
 		break;
 	default:
 		break;

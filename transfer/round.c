@@ -257,8 +257,8 @@ static int send_done(struct session *s)
 	union message m = {.done = {.round = s->round, .skipped = s->skipped_count, .held = s->held_count, .full = s->full_count}};
 	int r;
 
-	if (s->options.host.written)
-		m.done.skipped += s->options.host.written(s, s->options.host.data);
+	if (s->options.host.unread)
+		m.done.skipped += s->options.host.unread(s, s->options.host.data);
 	r = index_begin_read(replica_index(s->replica), &t);
 	if (r < 0)
 		return r;

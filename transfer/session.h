@@ -67,8 +67,9 @@ struct session_host {
 	void (*round_over)(struct session *s, bool in_sync, void *data);
 	/* How many deletions that were seen on our disk wait to be confirmed? (NULL: none) */
 	uint64_t (*held)(struct session *s, void *data);
-	/* How many paths on our disk were being written when they were looked at, and are left out of this round? (NULL: none) */
-	uint64_t (*written)(struct session *s, void *data);
+	/* How many paths on our disk could not be read when they were looked at, or were being written, and are left out of this
+	 * round? (NULL: none) */
+	uint64_t (*unread)(struct session *s, void *data);
 	/* A batch failed as a whole: intents may be left. Recover before anything else happens to the replica. */
 	void (*broken)(struct session *s, int error, void *data);
 	void *data;
