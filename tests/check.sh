@@ -114,7 +114,7 @@ kernel_tree() {
 case $what in
 e2e) e2e ;;
 check | full)
-	points=210 faults=100 minutes=1
+	points=210 faults=100 minutes=0.4
 	cases=100000 rules=300000 sessions=${SESSION_RUNS:-100} seed=1 names=2 every=3
 	[ -z "${CI:-}" ] || rules=1000000
 	if [ "$what" = full ]; then
