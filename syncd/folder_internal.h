@@ -140,8 +140,8 @@ void folder_cancel_asked(struct folder *f);
 /* folder_session.c */
 void folder_changed(struct folder *f, const struct folder_session *except); /* the index was: tell the sessions */
 
-/* folder_status.c; origin: the session, or NULL: a scan */
-void folder_note_problem(struct folder *f, const char *path, const char *why, const char *todo, const void *origin,
+/* folder_status.c; origin: the session, or NULL: a scan. Returns the problem, the folder's; NULL: too many, or no memory */
+struct problem *folder_note_problem(struct folder *f, const char *path, const char *why, const char *todo, const void *origin,
 	unsigned generation);
 void folder_note_scan(struct folder *f, const struct told *t);
 void folder_clear_problem(struct folder *f, const char *path);

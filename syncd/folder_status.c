@@ -23,7 +23,7 @@ void folder_forget_problem(struct folder *f, struct problem *p)
 	free(p);
 }
 
-void folder_note_problem(struct folder *f, const char *path, const char *why, const char *todo, const void *origin,
+struct problem *folder_note_problem(struct folder *f, const char *path, const char *why, const char *todo, const void *origin,
 	unsigned generation)
 {
 	struct problem *p = NULL;
@@ -31,13 +31,13 @@ void folder_note_problem(struct folder *f, const char *path, const char *why, co
 	HASH_FIND_STR(f->problems, path, p);
 	if (!p) {
 		if (HASH_COUNT(f->problems) >= PROBLEMS_MAX || !(p = calloc(1, sizeof(*p) + strlen(path) + 1)))
-			return;
+			return NULL;
 		strcpy(p->path, path);
 		p->since_ns = clock_wall_ns();
 		HASH_ADD_STR(f->problems, path, p);
 		if (!p->hh.tbl) {
 			free(p);
-			return;
+			return NULL;
 		}
 	}
 	if (!p->why || strcmp(p->why, why) != 0) {
@@ -51,6 +51,7 @@ void folder_note_problem(struct folder *f, const char *path, const char *why, co
 	p->local = p->unread = false;
 	p->origin = origin;
 	p->generation = generation;
+	return p;
 }
 
 void folder_clear_problem(struct folder *f, const char *path)
@@ -94,21 +95,17 @@ uint64_t folder_count_unread(const struct folder *f)
 
 static void note_unread(struct folder *f, const char *path, const char *why, const char *todo)
 {
-	struct problem *p = NULL;
+	struct problem *p = folder_note_problem(f, path, why, todo, NULL, f->scan_generation);
 
-	folder_note_problem(f, path, why, todo, NULL, f->scan_generation);
-	HASH_FIND_STR(f->problems, path, p);
 	if (p)
 		p->unread = true;
 }
 
 static void note_local(struct folder *f, const char *path)
 {
-	struct problem *p = NULL;
-
-	folder_note_problem(f, path, "changed here, where changes are undone",
+	struct problem *p = folder_note_problem(f, path, "changed here, where changes are undone",
 		"it goes to trash once a peer is connected: copy elsewhere what is to be kept", NULL, f->scan_generation);
-	HASH_FIND_STR(f->problems, path, p);
+
 	if (p)
 		p->local = true;
 }

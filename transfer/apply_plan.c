@@ -308,13 +308,12 @@ static bool peer_knows(const struct batch *b, const struct change *c, const char
 {
 	const struct version_lineage *l = replica_lineage(b->options->replica);
 	const struct knowledge *told = b->options->their_knowledge;
-	const struct version_vector *k;
+	const struct version_vector *k = told ? knowledge_of(told, path) : NULL;
 
 	if (!c->item)
 		return false;
-	k = c->item->their_k;
-	if (told && knowledge_of(told, path) != &told->k)
-		k = knowledge_of(told, path);
+	if (!k || k == &told->k) /* no exception */
+		k = c->item->their_k;
 	return version_vector_leq(&r->vv, k, l) || (c->item->theirs && version_vector_leq(&r->vv, &c->item->theirs->vv, l));
 }
 

@@ -376,10 +376,12 @@ void fetch_run_plan(struct session_job *job)
  * batch sees to that for its own. */
 static bool meets_skipped(const struct session *s, const struct offer *o)
 {
+	if (!o->lands && !o->under)
+		return false;
 	for (size_t i = 0; i < s->n_skipped; i++)
 		if ((o->lands && path_is_below(s->skipped[i], o->path)) || (o->under && path_is_below(o->path, s->skipped[i])))
 			return true;
-	return s->skipped_overflow && (o->lands || o->under); /* any of those that are not known any more may be one */
+	return s->skipped_overflow; /* any of those that are not known any more may be one */
 }
 
 /* After planning: what is settled goes, what needs content is asked for. Returns whether the offer stays in the batch. */

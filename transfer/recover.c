@@ -544,10 +544,8 @@ static int drop_intents(struct recovery *v, struct replica_txn *t)
 		if (k == 0 || v->v[k].batch != v->v[k - 1].batch)
 			r = index_intent_drop_batch(t->index, v->v[k].batch);
 	for (size_t k = 0; r == 0 && k < v->n; k++)
-		if (v->v[k].outcome.keep) {
-			v->v[k].intent.verified |= v->v[k].outcome.exact;
+		if (v->v[k].outcome.keep)
 			r = put_again(t, &v->v[k]);
-		}
 	return r;
 }
 

@@ -233,7 +233,7 @@ def same(a, b):
     return a is b or (a is not None and b is not None and a.key() == b.key())
 
 
-def differences(a, b):
-    one, two = tree(a), tree(b)
+def differences(a, b, seen=tree):
+    one, two = seen(a), seen(b)
     return [f"{p}: {one.get(p)} in {a}, {two.get(p)} in {b}" for p in sorted(one.keys() | two.keys())
             if not same(one.get(p), two.get(p))]

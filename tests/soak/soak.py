@@ -14,7 +14,9 @@ import mmap
 import os
 import random
 import re
+import shutil
 import signal
+import stat
 import struct
 import subprocess
 import sys
@@ -42,15 +44,13 @@ class Fault(Exception):
     pass
 
 
-def differences(a, b):
+def seen(root):
     """A directory that one user deleted while another one worked in it is there only for what is in it: its mode is local."""
-    one, two = trees.tree(a), trees.tree(b)
-    for tree in (one, two):
-        for path, o in tree.items():
-            if path.startswith("wild/") and trees.stat.S_ISDIR(o.kind):
-                o.mode = 0
-    return [f"{p}: {one.get(p)} in {a}, {two.get(p)} in {b}" for p in sorted(one.keys() | two.keys())
-            if not trees.same(one.get(p), two.get(p))]
+    found = trees.tree(root)
+    for path, o in found.items():
+        if path.startswith("wild/") and stat.S_ISDIR(o.kind):
+            o.mode = 0
+    return found
 
 
 class Machine:
@@ -416,7 +416,7 @@ class Soak:
             return [f"{n}: root {s['root']}, {s['state']}" for n, s in states.items()]
         a, b, c = (m.root for m in self.machines.values())
         try:
-            return differences(a, b) + differences(b, c)
+            return trees.differences(a, b, seen) + trees.differences(b, c, seen)
         except OSError as e:
             return [f"still moving: {e}"]
 
@@ -443,7 +443,7 @@ class Soak:
                 if area == "shared":
                     with open(at) as f:
                         self.tokens.gone[f.read()] = "was put away as a conflict copy"
-                os.unlink(at) if os.path.islink(at) or not os.path.isdir(at) else users.shutil.rmtree(at)
+                os.unlink(at) if os.path.islink(at) or not os.path.isdir(at) else shutil.rmtree(at)
 
     def judge_memory(self):
         if len(self.memory) < LEAST_EPOCHS:

@@ -107,6 +107,17 @@ static void test_delete(void **state)
 	fx_free(f);
 }
 
+/* The peer's K covers our version of the path, and nothing more. */
+static void seen_there(struct fixture *f, const char *path)
+{
+	struct row row;
+
+	assert_true(fx_row(f, path, &row));
+	version_vector_deinit(&f->their_k);
+	OK(version_vector_copy(&f->their_k, &row.record.vv));
+	row_deinit(&row);
+}
+
 /* Absent at the peer, and seen there: a new event of ours. */
 static void test_delete_as_event(void **state)
 {
@@ -116,9 +127,7 @@ static void test_delete_as_event(void **state)
 	(void)state;
 	fx_write(f, "a", "content a");
 	fx_scan(f);
-	assert_true(fx_row(f, "a", &row));
-	OK(version_vector_copy(&f->their_k, &row.record.vv));
-	row_deinit(&row);
+	seen_there(f, "a");
 	fx_item(f, "a", NULL);
 	applied(f);
 	RESULT(f, 0, APPLY_DONE);
@@ -129,10 +138,7 @@ static void test_delete_as_event(void **state)
 	assert_true(row.since_ns > 0);
 	row_deinit(&row);
 	/* And dropped, once the grace is over. */
-	assert_true(fx_row(f, "a", &row));
-	version_vector_deinit(&f->their_k);
-	OK(version_vector_copy(&f->their_k, &row.record.vv));
-	row_deinit(&row);
+	seen_there(f, "a");
 	f->options.grace_ns = INT64_MAX;
 	OK(fx_apply_raw(f));
 	RESULT(f, 0, APPLY_NONE);
@@ -466,14 +472,12 @@ static void test_file_over_known_children(void **state)
 {
 	struct knowledge told = {0};
 	struct fixture *f = fx_new();
-	struct row row;
 
 	(void)state;
 	fx_mkdir(f, "d");
 	fx_write(f, "d/x", "x");
 	fx_scan(f);
-	assert_true(fx_row(f, "d/x", &row));
-	OK(version_vector_copy(&f->their_k, &row.record.vv));
+	seen_there(f, "d/x");
 	fx_their_file(f, "d", "a file", FX_AFTER);
 	applied(f);
 	RESULT(f, 0, APPLY_BLOCKED);
@@ -481,7 +485,7 @@ static void test_file_over_known_children(void **state)
 	fx_forget_items(f);
 
 	/* Its knowledge leaves out that path, where it skipped something: both are kept, or nothing would ever go on. */
-	OK(version_vector_copy(&told.k, &row.record.vv));
+	OK(version_vector_copy(&told.k, &f->their_k));
 	OK(knowledge_forget(&told, "d/x"));
 	f->options.their_knowledge = &told;
 	fx_their_file(f, "d", "a file", FX_AFTER);
@@ -490,7 +494,6 @@ static void test_file_over_known_children(void **state)
 	assert_true(f->items[0].conflict);
 	assert_string_equal(fx_read(f, "d/x"), "x");
 	knowledge_deinit(&told);
-	row_deinit(&row);
 	fx_free(f);
 }
 
@@ -518,19 +521,16 @@ static void test_file_made_after_children(void **state)
 static void test_children_below_known_file(void **state)
 {
 	struct fixture *f = fx_new();
-	struct row row;
 
 	(void)state;
 	fx_write(f, "q", "our file");
 	fx_scan(f);
-	assert_true(fx_row(f, "q", &row));
-	OK(version_vector_copy(&f->their_k, &row.record.vv));
+	seen_there(f, "q");
 	fx_their_file(f, "q/r/x", "their x", FX_AFTER);
 	applied(f);
 	RESULT(f, 0, APPLY_BLOCKED);
 	assert_string_equal(fx_read(f, "q"), "our file");
 	assert_true(fx_live(f, "q"));
-	row_deinit(&row);
 	fx_free(f);
 }
 

@@ -134,18 +134,25 @@ typedef void prepare(struct fixture *f);
  * none. */
 static bool no_exchange;
 
-static bool once(prepare *tree, prepare *items, const char *path, const char *kept, enum deed deed,
-	unsigned at)
+static struct fixture *fixture_new(void)
 {
 	struct fixture *f = fx_new_in(where_memory());
-	struct step s = {.f = f, .path = path, .deed = deed, .at = at};
-	struct fx_search user;
 
 	if (no_exchange) {
 		fx_close(f);
 		f->no_exchange = true;
 		fx_open(f);
 	}
+	return f;
+}
+
+static bool once(prepare *tree, prepare *items, const char *path, const char *kept, enum deed deed,
+	unsigned at)
+{
+	struct fixture *f = fixture_new();
+	struct step s = {.f = f, .path = path, .deed = deed, .at = at};
+	struct fx_search user;
+
 	tree(f);
 	fx_scan(f);
 	items(f);
@@ -443,15 +450,10 @@ static int count_copy(const char *path, const struct stat *st, int type, struct 
 
 static bool refused_at(struct refusal *w, prepare *tree, prepare *items, bool conflict)
 {
-	struct fixture *f = fx_new_in(where_memory());
+	struct fixture *f = fixture_new();
 	const char *wrong = NULL;
 
 	w->call = NULL;
-	if (no_exchange) {
-		fx_close(f);
-		f->no_exchange = true;
-		fx_open(f);
-	}
 	tree(f);
 	fx_scan(f);
 	items(f);
