@@ -203,10 +203,8 @@ static void deinit_lineage(union message *m)
 
 /* --- HELLO --- */
 
-static void put_hello(struct buf *b, const union message *m)
+static void put_hello_of(struct buf *b, const struct message_hello *h)
 {
-	const struct message_hello *h = &m->hello;
-
 	put_u32(b, h->round);
 	put_hash(b, &h->root);
 	put_varint(b, h->live);
@@ -220,10 +218,8 @@ static void put_hello(struct buf *b, const union message *m)
 		knowledge_put(b, &h->knowledge);
 }
 
-static void get_hello(struct cursor *c, union message *m)
+static void get_hello_of(struct cursor *c, struct message_hello *h)
 {
-	struct message_hello *h = &m->hello;
-
 	h->round = get_u32(c);
 	get_hash(c, &h->root);
 	h->live = get_varint(c);
@@ -237,9 +233,82 @@ static void get_hello(struct cursor *c, union message *m)
 		knowledge_get(c, &h->knowledge);
 }
 
+static void put_hello(struct buf *b, const union message *m)
+{
+	put_hello_of(b, &m->hello);
+}
+
+static void get_hello(struct cursor *c, union message *m)
+{
+	get_hello_of(c, &m->hello);
+}
+
 static void deinit_hello(union message *m)
 {
 	knowledge_deinit(&m->hello.knowledge);
+}
+
+/* --- PUSH --- */
+
+static void put_push(struct buf *b, const union message *m)
+{
+	const struct message_push *p = &m->push;
+
+	put_hello_of(b, &p->hello);
+	put_varint(b, p->n);
+	for (size_t i = 0; i < p->n; i++) {
+		put_text(b, p->rows[i].path);
+		record_put(b, &p->rows[i].record);
+		put_string(b, p->rows[i].bytes, p->rows[i].n);
+	}
+}
+
+static void get_pushed(struct cursor *c, struct message_pushed *row)
+{
+	const struct record *r = &row->record;
+	const uint8_t *bytes;
+
+	row->path = get_path(c);
+	record_get(c, &row->record);
+	bytes = get_string(c, MESSAGE_SMALL_BYTES_MAX, &row->n);
+	if (c->failed || !row->n)
+		return;
+	if (!r->live || r->kind != RECORD_FILE || row->n != r->content.size) {
+		cursor_fail(c);
+		return;
+	}
+	row->bytes = malloc(row->n);
+	if (!row->bytes)
+		cursor_fail(c);
+	else
+		memcpy(row->bytes, bytes, row->n);
+}
+
+static void get_push(struct cursor *c, union message *m)
+{
+	struct message_push *p = &m->push;
+
+	get_hello_of(c, &p->hello);
+	p->n = get_varint_max(c, MESSAGE_PUSHED_MAX);
+	p->rows = get_array(c, p->n, sizeof(*p->rows));
+	for (size_t i = 0; i < p->n && !c->failed; i++) {
+		get_pushed(c, &p->rows[i]);
+		if (i && !c->failed && strcmp(p->rows[i - 1].path, p->rows[i].path) >= 0)
+			cursor_fail(c);
+	}
+	if (p->hello.round < 2 || !p->hello.has_knowledge || !p->n)
+		cursor_fail(c);
+}
+
+static void deinit_push(union message *m)
+{
+	knowledge_deinit(&m->push.hello.knowledge);
+	for (size_t i = 0; m->push.rows && i < m->push.n; i++) {
+		free(m->push.rows[i].path);
+		record_deinit(&m->push.rows[i].record);
+		free(m->push.rows[i].bytes);
+	}
+	free(m->push.rows);
 }
 
 /* --- ASK, ENTRIES --- */
@@ -794,6 +863,7 @@ static const struct message_info messages[MESSAGE_TYPES] = {
 	[MESSAGE_PIECES] = {"PIECES", MESSAGE_PIECES_BYTES_MAX + 64, false, true, put_pieces, get_pieces, deinit_nothing},
 	[MESSAGE_MATCH] = {"MATCH", MESSAGE_BYTES_MAX, false, true, put_match, get_match, deinit_match},
 	[MESSAGE_MATCHED] = {"MATCHED", MESSAGE_BYTES_MAX, false, true, put_matched, get_matched, deinit_match},
+	[MESSAGE_PUSH] = {"PUSH", MESSAGE_BYTES_MAX, false, true, put_push, get_push, deinit_push},
 };
 
 const struct message_info *message_info(uint8_t type)

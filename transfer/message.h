@@ -19,7 +19,8 @@
  *   who takes something asks for its content:
  *     NODES_ASK, FETCH                       ↔   NODES, DATA, PIECES, GONE
  *     DONE (own handling is over, K joined)  ↔   DONE                       both: the round is over, live
- *   a change on either side: HELLO of the next round
+ *   a change on either side: HELLO of the next round, or, where all else is known to be equal, PUSH: a HELLO with the rows that
+ *       changed since, and small contents. It is dealt with before the HELLO that answers it
  *   KEEPALIVE at any time; FAIL, BYE end the session.
  *
  * A message that is unknown, too long, malformed or out of place ends the session with FAIL; it never is taken for absence.
@@ -49,6 +50,8 @@
 #define MESSAGE_NAMES_MAX 32768	    /* of old pieces, in one FETCH */
 #define MESSAGE_REQUEST_BYTES_MAX (8 * 1024 * 1024) /* bytes that one request may ask for */
 #define MESSAGE_DATA_BYTES_MAX (256 * 1024)
+#define MESSAGE_PUSHED_MAX 512	    /* rows in one PUSH */
+#define MESSAGE_SMALL_BYTES_MAX (16 * 1024) /* content that may come with a row */
 #define MESSAGE_PIECES_BYTES_MAX (1024 * 1024)
 #define MESSAGE_BYTES_MAX (2 * 1024 * 1024) /* no payload is longer */
 #define MESSAGE_SPLIT_BYTES (192 * 1024) /* PAIR and ROWS are split about here */
@@ -75,6 +78,7 @@ enum message_type { /* values are part of the protocol */
 	MESSAGE_PIECES,
 	MESSAGE_MATCH,
 	MESSAGE_MATCHED,
+	MESSAGE_PUSH,
 	MESSAGE_TYPES, /* one more than the last */
 };
 
@@ -118,6 +122,20 @@ struct message_hello {
 	struct version_dot own;	  /* open incarnation, counter */
 	uint8_t has_knowledge;	  /* a side that does not send shows no K */
 	struct knowledge knowledge;
+};
+
+struct message_pushed {
+	char *path; /* owned */
+	struct record record;
+	uint8_t *bytes; /* a live file's whole content; owned; NULL: it is to be asked for */
+	size_t n;	/* 0, or record.content.size */
+};
+
+/* Rows as of the transaction that its root and K are of. */
+struct message_push {
+	struct message_hello hello; /* its round is not the first; has_knowledge */
+	struct message_pushed *rows; /* at least one, in ascending order of paths (strcmp); owned */
+	size_t n;
 };
 
 struct message_range {
@@ -292,6 +310,7 @@ union message {
 	struct message_done done;
 	struct message_fail fail;
 	struct message_walked walked;
+	struct message_push push;
 };
 
 struct message_info {

@@ -250,6 +250,44 @@ static inline void sample_groups(struct sample *s, struct message_match *m, bool
 }
 
 /* What the caller holds after it: message_deinit(). DATA's and PIECES' bytes point to static memory. */
+static inline void sample_hello(struct sample *s, struct message_hello *ret, uint8_t has_knowledge)
+{
+	*ret = (struct message_hello){
+		.round = (uint32_t)sample_u64(s),
+		.live = sample_number(s),
+		.lineage_digest = sample_u64(s),
+		.ignore_digest = sample_u64(s),
+		.held = sample_number(s),
+		.own = sample_dot(s),
+		.has_knowledge = has_knowledge,
+	};
+	sample_bytes(s, &ret->root, HASH_BYTES);
+	if (has_knowledge)
+		sample_knowledge(s, &ret->knowledge);
+}
+
+static inline void sample_push(struct sample *s, struct message_push *ret)
+{
+	sample_hello(s, &ret->hello, 1);
+	ret->hello.round |= 2;
+	ret->n = 1 + sample_below(s, 3);
+	ret->rows = sample_array(ret->n, sizeof(*ret->rows));
+	for (size_t i = 0; i < ret->n; i++) {
+		struct message_pushed *row = &ret->rows[i];
+
+		row->path = sample_path(s);
+		row->path[0] = (char)('a' + i); /* in order */
+		sample_record(s, &row->record);
+		if (!row->record.live || row->record.kind != RECORD_FILE || !sample_flag(s))
+			continue;
+		row->n = row->record.content.size = 1 + sample_below(s, 40);
+		row->bytes = sample_array(row->n, 1);
+		sample_bytes(s, row->bytes, row->n);
+		row->record.content.chunk_bits = chunk_bits_for_size(row->n);
+		row->record.content.height = 0;
+	}
+}
+
 static inline void sample_message(struct sample *s, uint8_t type, union message *ret)
 {
 	static const uint8_t data[64] = "content of a file";
@@ -305,18 +343,10 @@ static inline void sample_message(struct sample *s, uint8_t type, union message 
 		ret->lineage.last = sample_flag(s);
 		break;
 	case MESSAGE_HELLO:
-		ret->hello = (struct message_hello){
-			.round = (uint32_t)sample_u64(s),
-			.live = sample_number(s),
-			.lineage_digest = sample_u64(s),
-			.ignore_digest = sample_u64(s),
-			.held = sample_number(s),
-			.own = sample_dot(s),
-			.has_knowledge = sample_flag(s),
-		};
-		sample_bytes(s, &ret->hello.root, HASH_BYTES);
-		if (ret->hello.has_knowledge)
-			sample_knowledge(s, &ret->hello.knowledge);
+		sample_hello(s, &ret->hello, sample_flag(s));
+		break;
+	case MESSAGE_PUSH:
+		sample_push(s, &ret->push);
 		break;
 	case MESSAGE_ASK:
 		ret->ask.n = sample_below(s, 4);

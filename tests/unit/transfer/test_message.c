@@ -124,6 +124,19 @@ static bool same_hello(const struct message_hello *a, const struct message_hello
 	       knowledge_equal(&a->knowledge, &b->knowledge);
 }
 
+static bool same_push(const struct message_push *a, const struct message_push *b)
+{
+	bool same = same_hello(&a->hello, &b->hello) && a->n == b->n;
+
+	for (size_t i = 0; same && i < a->n; i++) {
+		const struct message_pushed *x = &a->rows[i], *y = &b->rows[i];
+
+		same = same_text(x->path, y->path) && record_equal(&x->record, &y->record) && x->n == y->n && !x->bytes == !y->bytes &&
+		       (!x->n || memcmp(x->bytes, y->bytes, x->n) == 0);
+	}
+	return same;
+}
+
 static bool same_nodes(const struct message_nodes *a, const struct message_nodes *b)
 {
 	bool same = a->id == b->id && a->n == b->n;
@@ -178,6 +191,8 @@ static bool same(uint8_t type, const union message *a, const union message *b)
 		return same_greet(&a->greet, &b->greet);
 	case MESSAGE_HELLO:
 		return same_hello(&a->hello, &b->hello);
+	case MESSAGE_PUSH:
+		return same_push(&a->push, &b->push);
 	case MESSAGE_PAIR:
 	case MESSAGE_ROWS:
 		return same_pair(&a->pair, &b->pair);
@@ -569,6 +584,73 @@ static void test_values(void **state)
 	refuse(MESSAGE_PAIR, &m);
 }
 
+/* One with n rows, of one byte each. */
+static void push_of(union message *m, size_t n)
+{
+	struct sample s = {6};
+
+	memset(m, 0, sizeof(*m));
+	sample_push(&s, &m->push);
+	for (size_t i = 0; i < m->push.n; i++) {
+		free(m->push.rows[i].path);
+		record_deinit(&m->push.rows[i].record);
+		free(m->push.rows[i].bytes);
+	}
+	free(m->push.rows);
+	m->push.n = n;
+	m->push.rows = sample_array(n, sizeof(*m->push.rows));
+	for (size_t i = 0; i < n; i++) {
+		struct message_pushed *row = &m->push.rows[i];
+		char path[20];
+
+		snprintf(path, sizeof(path), "p%05zu", i);
+		row->path = strdup(path);
+		do {
+			record_deinit(&row->record);
+			sample_record(&s, &row->record);
+		} while (row->record.kind != RECORD_FILE);
+		row->record.content = (struct content){.size = 1, .chunk_bits = chunk_bits_for_size(1)};
+		row->n = 1;
+		row->bytes = sample_array(1, 1);
+	}
+}
+
+static void test_pushed_values(void **state)
+{
+	union message m;
+
+	(void)state;
+	push_of(&m, MESSAGE_PUSHED_MAX);
+	fits(MESSAGE_PUSH, &m);
+	push_of(&m, MESSAGE_PUSHED_MAX + 1);
+	refuse(MESSAGE_PUSH, &m);
+	push_of(&m, 0);
+	refuse(MESSAGE_PUSH, &m);
+	push_of(&m, 2); /* a path twice, or out of order */
+	m.push.rows[0].path[5] = '1';
+	refuse(MESSAGE_PUSH, &m);
+	push_of(&m, 2);
+	m.push.rows[0].path[5] = '2';
+	refuse(MESSAGE_PUSH, &m);
+	push_of(&m, 1); /* other bytes than the record's */
+	m.push.rows[0].record.content.size = 2;
+	refuse(MESSAGE_PUSH, &m);
+	push_of(&m, 1);
+	m.push.hello.round = 1;
+	refuse(MESSAGE_PUSH, &m);
+	push_of(&m, 1);
+	knowledge_deinit(&m.push.hello.knowledge);
+	m.push.hello.has_knowledge = 0;
+	refuse(MESSAGE_PUSH, &m);
+	for (size_t more = 0; more < 2; more++) { /* content that is longer is to be asked for */
+		push_of(&m, 1);
+		free(m.push.rows[0].bytes);
+		m.push.rows[0].n = m.push.rows[0].record.content.size = MESSAGE_SMALL_BYTES_MAX + more;
+		m.push.rows[0].bytes = sample_array(m.push.rows[0].n, 1);
+		(more ? refuse : fits)(MESSAGE_PUSH, &m);
+	}
+}
+
 static void refuse_ranges(uint64_t size, uint64_t offset, uint32_t length, size_t n)
 {
 	union message m = {.fetch = {.n = 1}};
@@ -683,6 +765,7 @@ int main(void)
 		cmocka_unit_test(test_most_of_each_fits),
 		cmocka_unit_test(test_data_of_full_length),
 		cmocka_unit_test(test_values),
+		cmocka_unit_test(test_pushed_values),
 		cmocka_unit_test(test_ranges),
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_seeds),
