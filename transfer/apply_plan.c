@@ -301,8 +301,9 @@ static bool more_below(const char *path, const char *above)
  * Was this version of `path` dealt with where c comes from? Then what c is told to be stands there instead of it, and only this
  * round still shows both: its rows were read one after the other while users went on, or the peer is itself in the middle of a round
  * with somebody else. Known are the versions that the peer's K covers, and those before the event that made c: counters are a
- * replica's, not a path's. Exceptions made since the round began are not seen: what is left for this round because of that is dealt
- * with in the next.
+ * replica's, not a path's. But a vector may come to c by joining, without its maker's having met what else it covers: where the
+ * peer names an exception, that is what it knows, or both would wait for ever. Exceptions made since the round began are not
+ * seen: what is left for this round because of that is dealt with in the next.
  */
 static bool peer_knows(const struct batch *b, const struct change *c, const char *path, const struct record *r)
 {
@@ -312,9 +313,10 @@ static bool peer_knows(const struct batch *b, const struct change *c, const char
 
 	if (!c->item)
 		return false;
-	if (!k || k == &told->k) /* no exception */
-		k = c->item->their_k;
-	return version_vector_leq(&r->vv, k, l) || (c->item->theirs && version_vector_leq(&r->vv, &c->item->theirs->vv, l));
+	if (k && k != &told->k) /* an exception */
+		return version_vector_leq(&r->vv, k, l);
+	return version_vector_leq(&r->vv, c->item->their_k, l) ||
+	       (c->item->theirs && version_vector_leq(&r->vv, &c->item->theirs->vv, l));
 }
 
 /* What is live strictly below a change once its batch is done. */

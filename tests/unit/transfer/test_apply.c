@@ -497,9 +497,11 @@ static void test_file_over_known_children(void **state)
 	fx_free(f);
 }
 
-/* The peer does not know the child, but whoever made the file did: the peer is in the middle of a round with him. */
+/* The peer does not know the child, but whoever made the file did: the peer is in the middle of a round with him. Where the peer
+ * says that it skipped the child, its file has that vector by joining only: each would wait for the other. */
 static void test_file_made_after_children(void **state)
 {
+	struct knowledge told = {0};
 	struct fixture *f = fx_new();
 	struct row row;
 
@@ -513,6 +515,18 @@ static void test_file_made_after_children(void **state)
 	applied(f);
 	RESULT(f, 0, APPLY_BLOCKED);
 	assert_true(fx_live(f, "d") && fx_live(f, "d/x"));
+	fx_forget_items(f);
+
+	OK(version_vector_copy(&told.k, &row.record.vv));
+	OK(knowledge_forget(&told, "d/x"));
+	f->options.their_knowledge = &told;
+	fx_their_file(f, "d", "a file", FX_AFTER);
+	OK(version_vector_join(&f->theirs[0]->vv, &row.record.vv, replica_lineage(f->r)));
+	applied(f);
+	RESULT(f, 0, APPLY_DONE);
+	assert_true(f->items[0].conflict);
+	assert_string_equal(fx_read(f, "d/x"), "x");
+	knowledge_deinit(&told);
 	row_deinit(&row);
 	fx_free(f);
 }
