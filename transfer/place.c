@@ -92,25 +92,28 @@ void place_failed(struct place_outcome *o, int r)
 
 /* --- small steps --- */
 
-/* Two names of one object: the end of a process may have come between the two steps of a move. */
+/* Two names of one object: the end of a process may have come between the two steps of a move; or power was lost, and the file
+ * system kept the new name without removing the old one. */
 static bool one_object(int dir1, const char *name1, int dir2, const char *name2)
 {
 	struct file_stat a, b;
 
 	return file_stat_at(dir1, name1, &a) == 0 && file_stat_at(dir2, name2, &b) == 0 && a.ino == b.ino &&
-	       a.kind == b.kind && a.kind != FILE_KIND_DIRECTORY;
+	       a.dev == b.dev && a.kind == b.kind && a.kind != FILE_KIND_DIRECTORY;
 }
 
 int place_move(int from_dir, const char *from, int to_dir, const char *to)
 {
 	struct file_stat st;
 	int r = file_rename_noreplace(from_dir, from, to_dir, to);
+	bool links = r == FILE_UNSUPPORTED;
 
-	if (r != FILE_UNSUPPORTED)
-		return r;
-	r = file_link(from_dir, from, to_dir, to);
-	if (r == 0 || (r == FILE_EXISTS && one_object(from_dir, from, to_dir, to)))
+	if (links)
+		r = file_link(from_dir, from, to_dir, to);
+	if ((links && r == 0) || (r == FILE_EXISTS && one_object(from_dir, from, to_dir, to)))
 		return file_unlink(from_dir, from);
+	if (!links)
+		return r;
 	if (r != FILE_DENIED && r != FILE_UNSUPPORTED && r != FILE_IS_DIRECTORY)
 		return r;
 	/* Neither no-replace nor hard links (FAT): a look has to do. */
@@ -139,7 +142,7 @@ int place_same_content(struct place *p, int dir, const char *name, const struct 
 		record_deinit(&state);
 		scan_nodes_free(nodes, n_nodes);
 	}
-	return r < 0 ? r : r == FILE_BUSY ? -EBUSY : same;
+	return r < 0 ? r : r == FILE_BUSY ? -EBUSY : r == FILE_DENIED ? -EACCES : same;
 }
 
 static int directory_empty(int dir, const char *name, bool *ret)
@@ -296,9 +299,10 @@ static enum out came_out(struct place *p, const char *name, const struct row *ou
 		return OUT_OTHER;
 	if (held_release(h))
 		return OUT_OTHER;
-	if (h->kind == RECORD_FILE && !leased && h->racy)
-		return place_same_content(p, staging, name, &ours->record) == 1 ? OUT_EXACT : OUT_OTHER;
-	return OUT_EXACT;
+	if (h->kind != RECORD_FILE || leased || !h->racy)
+		return OUT_EXACT;
+	r = place_same_content(p, staging, name, &ours->record);
+	return r == 1 ? OUT_EXACT : r == 0 || r == -EBUSY ? OUT_OTHER : OUT_UNSEEN;
 }
 
 /* --- where it goes --- */

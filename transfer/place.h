@@ -74,7 +74,8 @@ int place_finish_directory(struct place *p, const struct intent *i, struct place
 void place_dispose(struct place *p, const struct intent *i, const struct row *ours, bool exact, struct place_outcome *o);
 /* Set attributes of the object in place again (recovery of SET). */
 void place_set(struct place *p, const struct intent *i, const struct row *ours, bool verified, struct place_outcome *o);
-/* Does the object have the row's content (rehashed)? 1, 0, FILE_… mapped to < 0 is not done: -EBUSY while it is written. */
+/* Does the object have the row's content (rehashed)? 1, 0; < 0: that can't be told. -EBUSY while it is written, -EACCES where it
+ * may not be read. */
 int place_same_content(struct place *p, int dir, const char *name, const struct record *record);
 
 /* rename(2) that never replaces, also where the file system has no such call. FILE_EXISTS. */

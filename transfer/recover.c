@@ -164,22 +164,23 @@ static const struct row *row_of(const struct pending *e)
 	return e->had_row ? &e->row : NULL;
 }
 
-/* Is what is in staging as `displaced` exactly what the row says? No lease speaks for it: its
- * content must. */
-static bool is_old(struct recovery *v, const struct pending *e, const struct seen *s)
+/* Is what is in staging as `displaced` exactly what the row says? 1, 0; < 0: that can't be told now. No lease speaks for it:
+ * its content must. What may not be read is taken for a user's: it may stay so, as the owner's mode says. */
+static int is_old(struct recovery *v, const struct pending *e, const struct seen *s)
 {
 	const struct intent *i = &e->intent;
+	int r;
 
 	if (s->kind != i->old_kind || !same_inode(&s->stamp, &i->old))
-		return false;
+		return 0;
 	if (s->kind == RECORD_DIRECTORY)
-		return true;
+		return 1;
 	if (!place_same_object(&s->stamp, &i->old))
-		return false;
+		return 0;
 	if (!e->same_row || !e->had_row)
 		return i->verified && i->fate == INTENT_TRASH;
-	return place_same_content(
-		       &v->place, store_staging(v->store), i->displaced, &e->row.record) == 1;
+	r = place_same_content(&v->place, store_staging(v->store), i->displaced, &e->row.record);
+	return r == -EBUSY || (r == -EACCES && s->kind == RECORD_FILE) ? 0 : r;
 }
 
 static bool marked(const struct recovery *v, uint64_t batch)
@@ -207,35 +208,63 @@ static int look(struct recovery *v, const char *path, struct place_copy *ret)
 
 /* --- what was in place before --- */
 
-/* A copy that was moved to its conflict name before the end: its event is still to be made. */
-static void find_aside(struct recovery *v, struct pending *e)
+/* A copy that was moved to its conflict name before the end: its event is still to be made. false: it can't be looked at now. */
+static bool find_aside(struct recovery *v, struct pending *e)
 {
 	const struct intent *i = &e->intent;
 	struct place_copy c = {0};
 	struct seen s;
+	int r;
 
 	if (i->fate != INTENT_ASIDE || i->aside_there || !e->same_row || !e->had_row)
-		return;
+		return true;
 	see(v, i->aside, &s);
 	if (s.there != THERE || !same_inode(&s.stamp, &i->old))
-		return;
-	if (look(v, i->aside, &c) == 0 && record_same_state(&c.state, &e->row.record) &&
-		(c.path = strdup(i->aside))) {
+		return s.there != UNSEEN;
+	r = look(v, i->aside, &c);
+	if (r == 0 && record_same_state(&c.state, &e->row.record) && (c.path = strdup(i->aside))) {
 		c.known = true;
 		(void)place_add_copy(&e->outcome, &c);
 	}
 	place_copy_deinit(&c);
+	return r >= 0;
 }
 
-static void dispose(struct recovery *v, struct pending *e, const struct seen *displaced)
+/* Power was lost, and of the old object's way to its conflict name the last step is durable, others are not: it goes back, or
+ * loses that name if it has its own still. */
+static void undo_aside(struct recovery *v, struct pending *e)
 {
-	if (displaced->there == THERE && DEFECT(STAGED_DELETED))
+	const struct intent *i = &e->intent;
+	cleanup_close int dir = -1;
+	struct seen aside;
+	const char *name;
+
+	if (i->fate != INTENT_ASIDE || i->aside_there || !e->same_row)
 		return;
-	if (displaced->there == THERE)
-		place_dispose(
-			&v->place, &e->intent, row_of(e), is_old(v, e, displaced), &e->outcome);
+	see(v, i->aside, &aside);
+	if (aside.there != THERE || !same_inode(&aside.stamp, &i->old) ||
+		!place_same_object(&aside.stamp, &i->old))
+		return;
+	if (file_open_parent(store_root(v->store), i->path, &dir, &name) == 0 &&
+		place_move(dir, path_name(i->aside), dir, name) == 0)
+		place_touch(&v->place, steal_fd(dir));
 	else
-		find_aside(v, e);
+		(void)find_aside(v, e); /* else the next scan does */
+}
+
+/* false: what came out can't be looked at now, and stays. Then nothing is concluded from it. */
+static bool dispose(struct recovery *v, struct pending *e, const struct seen *displaced)
+{
+	int old;
+
+	if (displaced->there != THERE)
+		return find_aside(v, e);
+	if (DEFECT(STAGED_DELETED))
+		return true;
+	old = is_old(v, e, displaced);
+	if (old >= 0)
+		place_dispose(&v->place, &e->intent, row_of(e), old, &e->outcome);
+	return old >= 0;
 }
 
 /* --- put --- */
@@ -346,19 +375,19 @@ static enum verdict recover_put(struct recovery *v, struct pending *e)
 		return UNKNOWN;
 	if (is_new(&displaced, i))
 		displaced.there = ABSENT; /* one name for both, and not exchanged */
-	if (is_new(&at_path, i)) {
-		dispose(v, e, &displaced);
-		return finish_put(v, e, &at_path);
-	}
+	if (is_new(&at_path, i))
+		return dispose(v, e, &displaced) ? finish_put(v, e, &at_path) : UNKNOWN;
 	if (is_new(&staged, i)) {
 		undo_steps(v, e, &at_path, &displaced);
+		undo_aside(v, e);
 		return i->new_kind == RECORD_DIRECTORY ? put_directory(v, e) : NOT_DONE;
 	}
 	above = staged_above(v, e);
 	if (above)
 		return above->verdict;
 	landed = displaced.there == THERE || marked(v, e->batch);
-	dispose(v, e, &displaced);
+	if (!dispose(v, e, &displaced))
+		return UNKNOWN;
 	if (landed && at_path.there == ABSENT)
 		return DONE_DELETED;
 	return landed && replaces(&at_path, i) ? finish_put(v, e, &at_path) : NOT_DONE;
@@ -369,14 +398,17 @@ static enum verdict recover_put_aside(struct recovery *v, struct pending *e)
 	struct intent *i = &e->intent;
 	struct place_outcome *o = &e->outcome;
 	struct seen aside;
+	int r;
 
 	if (i->aside_there)
 		return NOT_DONE;
 	see(v, i->aside, &aside);
 	if (aside.there == UNSEEN)
 		return UNKNOWN;
-	if (!is_new(&aside, i) || look(v, i->aside, &e->found) != 0 ||
-		!record_same_state(&e->found.state, &i->record))
+	r = is_new(&aside, i) ? look(v, i->aside, &e->found) : FILE_VANISHED;
+	if (r < 0)
+		return UNKNOWN;
+	if (r > 0 || !record_same_state(&e->found.state, &i->record))
 		return NOT_DONE; /* what is there, the next scan finds */
 	o->stamp = e->found.stamp;
 	o->looked_ns = e->found.looked_ns;
@@ -391,6 +423,7 @@ static enum verdict recover_remove(struct recovery *v, struct pending *e)
 	cleanup_close int dir = -1;
 	struct seen at_path, displaced;
 	const char *name;
+	int old = 1;
 
 	see(v, i->path, &at_path);
 	see_staged(v, i->displaced, &displaced);
@@ -400,7 +433,15 @@ static enum verdict recover_remove(struct recovery *v, struct pending *e)
 		(void)file_unlink(store_staging(v->store), i->displaced); /* the first half of a move without replacing */
 		return NOT_DONE;
 	}
-	if (displaced.there == THERE && !is_old(v, e, &displaced)) {
+	if (displaced.there == ABSENT && at_path.there == THERE) {
+		undo_aside(v, e);
+		return NOT_DONE;
+	}
+	if (displaced.there == THERE)
+		old = is_old(v, e, &displaced);
+	if (old < 0)
+		return UNKNOWN;
+	if (!old) {
 		if (file_open_parent(store_root(v->store), i->path, &dir, &name) == 0 &&
 			place_move(store_staging(v->store), i->displaced, dir, name) == 0)
 			place_touch(&v->place, steal_fd(dir));
@@ -408,8 +449,7 @@ static enum verdict recover_remove(struct recovery *v, struct pending *e)
 			place_dispose(&v->place, i, row_of(e), false, &e->outcome);
 		return NOT_DONE;
 	}
-	dispose(v, e, &displaced);
-	return displaced.there == THERE || at_path.there == ABSENT ? DONE : NOT_DONE;
+	return dispose(v, e, &displaced) ? DONE : UNKNOWN;
 }
 
 static bool near(int64_t a, int64_t b)
@@ -444,8 +484,11 @@ static enum verdict recover_set(struct recovery *v, struct pending *e)
 	if (!e->same_row || !ours_alone(i, &at_path))
 		return NOT_DONE;
 	if (at_path.kind != RECORD_DIRECTORY) {
-		if (look(v, i->path, &e->found) != 0 ||
-			!record_same_state(&e->found.state, &i->record))
+		int r = look(v, i->path, &e->found);
+
+		if (r < 0)
+			return UNKNOWN;
+		if (r > 0 || !record_same_state(&e->found.state, &i->record))
 			return NOT_DONE;
 	}
 	place_set(&v->place, i, row_of(e), true, &e->outcome);

@@ -136,6 +136,22 @@ static void kill_at(unsigned point, const char *call, void *data)
 		_exit(KILLED);
 }
 
+static bool unreadable; /* contents and targets, as by a disk that fails for a while */
+
+int __real_file_open_seen(int dir, const char *name, int *ret_fd, struct file_stat *ret);
+int __wrap_file_open_seen(int dir, const char *name, int *ret_fd, struct file_stat *ret);
+int __wrap_file_open_seen(int dir, const char *name, int *ret_fd, struct file_stat *ret)
+{
+	return unreadable ? -EIO : __real_file_open_seen(dir, name, ret_fd, ret);
+}
+
+int __real_file_readlink(int dir, const char *name, char **ret);
+int __wrap_file_readlink(int dir, const char *name, char **ret);
+int __wrap_file_readlink(int dir, const char *name, char **ret)
+{
+	return unreadable ? -EIO : __real_file_readlink(dir, name, ret);
+}
+
 /* true: it was ended at the point. */
 static bool run_child(struct fixture *f, void (*work)(struct fixture *f, unsigned k), unsigned k)
 {
@@ -395,12 +411,17 @@ static struct fixture *crashed(unsigned k, bool *ret_killed)
 	return f;
 }
 
-static void recovered(struct fixture *f)
+static void recovered_again(struct fixture *f)
 {
-	fx_open(f);
 	OK(apply_recover(f->r, NULL));
 	assert_int_equal(fx_staging(f), 0);
 	assert_int_equal(fx_intents(f), 0);
+}
+
+static void recovered(struct fixture *f)
+{
+	fx_open(f);
+	recovered_again(f);
 }
 
 /* What he writes is the newest, and stays; if the new version had been there, it descends from
@@ -585,6 +606,123 @@ static void test_directories_back_in_staging(void **state)
 	assert_true(undone > 20);
 }
 
+/* How power loss may cut the way of what is put aside, displaced → conflict name, where a rename makes the new name first. */
+enum cut { CUT_TWICE, CUT_BOTH_NAMES, CUT_ONE_NAME };
+
+struct cutting {
+	struct fixture *f;
+	enum cut how;
+	unsigned cut;
+};
+
+static bool is_at(const struct fixture *f, const char *path, uint64_t ino)
+{
+	struct stat st;
+
+	return lstat(fx_path(f, path), &st) == 0 && st.st_ino == ino;
+}
+
+static int cut_aside(uint64_t batch, uint32_t number, const void *p, size_t n, void *data)
+{
+	struct intent i cleanup(intent_deinit) = {0};
+	struct cursor c = cursor_over(p, n);
+	struct cutting *x = data;
+	char staged[300], displaced[300];
+	const char *from;
+
+	(void)batch, (void)number;
+	intent_get(&c, &i);
+	OK(cursor_finish(&c));
+	if (i.fate != INTENT_ASIDE)
+		return 0;
+	from = x->how == CUT_TWICE ? displaced : i.path;
+	snprintf(staged, sizeof(staged), ".syncd/staging/%s", i.staged);
+	snprintf(displaced, sizeof(displaced), ".syncd/staging/%s", i.displaced);
+	if (!is_at(x->f, from, i.old.ino) || (x->how != CUT_TWICE && !is_at(x->f, staged, i.staged_stamp.ino)))
+		return 0;
+	if (x->how == CUT_ONE_NAME)
+		OK(rename(fx_path(x->f, from), fx_path(x->f, i.aside)));
+	else
+		OK(link(fx_path(x->f, from), fx_path(x->f, i.aside)));
+	x->cut++;
+	return 0;
+}
+
+/* false: the batch has no point k. */
+static bool crash_with_two_names(unsigned k, enum cut how, unsigned *cut)
+{
+	struct fixture *f = fx_new_in(where_memory());
+	struct cutting x = {.f = f, .how = how};
+	struct index_txn *t = NULL;
+	bool killed;
+
+	f->no_exchange = true;
+	make_tree(f);
+	fx_close(f);
+	killed = run_child(f, child_apply, k);
+	fx_open(f);
+	OK(index_begin_read(replica_index(f->r), &t));
+	OK(index_intents(t, cut_aside, &x));
+	index_abort(t);
+	*cut += x.cut;
+	OK(apply_recover(f->r, NULL));
+	assert_int_equal(fx_staging(f), 0);
+	assert_int_equal(fx_intents(f), 0);
+	check_either(f);
+	fx_quiet(f);
+	check_either(f);
+	make_items(f);
+	fx_apply(f);
+	fx_quiet(f);
+	check_final(f, true);
+	fx_free(f);
+	return killed;
+}
+
+static void test_renames_that_leave_both_names(void **state)
+{
+	(void)state;
+	for (enum cut how = CUT_TWICE; how <= CUT_ONE_NAME; how++) {
+		unsigned cut = 0;
+
+		for (unsigned k = 1; crash_with_two_names(k, how, &cut); k++)
+			;
+		assert_true(cut > 2);
+	}
+}
+
+/* What came out, and can't be read now, is not taken for a user's: it waits. */
+static void test_unreadable_for_a_while(void **state)
+{
+	unsigned waited = 0;
+	bool killed = true;
+
+	(void)state;
+	for (unsigned k = 1; killed; k++) {
+		struct fixture *f = fx_new_in(where_memory());
+
+		make_tree(f);
+		fx_close(f);
+		killed = run_child(f, child_apply, k);
+		fx_open(f);
+		unreadable = true;
+		OK(apply_recover(f->r, NULL));
+		unreadable = false;
+		waited += fx_intents(f) > 0;
+		recovered_again(f);
+		check_either(f);
+		assert_int_equal(fx_find(f, "old a").asides, 0);
+		assert_int_equal(fx_find(f, "old b").asides, 0);
+		fx_quiet(f);
+		make_items(f);
+		fx_apply(f);
+		fx_quiet(f);
+		check_final(f, true);
+		fx_free(f);
+	}
+	assert_true(waited > 5);
+}
+
 /* The index is gone, and with it the intents: what is in staging may be the only copy of something.
  */
 static void test_index_lost(void **state)
@@ -632,6 +770,8 @@ int main(void)
 		cmocka_unit_test(test_deleted_before_recovery),
 		cmocka_unit_test(test_staging_wiped),
 		cmocka_unit_test(test_directories_back_in_staging),
+		cmocka_unit_test(test_renames_that_leave_both_names),
+		cmocka_unit_test(test_unreadable_for_a_while),
 		cmocka_unit_test(test_index_lost),
 		cmocka_unit_test(test_probe_left),
 	};
