@@ -378,6 +378,16 @@ static bool stays(struct oracle *o, uint32_t token, enum oracle_cause cause)
 	return false;
 }
 
+/* What syncd took from below a directory in this moment, and did not put aside yet, goes with it: as if it had been aside already. */
+static void taken_below(struct site *s, const struct item *dir)
+{
+	struct oracle *o = s->engine->oracle;
+
+	for (size_t i = 0; i < o->n_taken; i++)
+		if (o->taken[i].site == s && path_is_below(o->taken[i].path, dir->path))
+			o->tokens[o->taken[i].token].removed = true;
+}
+
 static void vanished(struct site *s, const struct item *was, enum oracle_cause cause)
 {
 	struct oracle *o = s->engine->oracle;
@@ -393,6 +403,8 @@ static void vanished(struct site *s, const struct item *was, enum oracle_cause c
 	}
 	t->moved = t->moved || conflict_is_copy(was->path);
 	if (cause == ORACLE_USER) {
+		if (was->token == TOKEN_DIRECTORY)
+			taken_below(s, was);
 		for (size_t i = 0; i < o->after.n; i++)
 			if (o->after.v[i].token == was->token && !listed(&o->before, o->after.v[i].hash, was->token))
 				return; /* it was moved */
