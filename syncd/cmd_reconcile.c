@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "syncd/commands.h"
+#include "syncd/config.h"
 #include "syncd/control.h"
 #include "syncd/endpoint.h"
 #include "syncd/exit_codes.h"
@@ -31,6 +32,7 @@ struct reconcile {
 	bool sends, takes, revert, confirmed, anew, quiet, json;
 	char *address; /* of the far one */
 	enum hash_algorithm algorithm;
+	struct link_limits limits;
 	const char *socket, *config_file;
 	struct transport_options transport;
 	uv_loop_t loop;
@@ -55,6 +57,8 @@ static const struct option options[] = {
 	{"confirm-deletions", no_argument, NULL, 'D'},
 	{"new", no_argument, NULL, 'n'},
 	{"hash", required_argument, NULL, 'H'},
+	{"limit-up", required_argument, NULL, 'U'},
+	{"limit-down", required_argument, NULL, 'd'},
 	{"socket", required_argument, NULL, 's'},
 	{"config", required_argument, NULL, 'C'},
 	{"quiet", no_argument, NULL, 'q'},
@@ -66,7 +70,7 @@ static const struct option options[] = {
 static const char usage[] =
 	"usage: syncctl reconcile [--mode two-way|push|pull [--revert]] [-i KEY] [--known-hosts FILE] [--syncctl-path CMD]\n"
 	"                         [--transport ssh|syncd-ssh] [--confirm-deletions] [--new] [--hash sha256|blake2b|xxh3]\n"
-	"                         [--config FILE] [--socket PATH] [-q] [--json] A B\n"
+	"                         [--limit-up RATE] [--limit-down RATE] [--config FILE] [--socket PATH] [-q] [--json] A B\n"
 	"A or B is on this machine; push: A to B only, pull: B to A only\n";
 
 static int parse_option(struct reconcile *r, int c)
@@ -100,6 +104,10 @@ static int parse_option(struct reconcile *r, int c)
 		return 0;
 	case 'H':
 		return hash_algorithm_parse(optarg, &r->algorithm);
+	case 'U':
+		return config_parse_rate(optarg, &r->limits.up.rate);
+	case 'd':
+		return config_parse_rate(optarg, &r->limits.down.rate);
 	case 's':
 		r->socket = optarg;
 		return 0;
@@ -367,6 +375,7 @@ static int run_here(struct reconcile *r)
 		.open = what_to_ask(r),
 		.address = r->address,
 		.anew = r->anew,
+		.limits = &r->limits,
 		.ended = on_ended,
 		.data = r,
 	};
@@ -411,9 +420,10 @@ static int run_in_daemon(struct reconcile *r, const char *socket)
 
 	if (start_child(r) < 0)
 		return EXIT_COMMAND;
-	request = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:i}", "command", "attach", "path", r->path, "place", r->there.path, "peer",
+	request = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:i, s:I, s:I}", "command", "attach", "path", r->path, "place", r->there.path, "peer",
 		r->there.host ? r->there.host : r->there.path, "address", r->address, "sends", r->sends, "takes",
-		r->takes, "revert", r->revert, "confirmed", r->confirmed, "anew", r->anew, "algorithm", (int)r->algorithm);
+		r->takes, "revert", r->revert, "confirmed", r->confirmed, "anew", r->anew, "algorithm", (int)r->algorithm,
+		"limit_up", (json_int_t)r->limits.up.rate, "limit_down", (json_int_t)r->limits.down.rate);
 	fd = transport_take_fd(r->child);
 	code = command_call(socket, request, &fd, 1, &answer);
 	close(fd);

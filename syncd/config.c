@@ -60,7 +60,8 @@ struct key {
 	const char *say;	  /* words: what may be given */
 };
 
-static parse_function parse_path, parse_socket, parse_text, parse_words, parse_flag, parse_time, parse_bytes, parse_list, parse_ids;
+static parse_function parse_path, parse_socket, parse_text, parse_words, parse_flag, parse_time, parse_bytes, parse_rate,
+	parse_list, parse_ids;
 
 static const struct word log_levels[] = {
 	{"error", LOG_LEVEL_ERROR}, {"warning", LOG_LEVEL_WARNING}, {"info", LOG_LEVEL_INFO}, {"debug", LOG_LEVEL_DEBUG}, {0}};
@@ -79,6 +80,8 @@ static const struct word transports[] = {{"syncd-ssh", false}, {"ssh", true}, {0
 static const struct key keys[] = {
 	{IN_DAEMON(socket), .name = "socket", .parse = parse_socket},
 	{IN_DAEMON(log_level), .name = "log_level", .parse = parse_words, WORDS(log_levels, "error, warning, info or debug")},
+	{IN_DAEMON(limits.up), .name = "limit_up", .parse = parse_rate},
+	{IN_DAEMON(limits.down), .name = "limit_down", .parse = parse_rate},
 	{IN_FOLDER(path), .name = "path", .parse = parse_path, .required = true},
 	{IN_FOLDER(state_dir), .name = "state_dir", .parse = parse_path},
 	{IN_FOLDER(algorithm), .name = "hash", .parse = parse_words, WORDS(hashes, "sha256, blake2b or xxh3")},
@@ -93,6 +96,8 @@ static const struct key keys[] = {
 	{IN_FOLDER(trash_max_bytes), .name = "trash_max", .parse = parse_bytes},
 	{IN_FOLDER(serve_users), .offset_n = offsetof(struct config_folder, n_serve_users), .name = "serve_users", .parse = parse_list},
 	{IN_FOLDER(owner), .name = "owner", .parse = parse_flag, WORDS(yes_no, "yes or no")},
+	{IN_FOLDER(limits.up), .name = "limit_up", .parse = parse_rate},
+	{IN_FOLDER(limits.down), .name = "limit_down", .parse = parse_rate},
 	{IN_PEER(folder), .name = "folder", .parse = parse_text, .required = true},
 	{IN_PEER(address), .name = "address", .parse = parse_text, .required = true},
 	{IN_PEER(mode), .name = "mode", .parse = parse_words, WORDS(modes, "two-way, push or pull")},
@@ -102,6 +107,8 @@ static const struct key keys[] = {
 	{IN_PEER(known_hosts), .name = "known_hosts", .parse = parse_path},
 	{IN_PEER(syncctl_path), .name = "syncctl_path", .parse = parse_text},
 	{IN_PEER(connect_timeout_ms), .name = "connect_timeout", .parse = parse_time, .min = 100, .max = HOUR_MS},
+	{IN_PEER(limits.up), .name = "limit_up", .parse = parse_rate},
+	{IN_PEER(limits.down), .name = "limit_down", .parse = parse_rate},
 };
 
 /* The configuration while it is read. */
@@ -185,29 +192,50 @@ static void nearer(const char *text, const char *candidate, const char **best, s
 
 /* --- values --- */
 
+/* What text begins with; *ret_rest: what follows, without the white space before it. */
+static int parse_digits(const char *text, uint64_t *ret, const char **ret_rest)
+{
+	uint64_t number = 0;
+	const char *p = text;
+
+	for (; *p >= '0' && *p <= '9'; p++)
+		if (__builtin_mul_overflow(number, UINT64_C(10), &number) ||
+				__builtin_add_overflow(number, (uint64_t)(*p - '0'), &number))
+			return -ERANGE;
+	if (p == text)
+		return -EINVAL;
+	*ret = number;
+	*ret_rest = p + strspn(p, " \t");
+	return 0;
+}
+
+/* The same; "off" is 0. */
+static int parse_limit(const char *text, uint64_t *ret, const char **ret_rest)
+{
+	return parse_digits(strcmp(text, "off") == 0 ? "0" : text, ret, ret_rest);
+}
+
 int config_parse_duration(const char *text, int64_t *ret_ms)
 {
 	static const struct {
 		const char *unit;
 		int64_t ms;
 	} units[] = {{"ms", 1}, {"s", SECOND_MS}, {"min", 60 * SECOND_MS}, {"h", HOUR_MS}, {"d", DAY_MS}};
-	int64_t number = 0;
-	const char *p = text;
+	uint64_t digits;
+	int64_t number;
+	const char *p;
+	int r = parse_digits(text, &digits, &p);
 
-	for (; *p >= '0' && *p <= '9'; p++)
-		if (__builtin_mul_overflow(number, 10, &number) || __builtin_add_overflow(number, *p - '0', &number))
-			return -ERANGE;
-	if (p == text)
-		return -EINVAL;
-	p += strspn(p, " \t");
-	if (!*p && number == 0) {
+	if (r < 0)
+		return r;
+	if (!*p && digits == 0) {
 		*ret_ms = 0;
 		return 0;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
 		if (strcmp(p, units[i].unit) != 0)
 			continue;
-		if (__builtin_mul_overflow(number, units[i].ms, &number))
+		if (__builtin_mul_overflow(digits, units[i].ms, &number))
 			return -ERANGE;
 		*ret_ms = number;
 		return 0;
@@ -218,16 +246,12 @@ int config_parse_duration(const char *text, int64_t *ret_ms)
 int config_parse_size(const char *text, uint64_t *ret_bytes)
 {
 	static const char units[] = "KMGT";
-	uint64_t number = 0;
-	const char *p = text, *unit;
+	uint64_t number;
+	const char *p, *unit;
+	int r = parse_digits(text, &number, &p);
 
-	for (; *p >= '0' && *p <= '9'; p++)
-		if (__builtin_mul_overflow(number, UINT64_C(10), &number) ||
-				__builtin_add_overflow(number, (uint64_t)(*p - '0'), &number))
-			return -ERANGE;
-	if (p == text)
-		return -EINVAL;
-	p += strspn(p, " \t");
+	if (r < 0)
+		return r;
 	if (*p) {
 		unit = strchr(units, *p);
 		if (!unit || p[1])
@@ -237,6 +261,42 @@ int config_parse_size(const char *text, uint64_t *ret_bytes)
 	}
 	*ret_bytes = number;
 	return 0;
+}
+
+int config_parse_rate(const char *text, uint64_t *ret_bytes_per_s)
+{
+	static const struct {
+		const char *unit;
+		uint64_t bits;
+	} units[] = {{"B", 8}, {"K", 8 << 10}, {"KiB", 8 << 10}, {"KB", 8000}, {"kB", 8000}, {"kbit", 1000},
+		{"M", 8 << 20}, {"MiB", 8 << 20}, {"MB", 8000000}, {"Mbit", 1000000},
+		{"G", UINT64_C(8) << 30}, {"GiB", UINT64_C(8) << 30}, {"GB", UINT64_C(8000000000)}, {"Gbit", 1000000000}};
+	uint64_t number;
+	const char *p;
+	size_t n;
+	int r = parse_limit(text, &number, &p);
+
+	if (r < 0)
+		return r;
+	if (!*p && number == 0) {
+		*ret_bytes_per_s = 0;
+		return 0;
+	}
+	n = strlen(p);
+	if (n > 2 && strcmp(p + n - 2, "/s") == 0)
+		n -= 2;
+	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
+		if (strlen(units[i].unit) != n || strncmp(p, units[i].unit, n) != 0)
+			continue;
+		if (__builtin_mul_overflow(number, units[i].bits, &number))
+			return -ERANGE;
+		number /= 8;
+		if (number && (number < CONFIG_RATE_MIN || number > CONFIG_RATE_MAX))
+			return -ERANGE;
+		*ret_bytes_per_s = number;
+		return 0;
+	}
+	return -EINVAL;
 }
 
 static int parse_text(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
@@ -368,6 +428,17 @@ static int parse_bytes(const struct key *key, const char *value, void *to, size_
 	(void)to_n;
 	*ret_why = r == -ERANGE ? "it is too large: write a smaller one"
 				: "it is not a size: write a number of bytes, or one with K, M, G or T, like 20 G";
+	return r < 0 ? -EINVAL : 0;
+}
+
+static int parse_rate(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
+{
+	int r = config_parse_rate(value, to);
+
+	(void)key;
+	(void)to_n;
+	*ret_why = r == -ERANGE ? "it is out of range: 1 KiB/s at least, 1024 GiB/s at most, or off"
+				: "it is not a rate: write a number with a unit, like 500 KiB/s, 2 MB/s or 10 Mbit/s, or off";
 	return r < 0 ? -EINVAL : 0;
 }
 

@@ -1,13 +1,14 @@
 /*
  * syncd/config.h — syncd.conf: INI, parsed by inih, one table of keys. Errors are "file:line: what, what to do".
  *
- *   [daemon]            socket, log_level
+ *   [daemon]            socket, log_level, limit_up, limit_down
  *   [folder NAME]       path, state_dir, hash, settle, interval, rescan_interval, conflict, prefer, tombstone_grace, member_expiry,
- *                       trash_keep, trash_max, serve_users, owner
- *   [peer NAME]         folder, address, mode, revert, transport, identity, known_hosts, syncctl_path, connect_timeout
+ *                       trash_keep, trash_max, serve_users, owner, limit_up, limit_down
+ *   [peer NAME]         folder, address, mode, revert, transport, identity, known_hosts, syncctl_path, connect_timeout, limit_up, limit_down
  *
  * Unknown sections and keys, doubled keys, missing ones, bad values, overlapping folders are errors.
- * Durations: a number with ms, s, min, h, d. Sizes: with K, M, G, T (powers of 1024). Paths are absolute or begin with "~/",
+ * Durations: a number with ms, s, min, h, d. Sizes: with K, M, G, T (powers of 1024). Rates: with K or KiB, KB, kbit, … and maybe
+ * "/s"; 0 or off: no limit. Paths are absolute or begin with "~/",
  * which is resolved; lists are separated by commas or spaces; a ';' after white space begins a comment.
  */
 #ifndef SYNCD_CONFIG_H
@@ -20,6 +21,14 @@
 #include "merkle/hash.h"
 #include "tombstones/decide.h"
 #include "transfer/transport.h"
+
+#define CONFIG_RATE_MIN UINT64_C(1024) /* slower, the sides would take each other for dead */
+#define CONFIG_RATE_MAX (UINT64_C(1) << 40)
+
+/* Bytes a second of a session's stream; 0: no limit. */
+struct config_limits {
+	uint64_t up, down;
+};
 
 enum config_mode { CONFIG_TWO_WAY, CONFIG_PUSH, CONFIG_PULL };
 
@@ -41,6 +50,7 @@ struct config_folder {
 	char **serve_users;		 /* user names or uids that may serve it; default: owner of .syncd and root */
 	size_t n_serve_users;
 	bool owner;			 /* preserve owner and group (needs root); default: yes as root */
+	struct config_limits limits;	 /* of all its sessions together */
 	unsigned line;
 };
 
@@ -53,6 +63,7 @@ struct config_peer {
 	bool transport_ssh;		 /* transport = ssh (system's) instead of syncd-ssh */
 	char *identity, *known_hosts, *syncctl_path;
 	int64_t connect_timeout_ms;
+	struct config_limits limits;
 	unsigned line;
 };
 
@@ -60,6 +71,7 @@ struct config {
 	char *file;
 	char *socket;			 /* NULL: the default */
 	int log_level;			 /* enum log_level */
+	struct config_limits limits;	 /* of all sessions together */
 	struct config_folder *folders;
 	size_t n_folders;
 	struct config_peer *peers;
@@ -74,5 +86,7 @@ const struct config_folder *config_find_folder(const struct config *c, const cha
 /* -EINVAL: not one; -ERANGE: too large. 0 needs no unit. */
 int config_parse_duration(const char *text, int64_t *ret_ms);
 int config_parse_size(const char *text, uint64_t *ret_bytes);
+/* -ERANGE also: neither 0 nor from CONFIG_RATE_MIN to CONFIG_RATE_MAX. 0 and off need no unit. */
+int config_parse_rate(const char *text, uint64_t *ret_bytes_per_s);
 
 #endif

@@ -200,6 +200,7 @@ static void peer_connect(struct peer *p)
 		.revert = c->revert,
 		.open = {.place = p->endpoint.path, .create = true, .sends = takes, .takes = sends, .live = true},
 		.address = address,
+		.limits = &p->limits,
 		.ended = on_peer_ended,
 		.round_over = on_peer_round_over,
 		.data = p,
@@ -342,6 +343,7 @@ static int place_init(struct daemon *d, struct place *p, const struct config_fol
 
 	p->daemon = d;
 	p->config = config;
+	link_limits_init(&p->limits, config->limits.up, config->limits.down, &d->limits);
 	uv_timer_init(d->loop, &p->reopen);
 	p->reopen.data = p;
 	for (size_t i = 0; i < d->config->n_peers; i++)
@@ -358,6 +360,7 @@ static int place_init(struct daemon *d, struct place *p, const struct config_fol
 		peer->place = p;
 		peer->config = &d->config->peers[i];
 		peer->schedule.interval_ms = config->interval_ms;
+		link_limits_init(&peer->limits, peer->config->limits.up, peer->config->limits.down, &p->limits);
 		uv_timer_init(d->loop, &peer->timer);
 		peer->timer.data = peer;
 		p->n_peers++;
@@ -482,6 +485,7 @@ int daemon_run(const struct config *config, const char *socket, const char *stat
 	d.n_places = config->n_folders;
 	if (!d.places)
 		return EXIT_FAILED;
+	link_limits_init(&d.limits, config->limits.up, config->limits.down, NULL);
 	code = start(&d);
 	if (code == 0) {
 		log_info("syncd %s, %zu folders, control socket %s", SYNCD_VERSION, d.n_places, socket);

@@ -445,6 +445,7 @@ struct serving {
 	struct control_connection *connection; /* NULL: gone */
 	struct place *place;
 	struct folder_session *session;
+	struct link_limits limits; /* below the folder's */
 	bool mode_fixed, sends, takes;
 };
 
@@ -510,6 +511,7 @@ static struct serving *serving_new(struct control_connection *c, struct place *p
 	}
 	s->connection = c;
 	s->place = p;
+	link_limits_init(&s->limits, 0, 0, &p->limits);
 	return s;
 }
 
@@ -567,6 +569,7 @@ static void answer_serve(struct daemon *d, struct control_connection *c, struct 
 	accept.initial = initial;
 	accept.peer = peer;
 	accept.owners = may_set_owners(request->uid);
+	accept.limits = &s->limits;
 	accept.data = s;
 	r = folder_accept(&s->session, &accept);
 	if (r < 0) {
@@ -576,6 +579,13 @@ static void answer_serve(struct daemon *d, struct control_connection *c, struct 
 	}
 	request->fds[0] = request->fds[1] = -1;
 	control_on_gone(c, on_serving_gone, s);
+}
+
+static uint64_t limit_of(const json_t *o, const char *key)
+{
+	json_int_t rate = json_integer_value(json_object_get(o, key));
+
+	return rate > 0 && rate <= (json_int_t)CONFIG_RATE_MAX ? (uint64_t)rate : 0;
 }
 
 /* A client brings a stream to a far `syncctl serve` that it has started. */
@@ -621,6 +631,8 @@ static void answer_attach(struct daemon *d, struct control_connection *c, struct
 	if (!s)
 		return;
 	o.fd_in = o.fd_out = request->fds[0];
+	link_limits_init(&s->limits, limit_of(j, "limit_up"), limit_of(j, "limit_down"), &p->limits);
+	o.limits = &s->limits;
 	o.data = s;
 	folder_scan(p->folder, o.confirmed);
 	r = folder_connect(p->folder, &s->session, &o);

@@ -23,6 +23,7 @@ struct peer {
 	bool polling;		/* err_poll is open */
 	uv_timer_t timer;	/* next attempt, next root check, or the child's end */
 	struct folder_session *session;
+	struct link_limits limits; /* below the folder's */
 	bool reaping;
 	int reap_tries;
 	bool connection_lost, ended_in_order;
@@ -48,6 +49,7 @@ struct place {
 	struct folder *folder; /* NULL: not open, for a reason */
 	char reason[1024];
 	int64_t reason_since;
+	struct link_limits limits; /* of all its sessions; below the daemon's */
 	uv_timer_t reopen;
 	struct peer *peers;
 	size_t n_peers;
@@ -59,6 +61,7 @@ struct daemon {
 	uv_loop_t *loop;
 	const char *socket, *state_dir, *program_dir;
 	struct control_server *control;
+	struct link_limits limits; /* of all sessions */
 	uv_signal_t sigterm, sigint;
 	struct place *places;
 	size_t n_places;

@@ -87,6 +87,7 @@ struct folder_session_options {
 	const char *address;	  /* client: where the far side is, as endpoint_address has it; NULL: not to be remembered */
 	bool anew;		  /* a person says that it is to be made anew */
 	int fd_in, fd_out;	/* owned from success on */
+	struct link_limits *limits; /* not owned: until ended() is over; NULL: none */
 	/* The session ended; `status` is valid during the call. The session is freed afterwards. */
 	void (*ended)(struct folder_session *s, const struct session_status *status, void *data);
 	/* A round is over (NULL: not wanted). */
@@ -111,6 +112,7 @@ struct folder_accept_options {
 	size_t n_initial;
 	const char *peer;
 	bool owners;	     /* as in folder_session_options */
+	struct link_limits *limits;
 	struct folder *(*choose)(const struct message_open *open, bool *ret_sends, bool *ret_takes, uint16_t *ret_code, char *why, size_t n,
 		void *data);
 	void (*ended)(struct folder_session *s, const struct session_status *status, void *data);

@@ -252,7 +252,7 @@ static int was_met(struct folder *f, const char *address, bool *ret)
 int folder_connect(struct folder *f, struct folder_session **ret, const struct folder_session_options *options)
 {
 	struct folder_session *s = calloc(1, sizeof(*s));
-	struct link_options link = {.loop = f->options.loop, .fd_in = options->fd_in, .fd_out = options->fd_out};
+	struct link_options link = {.loop = f->options.loop, .fd_in = options->fd_in, .fd_out = options->fd_out, .limits = options->limits};
 	char name[MESSAGE_NAME_BYTES_MAX];
 	int r;
 
@@ -347,7 +347,7 @@ static void on_opened(struct session *core, const struct message_open *open, voi
 int folder_accept(struct folder_session **ret, const struct folder_accept_options *options)
 {
 	struct folder_session *s = calloc(1, sizeof(*s));
-	struct link_options link = {.loop = options->loop, .fd_in = options->fd_in, .fd_out = options->fd_out};
+	struct link_options link = {.loop = options->loop, .fd_in = options->fd_in, .fd_out = options->fd_out, .limits = options->limits};
 	char name[MESSAGE_NAME_BYTES_MAX];
 	int r;
 

@@ -4,6 +4,10 @@
  * Reading never waits for writing: whatever is readable is read; what the session holds because of it is bounded by the
  * session. ended() is called once, from a callback of the loop, when the session is over, its output is written (or cannot be,
  * or FLUSH_NS have passed), no job runs and all handles are closed.
+ *
+ * With a limit, each direction takes a small portion from its bucket as it has something to move, and waits until that is earned.
+ * Bytes thus move all the time, if slowly: neither side takes the other for dead. They move in order, so that a keep-alive waits
+ * for no more than the session lets lie before it (AHEAD_S).
  */
 #include "syncd/link.h"
 
@@ -21,13 +25,25 @@
 
 #define READ_BYTES 65536
 #define READS_PER_TURN 16
-#define FLUSH_NS (5 * CLOCK_NS_PER_S) /* for the last words to a peer that does not read */
+#define FLUSH_NS (5 * CLOCK_NS_PER_S) /* for the last words to a peer that does not read; more under a limit */
+#define AHEAD_S 0.5		      /* so much of a limit's bytes are ready to be sent, or asked for */
+#define AHEAD_MIN ((size_t)64 * 1024)
+
+struct flow {
+	struct bucket *bucket; /* NULL: no limit */
+	size_t portion;
+	size_t earned;	       /* may be moved now */
+	bool waiting;	       /* for the timer: a portion was taken, and is not earned yet */
+	uv_timer_t timer;
+	uint64_t moved, rate;  /* bytes, when the rate was looked at last; of a second, smoothed */
+};
 
 struct link {
 	struct link_options options;
 	struct session *session;
 	uv_poll_t in, out; /* `out` is used when fd_out is another descriptor */
 	uv_timer_t timer;
+	struct flow up, down;
 	bool two;	   /* two descriptors */
 	bool socket_in, socket_out;
 	int events_in, events_out;
@@ -37,7 +53,7 @@ struct link {
 	bool input_over;
 	bool closing;
 	bool ended;
-	int64_t over_ns;   /* when the session ended */
+	int64_t flush_ns;  /* the session has ended: until when its last words are written */
 };
 
 struct work {
@@ -48,6 +64,7 @@ struct work {
 
 static void on_poll_in(uv_poll_t *handle, int status, int events);
 static void on_poll_out(uv_poll_t *handle, int status, int events);
+static void on_earned(uv_timer_t *timer);
 
 static bool session_over(const struct link *l)
 {
@@ -79,7 +96,75 @@ static void close_handles(struct link *l)
 	if (l->two)
 		uv_close((uv_handle_t *)&l->out, on_closed);
 	uv_close((uv_handle_t *)&l->timer, on_closed);
+	if (l->up.bucket)
+		uv_close((uv_handle_t *)&l->up.timer, on_closed);
+	if (l->down.bucket)
+		uv_close((uv_handle_t *)&l->down.timer, on_closed);
 }
+
+/* --- limits --- */
+
+void link_limits_init(struct link_limits *l, uint64_t up, uint64_t down, struct link_limits *above)
+{
+	*l = (struct link_limits){
+		.up = {.rate = up, .above = above ? &above->up : NULL},
+		.down = {.rate = down, .above = above ? &above->down : NULL},
+	};
+}
+
+/* How many of n bytes may be moved now. 0: link_kick is called when it is more. */
+static size_t flow_allows(struct flow *f, size_t n)
+{
+	int64_t wait;
+
+	if (!f->bucket)
+		return n;
+	if (!f->earned && !f->waiting) {
+		wait = bucket_take(f->bucket, f->portion, clock_monotonic_ns());
+		if (wait) {
+			f->waiting = true;
+			uv_timer_start(&f->timer, on_earned, (uint64_t)(wait / CLOCK_NS_PER_MS + 1), 0);
+		} else {
+			f->earned = f->portion;
+		}
+	}
+	return n < f->earned ? n : f->earned;
+}
+
+static void flow_moved(struct flow *f, size_t n)
+{
+	if (f->bucket)
+		f->earned -= n;
+}
+
+static void flow_init(struct link *l, struct flow *f, struct bucket *bucket)
+{
+	if (!bucket_rate(bucket))
+		return;
+	f->bucket = bucket;
+	f->portion = (size_t)bucket_portion(bucket);
+	f->timer.data = l;
+	uv_timer_init(l->options.loop, &f->timer);
+	l->handles++;
+}
+
+/* Called each second. */
+static void flow_look(struct flow *f, uint64_t moved)
+{
+	f->rate = (3 * f->rate + (moved - f->moved)) / 4;
+	f->moved = moved;
+}
+
+static size_t ahead(const struct bucket *bucket, size_t most)
+{
+	double bytes = (double)bucket_rate(bucket) * AHEAD_S;
+
+	if (bytes <= 0 || bytes > (double)most)
+		return most;
+	return bytes < (double)AHEAD_MIN ? AHEAD_MIN : (size_t)bytes;
+}
+
+/* --- jobs --- */
 
 static void run_job(uv_work_t *request)
 {
@@ -126,6 +211,7 @@ static void write_output(struct link *l)
 		const uint8_t *p = session_output(l->session, &n);
 		ssize_t written;
 
+		n = n ? flow_allows(&l->up, n) : 0;
 		if (!n)
 			return;
 		written = l->socket_out ? send(l->options.fd_out, p, n, MSG_DONTWAIT | MSG_NOSIGNAL) : write(l->options.fd_out, p, n);
@@ -137,6 +223,7 @@ static void write_output(struct link *l)
 			l->broken = true; /* why is known when reading ends */
 			return;
 		}
+		flow_moved(&l->up, (size_t)written);
 		session_output_consumed(l->session, (size_t)written);
 	}
 }
@@ -144,10 +231,10 @@ static void write_output(struct link *l)
 static void update_polls(struct link *l)
 {
 	size_t pending;
-	int in = l->input_over ? 0 : UV_READABLE, out;
+	int in = l->input_over || l->down.waiting ? 0 : UV_READABLE, out;
 
 	session_output(l->session, &pending);
-	out = pending && !l->broken ? UV_WRITABLE : 0;
+	out = pending && !l->broken && !l->up.waiting ? UV_WRITABLE : 0;
 	if (!l->two) {
 		in |= out;
 		out = 0;
@@ -168,6 +255,14 @@ static void update_polls(struct link *l)
 	}
 }
 
+/* The session has just ended: how long to go on with n bytes of last words. */
+static int64_t flush_time(const struct link *l, size_t n)
+{
+	uint64_t rate = bucket_rate(l->up.bucket);
+
+	return FLUSH_NS + (rate ? (int64_t)(2 * n / rate) * CLOCK_NS_PER_S : 0);
+}
+
 void link_kick(struct link *l)
 {
 	size_t pending;
@@ -181,10 +276,10 @@ void link_kick(struct link *l)
 		update_polls(l);
 		return;
 	}
-	if (!l->over_ns)
-		l->over_ns = clock_monotonic_ns();
 	session_output(l->session, &pending);
-	if (!l->jobs && (!pending || l->broken || clock_monotonic_ns() - l->over_ns > FLUSH_NS)) {
+	if (!l->flush_ns)
+		l->flush_ns = clock_monotonic_ns() + flush_time(l, pending);
+	if (!l->jobs && (!pending || l->broken || clock_monotonic_ns() > l->flush_ns)) {
 		close_handles(l);
 		return;
 	}
@@ -197,9 +292,12 @@ static void read_input(struct link *l)
 	static _Thread_local uint8_t bytes[READ_BYTES];
 
 	for (int i = 0; i < READS_PER_TURN && !l->input_over; i++) {
-		ssize_t n = l->socket_in ? recv(l->options.fd_in, bytes, sizeof(bytes), MSG_DONTWAIT)
-					 : read(l->options.fd_in, bytes, sizeof(bytes));
+		size_t most = flow_allows(&l->down, sizeof(bytes));
+		ssize_t n;
 
+		if (!most)
+			return;
+		n = l->socket_in ? recv(l->options.fd_in, bytes, most, MSG_DONTWAIT) : read(l->options.fd_in, bytes, most);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN)
@@ -210,6 +308,7 @@ static void read_input(struct link *l)
 			session_input_end(l->session);
 			return;
 		}
+		flow_moved(&l->down, (size_t)n);
 		session_input(l->session, bytes, (size_t)n);
 		if (session_over(l))
 			return;
@@ -235,10 +334,24 @@ static void on_poll_out(uv_poll_t *handle, int status, int events)
 	link_kick(l);
 }
 
+static void on_earned(uv_timer_t *timer)
+{
+	struct link *l = timer->data;
+	struct flow *f = timer == &l->up.timer ? &l->up : &l->down;
+
+	f->waiting = false;
+	f->earned = f->portion;
+	link_kick(l); /* what is readable is read when the poll says so */
+}
+
 static void on_timer(uv_timer_t *timer)
 {
 	struct link *l = timer->data;
+	struct session_status status;
 
+	session_status(l->session, &status);
+	flow_look(&l->up, status.bytes_out);
+	flow_look(&l->down, status.bytes_in);
 	session_tick(l->session, clock_monotonic_ns());
 	link_kick(l);
 }
@@ -282,13 +395,17 @@ int link_new(struct link **ret, const struct link_options *options)
 		return -ENOMEM;
 	l->options = *options;
 	l->two = options->fd_in != options->fd_out;
+	if (options->limits) {
+		l->options.session.output_high = ahead(&options->limits->up, SESSION_OUTPUT_HIGH);
+		l->options.session.window_bytes = ahead(&options->limits->down, SESSION_WINDOW_BYTES);
+	}
 	r = make_nonblocking(&l->options.fd_in, l->two ? O_RDONLY : O_RDWR, &l->socket_in);
 	if (r == 0 && l->two)
 		r = make_nonblocking(&l->options.fd_out, O_WRONLY, &l->socket_out);
 	else
 		l->socket_out = l->socket_in;
 	if (r == 0)
-		r = session_new(&l->session, &options->session);
+		r = session_new(&l->session, &l->options.session);
 	l->in.data = l->out.data = l->timer.data = l;
 	if (r == 0)
 		r = uv_poll_init(options->loop, &l->in, l->options.fd_in);
@@ -309,6 +426,10 @@ int link_new(struct link **ret, const struct link_options *options)
 	uv_timer_init(options->loop, &l->timer);
 	uv_timer_start(&l->timer, on_timer, 1000, 1000);
 	l->handles = l->two ? 3 : 2;
+	if (options->limits) {
+		flow_init(l, &l->up, &options->limits->up);
+		flow_init(l, &l->down, &options->limits->down);
+	}
 	*ret = l;
 	update_polls(l);
 	link_kick(l);
@@ -318,6 +439,16 @@ int link_new(struct link **ret, const struct link_options *options)
 struct session *link_session(const struct link *l)
 {
 	return l->session;
+}
+
+void link_rates(const struct link *l, struct link_rates *ret)
+{
+	*ret = (struct link_rates){
+		.up = l->up.rate,
+		.down = l->down.rate,
+		.limit_up = bucket_rate(l->up.bucket),
+		.limit_down = bucket_rate(l->down.bucket),
+	};
 }
 
 void link_abort(struct link *l)

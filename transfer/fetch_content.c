@@ -386,6 +386,7 @@ static int send_request(struct session *s, struct message_fetch *m, struct fetch
 static size_t request_length(const struct session *s, const struct offer *o, uint8_t *ret_bits, size_t *ret_names)
 {
 	const struct stage_missing *missing;
+	uint64_t bytes_max = s->options.window_bytes < REQUEST_BYTES ? s->options.window_bytes : REQUEST_BYTES;
 	uint64_t bytes = 0, old = 0, names = 0;
 	size_t n, i;
 
@@ -398,7 +399,7 @@ static size_t request_length(const struct session *s, const struct offer *o, uin
 
 		bits = bits < *ret_bits ? *ret_bits : bits;
 		old += pays ? m->old_to - m->old_from : 0;
-		if (i > o->next_missing && (bytes + m->length > REQUEST_BYTES || (bits && old >> bits > NAMES_WANTED)))
+		if (i > o->next_missing && (bytes + m->length > bytes_max || (bits && old >> bits > NAMES_WANTED)))
 			break;
 		*ret_bits = bits;
 		names = bits ? 2 * (old >> bits) + 4 : 0;
@@ -441,7 +442,7 @@ static int pump_requests(struct session *s)
 	struct message_fetch m = {.v = requests};
 	int r = 0, sent;
 
-	while (r == 0 && s->fetch_head && s->window < SESSION_WINDOW_BYTES && s->requests_out < REQUESTS_OUT_MAX &&
+	while (r == 0 && s->fetch_head && s->window < s->options.window_bytes && s->requests_out < REQUESTS_OUT_MAX &&
 			s->names_out + PIECES_NAMES_MAX <= SESSION_NAMES_MAX) {
 		struct offer *o = s->fetch_head;
 		size_t n = 0;

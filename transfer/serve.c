@@ -222,16 +222,16 @@ int serve_pump(struct session *s)
 {
 	struct serve_request **at = &s->serve_head;
 	struct session_job *job;
-	uint64_t bytes = 0;
+	uint64_t bytes = 0, bytes_max = s->options.output_high < READ_BYTES ? s->options.output_high : READ_BYTES;
 
-	if (!*at || s->out.len - s->out_at > SESSION_OUTPUT_HIGH || s->lane_busy[SESSION_LANE_READ] ||
+	if (!*at || s->out.len - s->out_at > s->options.output_high || s->lane_busy[SESSION_LANE_READ] ||
 			s->queue[SESSION_LANE_READ])
 		return 0;
 	job = session_job_new(s, JOB_READ, SESSION_LANE_READ);
 	if (!job)
 		return -ENOMEM;
 	job->requests = s->serve_head;
-	for (size_t n = 0; *at && n < READ_REQUESTS && bytes < READ_BYTES; n++, at = &(*at)->next) {
+	for (size_t n = 0; *at && n < READ_REQUESTS && bytes < bytes_max; n++, at = &(*at)->next) {
 		bytes += request_bytes(&(*at)->request);
 		s->serve_n--;
 		s->serve_names -= (*at)->request.n_names;

@@ -472,6 +472,10 @@ int session_new(struct session **ret, const struct session_options *options)
 	if (!s)
 		return -ENOMEM;
 	s->options = *options;
+	if (!s->options.output_high)
+		s->options.output_high = SESSION_OUTPUT_HIGH;
+	if (!s->options.window_bytes)
+		s->options.window_bytes = SESSION_WINDOW_BYTES;
 	s->options.open.place = options->open.place ? strdup(options->open.place) : NULL;
 	s->options.open.version = NULL;
 	s->options.address = options->address ? strdup(options->address) : NULL;

@@ -152,15 +152,15 @@ static void test_every_key(void **state)
 	const struct config_peer *p;
 
 	good(t, "\xef\xbb\xbf# a comment after a byte order mark\r\n"
-		"[daemon]\r\nsocket = /run//x.sock\nlog_level=debug\n\n"
+		"[daemon]\r\nsocket = /run//x.sock\nlog_level=debug\nlimit_up = 2 MB/s\nlimit_down = 10Mbit/s\n\n"
 		"  [ folder  My.docs_1-a ] ; a comment\n"
 		"\tpath = /nowhere/a b=c:d/ ; a comment\n"
 		"state_dir = /nowhere/state\nhash = blake2b\nsettle = 0\ninterval: 100ms\nrescan_interval = 0\n"
 		"conflict = prefer\nprefer = 0123456789abcdef,  FEDCBA9876543210\ntombstone_grace = 2 d\nmember_expiry = 0\n"
-		"trash_keep = 12 h\ntrash_max = 20 G\nserve_users = alice 1001\towner-x, bob\nowner = no\n"
+		"trash_keep = 12 h\ntrash_max = 20 G\nserve_users = alice 1001\towner-x, bob\nowner = no\nlimit_up = 1024 K/s\n"
 		"[folder two]\npath = /nowhere/two\nhash = xxh3\nconflict = newest\nowner = yes\n"
 		"[peer x]\nfolder = My.docs_1-a\naddress = ssh://u@h:2222/~/docs\nmode = pull\nrevert = yes\ntransport = ssh\n"
-		"identity = /k#1\nknown_hosts = /kh\nsyncctl_path = /opt/bin/syncctl\nconnect_timeout = 3 s\n"
+		"identity = /k#1\nknown_hosts = /kh\nsyncctl_path = /opt/bin/syncctl\nconnect_timeout = 3 s\nlimit_down = 64 KiB\n"
 		"[peer y]\nmode = push\naddress = /nowhere/b\nfolder = two\ntransport = syncd-ssh");
 	assert_string_equal(t->config->socket, "/run/x.sock");
 	assert_int_equal(t->config->log_level, LOG_LEVEL_DEBUG);
@@ -186,7 +186,11 @@ static void test_every_key(void **state)
 	assert_string_equal(f->serve_users[2], "owner-x");
 	assert_string_equal(f->serve_users[3], "bob");
 	assert_false(f->owner);
-	assert_int_equal(f->line, 6);
+	assert_int_equal(f->line, 8);
+	assert_int_equal(t->config->limits.up, 2000000);
+	assert_int_equal(t->config->limits.down, 1250000);
+	assert_int_equal(f->limits.up, 1 << 20);
+	assert_int_equal(f->limits.down, 0);
 	assert_int_equal(t->config->folders[1].algorithm, HASH_XXH3);
 	assert_int_equal(t->config->folders[1].conflict, DECIDE_NEWEST);
 	assert_true(t->config->folders[1].owner);
@@ -200,6 +204,8 @@ static void test_every_key(void **state)
 	assert_string_equal(p->known_hosts, "/kh");
 	assert_string_equal(p->syncctl_path, "/opt/bin/syncctl");
 	assert_int_equal(p->connect_timeout_ms, 3000);
+	assert_int_equal(p->limits.up, 0);
+	assert_int_equal(p->limits.down, 65536);
 	assert_int_equal(t->config->peers[1].mode, CONFIG_PUSH);
 	assert_false(t->config->peers[1].transport_ssh);
 }
@@ -344,6 +350,11 @@ static void test_values(void **state)
 	bad(t, FOLDER "trash_keep = 99999999999999999999 d\n", "it is too long");
 	bad(t, FOLDER "trash_max = 20 GB\n", "it is not a size");
 	bad(t, FOLDER "trash_max = 99999999 T\n", "it is too large");
+	bad(t, "[daemon]\nlimit_up = 500\n", "2: limit_up = '500': it is not a rate: write a number with a unit");
+	bad(t, FOLDER "limit_down = fast\n", "3: limit_down = 'fast': it is not a rate");
+	bad(t, PEER "limit_up = 1023 B/s\n", "6: limit_up = '1023 B/s': it is out of range: 1 KiB/s at least");
+	bad(t, PEER "limit_up = 20 TB\n", "it is not a rate");
+	bad(t, PEER "limit_up = -1 M\n", "it is not a rate");
 	bad(t, FOLDER "serve_users = , ,\n", "the list is empty");
 	bad(t, FOLDER "conflict = prefer\n", "does not say whom: add prefer");
 	bad(t, FOLDER "prefer = 0123456789abcdef\n", "means nothing without conflict = prefer");
@@ -508,9 +519,11 @@ static void test_example(void **state)
 	}
 	fclose(f);
 	good(t, text);
-	assert_int_equal(keys, 24); /* all there are, but for prefer */
+	assert_int_equal(keys, 30); /* all there are, but for prefer */
 	folder = &t->config->folders[0];
 	assert_int_equal(t->config->log_level, LOG_LEVEL_INFO);
+	assert_int_equal(t->config->limits.up + t->config->limits.down, 0);
+	assert_int_equal(folder->limits.up + folder->limits.down, 0);
 	assert_int_equal(folder->algorithm, HASH_SHA256);
 	assert_int_equal(folder->settle_ms, 500);
 	assert_int_equal(folder->interval_ms, 300 * 1000);
@@ -528,6 +541,34 @@ static void test_example(void **state)
 	assert_int_equal(config_load(&t->config, "syncd.conf.example", NULL, NULL), 0); /* as it is, too */
 }
 
+static void test_rates(void **state)
+{
+	static const struct {
+		const char *text;
+		int r;
+		uint64_t rate;
+	} cases[] = {
+		{"0", 0, 0}, {"off", 0, 0}, {"0 K", 0, 0}, {"1K", 0, 1024}, {"1 KiB/s", 0, 1024}, {"2KB", 0, 2000}, {"2 kB/s", 0, 2000},
+		{"3M/s", 0, 3 << 20}, {"3 MiB", 0, 3 << 20}, {"3MB/s", 0, 3000000}, {"10 Mbit/s", 0, 1250000}, {"64kbit/s", 0, 8000},
+		{"1G", 0, 1 << 30}, {"1GiB/s", 0, 1 << 30}, {"1GB", 0, 1000000000}, {"1Gbit/s", 0, 125000000}, {"1024 B/s", 0, 1024},
+		{"1023B", -ERANGE, 0}, {"1 kbit/s", -ERANGE, 0}, {"1024 GiB/s", 0, CONFIG_RATE_MAX}, {"1025 GiB/s", -ERANGE, 0},
+		{"99999999999999999999 K", -ERANGE, 0}, {"9999999999999999999 G", -ERANGE, 0}, {"1", -EINVAL, 0}, {"", -EINVAL, 0},
+		{"K", -EINVAL, 0}, {"1 mbit/s", -EINVAL, 0}, {"1 K/", -EINVAL, 0}, {"1 /s", -EINVAL, 0}, {"1 K/s/s", -EINVAL, 0},
+		{"1.5 M", -EINVAL, 0}, {"offf", -EINVAL, 0}, {"-1 K", -EINVAL, 0},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		uint64_t rate = 12345;
+		int r = config_parse_rate(cases[i].text, &rate);
+
+		if (r != cases[i].r || rate != (r ? 12345 : cases[i].rate))
+			print_error("%s: %d, %llu\n", cases[i].text, r, (unsigned long long)rate);
+		assert_int_equal(r, cases[i].r);
+		assert_int_equal(rate, r ? 12345 : cases[i].rate);
+	}
+}
+
 int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -535,7 +576,7 @@ int main(void)
 		CASE(test_defaults), CASE(test_every_key), CASE(test_empty), CASE(test_files), CASE(test_long_values), CASE(test_home),
 		CASE(test_lines), CASE(test_sections), CASE(test_keys), CASE(test_values), CASE(test_ids), CASE(test_addresses),
 		CASE(test_names), CASE(test_overlap), CASE(test_all_errors), CASE(test_example),
-		cmocka_unit_test(test_durations), cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_durations), cmocka_unit_test(test_sizes), cmocka_unit_test(test_rates),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
