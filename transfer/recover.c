@@ -353,10 +353,11 @@ static const struct pending *staged_above(const struct recovery *v, const struct
 	return NULL;
 }
 
-/* As an editor does that writes a new file and renames it: at the path is what a user put over the new object. */
+/* As an editor does that writes a new file and renames it: at the path is what a user put over the new object, or made instead
+ * of it. */
 static bool replaces(const struct seen *at_path, const struct intent *i)
 {
-	return at_path->there == THERE && at_path->kind && at_path->kind != RECORD_DIRECTORY &&
+	return at_path->there == THERE && at_path->kind &&
 	       i->new_kind != RECORD_DIRECTORY && !same_inode(&at_path->stamp, &i->old);
 }
 

@@ -432,12 +432,17 @@ static void test_edited_before_recovery(void **state)
 
 	(void)state;
 	for (unsigned k = 1; killed; k++) {
-		for (unsigned over = 0; over < 2; over++) {
+		for (unsigned over = 0; over < 3; over++) {
 			struct fixture *f = crashed(k, &killed);
 			bool old_a = strcmp(fx_read(f, "a.txt"), "old a") == 0;
 			bool new_n = fx_exists(f, "n.txt");
 
-			if (over) {
+			if (over == 2) {
+				(void)unlink(fx_path(f, "a.txt"));
+				fx_mkdir(f, "a.txt");
+				fx_write(f, "a.txt/x", "user a");
+				fx_write(f, "n.txt", "user n");
+			} else if (over) {
 				fx_write(f, "tmp", "user a");
 				OK(rename(fx_path(f, "tmp"), fx_path(f, "a.txt")));
 				fx_write(f, "tmp", "user n");
@@ -447,12 +452,12 @@ static void test_edited_before_recovery(void **state)
 				fx_write(f, "n.txt", "user n");
 			}
 			recovered(f);
-			assert_string_equal(fx_read(f, "a.txt"), "user a");
+			assert_string_equal(fx_read(f, over == 2 ? "a.txt/x" : "a.txt"), "user a");
 			assert_string_equal(fx_read(f, "n.txt"), "user n");
 			assert_true(old_a || fx_found(f, "old a") > 0);
 			fx_scan(f);
 			fx_quiet(f);
-			/* An edit of the new version, in place or by a new file, is its descendant: nothing to decide. */
+			/* An edit of the new version, in place, by a new file or a directory, is its descendant: nothing to decide. */
 			f->counter = 0;
 			fx_their_file(f, "a.txt", "new a", FX_CONCURRENT_WINS);
 			fx_their_file(f, "n.txt", "new n", FX_CONCURRENT_WINS);
