@@ -218,6 +218,7 @@ static int enter(struct walk *w, struct entry *e, int fd, bool shallow)
 		f->shallow = false;
 	if (f->names.folder && has_folder(f->fd))
 		return walk_tell_plain(w, SCAN_LEFT_OUT, w->path, e->row, -ENOTUNIQ);
+	e->empty = !listing && f->names.n == 0;
 	r = walk_judge_directory(w, e);
 	if (!r && listing)
 		r = walk_tell_plain(w, SCAN_ERROR, w->path, e->row, listing);

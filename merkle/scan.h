@@ -27,7 +27,8 @@ enum scan_what {
 	SCAN_NEW,	/* on disk, no row with a live record on disk */
 	SCAN_CHANGED,	/* state (kind, content, target) differs from the row; attributes and mtime may, too */
 	SCAN_TOUCHED,	/* same state; mode, owner or mtime differ from the stamp */
-	SCAN_RESTAMP,	/* same in all that counts; the stamp must be renewed (inode, ctime, racily clean) */
+	SCAN_RESTAMP,	/* same in all that counts; the stamp must be renewed (inode, ctime, racily clean). Or an implied
+			   directory that is empty */
 	SCAN_GONE,	/* row is ROW_ON_DISK or ROW_IMPLIED, and its absence is proven */
 	SCAN_IGNORED,	/* row with a live record, the path is ignored now */
 	SCAN_UNIGNORED, /* row is ROW_IGNORED, the path is not ignored any more, or ROW_UNSUPPORTED, and this disk could hold it now;

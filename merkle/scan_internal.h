@@ -94,6 +94,7 @@ struct entry {
 	int64_t looked_ns;
 	bool unproven; /* its absence would be */
 	bool read;     /* all its bytes were hashed */
+	bool empty;    /* a directory in which nothing was listed */
 };
 
 /* What is to be told in its turn. */

@@ -262,7 +262,7 @@ int walk_judge_directory(struct walk *w, struct entry *e)
 
 	stamp_of(&e->object.st, &now);
 	if (row && row->place == ROW_IMPLIED && !row_live(row)) { /* a user's hand: no event, but apply must know */
-		if (now.ino == row->stamp.ino && !differences(&now, &row->stamp, RECORD_DIRECTORY))
+		if (!e->empty && now.ino == row->stamp.ino && !differences(&now, &row->stamp, RECORD_DIRECTORY))
 			return 0;
 		return tell_state(w, e, SCAN_RESTAMP);
 	}

@@ -434,6 +434,8 @@ static void keep_unstored(struct record *found, const struct row *row)
 		found->mtime_ns = row->record.mtime_ns;
 }
 
+/* --- implied directories --- */
+
 static int forget_implied(struct replica_txn *t, const char *path, struct row *row)
 {
 	if (!row_has_record(row))
@@ -441,6 +443,63 @@ static int forget_implied(struct replica_txn *t, const char *path, struct row *r
 	row->place = ROW_NOT_HERE;
 	row->stamp = (struct stamp){0};
 	return index_restamp(t->index, path, row);
+}
+
+/* The directory that is there only for what was below it. 0: gone, 1: it stays. */
+static int remove_implied(struct store *store, const char *path, const struct row *row)
+{
+	cleanup_close int dir = -1;
+	struct file_stat st;
+	const char *name;
+	int r = file_open_parent(store_root(store), path, &dir, &name);
+
+	if (r == 0)
+		r = file_stat_at(dir, name, &st);
+	if (r == 0 && (st.kind != FILE_KIND_DIRECTORY || st.ino != row->stamp.ino))
+		return 1;
+	if (r == 0)
+		r = file_rmdir(dir, name);
+	/* Durable before its row goes: else it would come back as a user's. */
+	return r == FILE_VANISHED || (r == 0 && file_fsync(dir) == 0) ? 0 : 1;
+}
+
+/* With the last live child, implied directories above go, if they are empty. */
+static int drop_implied(struct replica_txn *t, struct store *store, const char *path)
+{
+	cleanup_free char *at = strdup(path);
+	int r = at ? 0 : -ENOMEM;
+
+	while (r == 0 && path_parent_length(at)) {
+		struct row row cleanup(row_deinit) = {0};
+
+		at[path_parent_length(at)] = '\0';
+		r = index_get(t->index, at, &row);
+		if (r < 0)
+			return r;
+		if (r == INDEX_ABSENT || row.place != ROW_IMPLIED)
+			return 0;
+		r = index_any_live_below(t->index, at);
+		if (r == 0)
+			r = remove_implied(store, at, &row);
+		if (r != 0)
+			return r < 0 ? r : 0;
+		r = forget_implied(t, at, &row);
+	}
+	return r;
+}
+
+/* One that is empty and needed by nothing: it could not be removed when the last thing in it went. */
+static int take_implied(struct replica_txn *t, struct seen *s, struct row *row, struct tally *tally)
+{
+	struct store *store = replica_store(t->replica);
+	int r = index_any_live_below(t->index, s->path);
+
+	if (r == 0)
+		r = remove_implied(store, s->path, row);
+	if (r != 0)
+		return r < 0 ? r : put_stamp(t, s, row, ROW_IMPLIED, &tally->restamped);
+	r = forget_implied(t, s->path, row);
+	return r == 0 ? drop_implied(t, store, s->path) : r;
 }
 
 /* --- taking back --- */
@@ -854,8 +913,10 @@ static int take(struct run *x, struct replica_txn *t, struct seen *s, bool late,
 		return take_changed(x, t, s, &row, tally);
 	if (on_disk && s->what == SCAN_TOUCHED)
 		return take_touched(x, t, s, &row, tally);
-	if (on_disk || (row.place == ROW_IMPLIED && s->had_row && s->what != SCAN_CHANGED))
+	if (on_disk)
 		return put_stamp(t, s, &row, row.place, &tally->restamped);
+	if (row.place == ROW_IMPLIED && s->had_row && s->what != SCAN_CHANGED)
+		return take_implied(t, s, &row, tally);
 	tally->raced++;
 	return 0;
 }
@@ -1273,49 +1334,6 @@ static int take_gone(struct run *x, struct replica_txn *t, const char *path, con
 	if (r == -ENOSPC)
 		return paths_add(&x->full, path);
 	return r ? r : index_drop(t->index, path);
-}
-
-/* The directory that is there only for what was below it. 0: gone, 1: it stays. */
-static int remove_implied(struct store *store, const char *path, const struct row *row)
-{
-	cleanup_close int dir = -1;
-	struct file_stat st;
-	const char *name;
-	int r = file_open_parent(store_root(store), path, &dir, &name);
-
-	if (r == 0)
-		r = file_stat_at(dir, name, &st);
-	if (r == 0 && (st.kind != FILE_KIND_DIRECTORY || st.ino != row->stamp.ino))
-		return 1;
-	if (r == 0)
-		r = file_rmdir(dir, name);
-	/* Durable before its row goes: else it would come back as a user's. */
-	return r == FILE_VANISHED || (r == 0 && file_fsync(dir) == 0) ? 0 : 1;
-}
-
-/* With the last live child, implied directories above go, if they are empty. */
-static int drop_implied(struct replica_txn *t, struct store *store, const char *path)
-{
-	cleanup_free char *at = strdup(path);
-	int r = at ? 0 : -ENOMEM;
-
-	while (r == 0 && path_parent_length(at)) {
-		struct row row cleanup(row_deinit) = {0};
-
-		at[path_parent_length(at)] = '\0';
-		r = index_get(t->index, at, &row);
-		if (r < 0)
-			return r;
-		if (r == INDEX_ABSENT || row.place != ROW_IMPLIED)
-			return 0;
-		r = index_any_live_below(t->index, at);
-		if (r == 0)
-			r = remove_implied(store, at, &row);
-		if (r != 0)
-			return r < 0 ? r : 0;
-		r = forget_implied(t, at, &row);
-	}
-	return r;
 }
 
 static int write_gone_batch(struct run *x, size_t from, size_t to)

@@ -582,7 +582,8 @@ static void make_implied(struct bench *b, const char *path, bool tombstone)
 	struct row row = {.place = ROW_IMPLIED};
 	struct index_txn *w = NULL;
 	struct file_stat st;
-	int root = store_root(replica_store(b->p.replica));
+	int dir cleanup_close = -1;
+	const char *name;
 
 	if (tombstone)
 		put_foreign(b, path, 0, ROW_NOT_HERE, true);
@@ -592,7 +593,8 @@ static void make_implied(struct bench *b, const char *path, bool tombstone)
 		assert_int_equal(index_get(w, path, &row), 0);
 		row.place = ROW_IMPLIED;
 	}
-	assert_int_equal(file_stat_at(root, path, &st), 0);
+	assert_int_equal(file_open_parent(store_root(replica_store(b->p.replica)), path, &dir, &name), 0);
+	assert_int_equal(file_stat_at(dir, name, &st), 0);
 	stamp_of(&st, &row.stamp);
 	assert_int_equal(index_put(w, path, &row), 0);
 	assert_int_equal(index_commit(&w), 0);
@@ -612,12 +614,16 @@ static void test_implied_directories(void **state)
 	place_mkdir(&b->p, "h");
 	make_implied(b, "h", false);
 	assert_int_equal(mkfifo(place_at(&b->p, "e/fifo"), 0600), 0);
+	for (const char *c = "dgh"; *c; c++)
+		assert_int_equal(mkfifo(place_at(&b->p, (char[]){*c, '/', 'f', 0}), 0600), 0);
 	look_again(b); /* local, whatever is in it */
 	assert_string_equal(state_of(b, "d"), IMPLIED);
 	assert_string_equal(state_of(b, "e"), IMPLIED_TOMBSTONE);
 	assert_int_equal(chmod(place_at(&b->p, "d"), 0700), 0);
 	look_again(b);
 
+	for (const char *c = "dgh"; *c; c++)
+		unlink(place_at(&b->p, (char[]){*c, '/', 'f', 0}));
 	unlink(place_at(&b->p, "e/fifo"));
 	rmdir(place_at(&b->p, "d"));
 	rmdir(place_at(&b->p, "e"));
@@ -632,6 +638,33 @@ static void test_implied_directories(void **state)
 	assert_string_equal(state_of(b, "e"), TOMBSTONE);
 	assert_string_equal(state_of(b, "g"), ON_DISK);
 	look_again(b);
+}
+
+/* Those that could not be removed when the last thing in them went. */
+static void test_implied_directories_left_empty(void **state)
+{
+	struct bench *b = *state;
+
+	place_mkdir(&b->p, "d");
+	place_mkdir(&b->p, "d/e");
+	place_mkdir(&b->p, "g");
+	place_mkdir(&b->p, "k");
+	make_implied(b, "d", false);
+	make_implied(b, "d/e", true);
+	make_implied(b, "g", true);
+	make_implied(b, "k", false);
+	put_foreign(b, "k/x", RECORD_FILE, ROW_UNSUPPORTED, true); /* live, though not here */
+	assert_int_equal(mkfifo(place_at(&b->p, "g/fifo"), 0600), 0);
+	look_again(b);
+	assert_string_equal(state_of(b, "d"), NO_ROW);
+	assert_string_equal(state_of(b, "d/e"), TOMBSTONE);
+	assert_int_equal(access(place_at(&b->p, "d"), F_OK), -1);
+	assert_string_equal(state_of(b, "g"), IMPLIED_TOMBSTONE);
+	assert_string_equal(state_of(b, "k"), IMPLIED);
+	unlink(place_at(&b->p, "g/fifo"));
+	look_again(b);
+	assert_string_equal(state_of(b, "g"), TOMBSTONE);
+	assert_int_equal(access(place_at(&b->p, "g"), F_OK), -1);
 }
 
 /* --- races --- */
@@ -1364,6 +1397,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_directory_in_the_way, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_in_the_way_and_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_implied_directories, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_implied_directories_left_empty, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_raced, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_root_changed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_several_paths, setup, teardown),
