@@ -61,7 +61,7 @@ struct key {
 };
 
 static parse_function parse_path, parse_socket, parse_text, parse_words, parse_flag, parse_time, parse_bytes, parse_rate,
-	parse_list, parse_ids;
+	parse_number, parse_list, parse_ids;
 
 static const struct word log_levels[] = {
 	{"error", LOG_LEVEL_ERROR}, {"warning", LOG_LEVEL_WARNING}, {"info", LOG_LEVEL_INFO}, {"debug", LOG_LEVEL_DEBUG}, {0}};
@@ -82,6 +82,7 @@ static const struct key keys[] = {
 	{IN_DAEMON(log_level), .name = "log_level", .parse = parse_words, WORDS(log_levels, "error, warning, info or debug")},
 	{IN_DAEMON(limits.up), .name = "limit_up", .parse = parse_rate},
 	{IN_DAEMON(limits.down), .name = "limit_down", .parse = parse_rate},
+	{IN_DAEMON(max_sessions), .name = "max_sessions", .parse = parse_number},
 	{IN_FOLDER(path), .name = "path", .parse = parse_path, .required = true},
 	{IN_FOLDER(state_dir), .name = "state_dir", .parse = parse_path},
 	{IN_FOLDER(algorithm), .name = "hash", .parse = parse_words, WORDS(hashes, "sha256, blake2b or xxh3")},
@@ -440,6 +441,21 @@ static int parse_rate(const struct key *key, const char *value, void *to, size_t
 	*ret_why = r == -ERANGE ? "it is out of range: 1 KiB/s at least, 1024 GiB/s at most, or off"
 				: "it is not a rate: write a number with a unit, like 500 KiB/s, 2 MB/s or 10 Mbit/s, or off";
 	return r < 0 ? -EINVAL : 0;
+}
+
+static int parse_number(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
+{
+	uint64_t number;
+	const char *rest;
+	int r = parse_limit(value, &number, &rest);
+
+	(void)key;
+	(void)to_n;
+	*ret_why = "it is not a number up to 1000000: write one, or off";
+	if (r < 0 || *rest || number > 1000000)
+		return -EINVAL;
+	*(unsigned *)to = (unsigned)number;
+	return 0;
 }
 
 static void free_list(char **list, size_t n)

@@ -1,7 +1,7 @@
 /*
  * syncd/config.h — syncd.conf: INI, parsed by inih, one table of keys. Errors are "file:line: what, what to do".
  *
- *   [daemon]            socket, log_level, limit_up, limit_down
+ *   [daemon]            socket, log_level, limit_up, limit_down, max_sessions
  *   [folder NAME]       path, state_dir, hash, settle, interval, rescan_interval, conflict, prefer, tombstone_grace, member_expiry,
  *                       trash_keep, trash_max, serve_users, owner, limit_up, limit_down
  *   [peer NAME]         folder, address, mode, revert, transport, identity, known_hosts, syncctl_path, connect_timeout, limit_up, limit_down
@@ -72,6 +72,7 @@ struct config {
 	char *socket;			 /* NULL: the default */
 	int log_level;			 /* enum log_level */
 	struct config_limits limits;	 /* of all sessions together */
+	unsigned max_sessions;		 /* at a time; 0: no limit */
 	struct config_folder *folders;
 	size_t n_folders;
 	struct config_peer *peers;

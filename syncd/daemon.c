@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/random.h"
@@ -104,6 +105,7 @@ static void on_peer_poll_closed(uv_handle_t *handle)
 	p->polling = false;
 	transport_free(p->transport);
 	p->transport = NULL;
+	turns_end(&p->place->daemon->turns, &p->turn);
 	daemon_check_stopped(p->place->daemon);
 }
 
@@ -127,6 +129,12 @@ static void peer_reap(struct peer *p)
 		text = transport_explain(p->transport, status, &code);
 	p->reaping = false;
 	uv_close((uv_handle_t *)&p->err_poll, on_peer_poll_closed);
+	if (p->gave_way && p->ended_in_order && !p->place->daemon->stopping) {
+		p->gave_way = false;
+		uv_timer_start(&p->timer, peer_on_timer, TURNS_LOOK_MS, 0);
+		return;
+	}
+	p->gave_way = false;
 	peer_retry(p, code && p->connection_lost ? text : p->ended_text, p->ended_in_order);
 }
 
@@ -178,6 +186,7 @@ static void peer_connect(struct peer *p)
 {
 	const struct config_peer *c = p->config;
 	cleanup_free char *address = endpoint_address(&p->endpoint);
+	struct turns *turns = &p->place->daemon->turns;
 	bool sends = c->mode != CONFIG_PULL, takes = c->mode != CONFIG_PUSH;
 	struct transport_options transport = {
 		.kind = !p->endpoint.remote ? TRANSPORT_LOCAL : c->transport_ssh ? TRANSPORT_SSH : TRANSPORT_SSH2,
@@ -208,13 +217,19 @@ static void peer_connect(struct peer *p)
 	int r;
 
 	if (!p->place->folder || folder_halted(p->place->folder) || p->place->daemon->stopping) {
+		turns_end(turns, &p->turn);
 		uv_timer_start(&p->timer, peer_on_timer, REOPEN_MS, 0);
+		return;
+	}
+	if (!turns_ask(turns, &p->turn, clock_monotonic_ns())) {
+		uv_timer_start(&p->timer, peer_on_timer, TURNS_LOOK_MS, 0);
 		return;
 	}
 	r = transport_start(&p->transport, &transport);
 	if (r < 0) {
 		char why[256];
 
+		turns_end(turns, &p->turn);
 		snprintf(why, sizeof(why), "cannot start the transport: %s", file_error_text(r));
 		peer_retry(p, why, false);
 		return;
@@ -223,6 +238,7 @@ static void peer_connect(struct peer *p)
 	if (r < 0) {
 		transport_free(p->transport);
 		p->transport = NULL;
+		turns_end(turns, &p->turn);
 		peer_retry(p, file_error_text(r), false);
 		return;
 	}
@@ -238,6 +254,37 @@ static void peer_connect(struct peer *p)
 		p->reaping = true;
 		uv_timer_start(&p->timer, peer_on_timer, 0, 0);
 	}
+}
+
+/* --- turns, where the number of sessions is limited --- */
+
+bool daemon_gives_way(struct daemon *d, struct turn *turn, const struct folder_session *session)
+{
+	struct session_status st;
+
+	if (!session || turn->state != TURN_HAS)
+		return false;
+	session_status(folder_session_core(session), &st);
+	return st.state == SESSION_LIVE && turns_over(&d->turns, turn, clock_monotonic_ns());
+}
+
+static void on_turns(uv_timer_t *timer)
+{
+	struct daemon *d = timer->data;
+
+	if (d->stopping)
+		return;
+	for (size_t i = 0; i < d->n_places; i++) {
+		for (size_t j = 0; j < d->places[i].n_peers; j++) {
+			struct peer *p = &d->places[i].peers[j];
+
+			if (p->flushing || !daemon_gives_way(d, &p->turn, p->session))
+				continue;
+			p->gave_way = true;
+			folder_session_finish(p->session);
+		}
+	}
+	daemon_serve_waiting(d);
 }
 
 /* --- folders --- */
@@ -404,6 +451,7 @@ void daemon_check_stopped(struct daemon *d)
 		for (size_t j = 0; j < d->places[i].n_peers; j++)
 			uv_close((uv_handle_t *)&d->places[i].peers[j].timer, on_closed);
 	}
+	uv_close((uv_handle_t *)&d->turns_timer, on_closed);
 	uv_close((uv_handle_t *)&d->sigterm, on_closed);
 	uv_close((uv_handle_t *)&d->sigint, on_closed);
 	control_server_close(d->control);
@@ -453,7 +501,11 @@ static int start(struct daemon *d)
 	}
 	uv_signal_init(d->loop, &d->sigterm);
 	uv_signal_init(d->loop, &d->sigint);
-	d->sigterm.data = d->sigint.data = d;
+	uv_timer_init(d->loop, &d->turns_timer);
+	d->sigterm.data = d->sigint.data = d->turns_timer.data = d;
+	d->turns.max = d->config->max_sessions;
+	if (d->turns.max)
+		uv_timer_start(&d->turns_timer, on_turns, TURNS_LOOK_MS, TURNS_LOOK_MS);
 	uv_signal_start(&d->sigterm, on_signal, SIGTERM);
 	uv_signal_start(&d->sigint, on_signal, SIGINT);
 	for (size_t i = 0; i < d->n_places; i++) {

@@ -104,6 +104,11 @@ static struct place *find_open(struct daemon *d, struct control_connection *c, c
 
 /* --- status --- */
 
+static const char *peer_state(const struct peer *p)
+{
+	return p->session ? "connected" : p->turn.state == TURN_WAITS ? "waits for its turn" : "not connected";
+}
+
 static json_t *peers_json(const struct place *p)
 {
 	json_t *list = json_array();
@@ -112,13 +117,19 @@ static json_t *peers_json(const struct place *p)
 		const struct peer *peer = &p->peers[i];
 
 		json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "peer", peer->config->name, "address",
-						    peer->config->address, "state", peer->session ? "connected" : "not connected",
+						    peer->config->address, "state", peer_state(peer),
 						    "error", peer->session ? "" : peer->error, "since",
 						    (json_int_t)(peer->session ? 0 : peer->error_since), "last_round",
 						    (json_int_t)peer->last_round, "local_differences",
 						    (json_int_t)peer->local_differences));
 	}
 	return list;
+}
+
+/* Bytes a second; 0: none. What is in force, with those above. */
+static json_t *limits_json(const struct link_limits *l)
+{
+	return json_pack("{s:I, s:I}", "up", (json_int_t)bucket_rate(&l->up), "down", (json_int_t)bucket_rate(&l->down));
 }
 
 static json_t *place_json(struct place *p)
@@ -131,6 +142,7 @@ static json_t *place_json(struct place *p)
 		o = json_pack("{s:s, s:s, s:s, s:s, s:I}", "folder", p->config->name, "path", p->config->path, "state", "halted",
 			"reason", p->reason, "since", (json_int_t)p->reason_since);
 	}
+	json_object_set_new(o, "limits", limits_json(&p->limits));
 	json_object_set_new(o, "peers", peers_json(p));
 	return o;
 }
@@ -148,7 +160,11 @@ static void answer_status(struct daemon *d, struct control_connection *c, struct
 	for (size_t i = 0; i < d->n_places; i++)
 		if ((!only || only == &d->places[i]) && may(&d->places[i], request->uid))
 			json_array_append_new(list, place_json(&d->places[i]));
-	control_answer(c, json_pack("{s:s, s:o}", "version", SYNCD_VERSION, "folders", list));
+	control_answer(c, json_pack("{s:s, s:I, s:o, s:o, s:o}", "version", SYNCD_VERSION, "time_ms",
+				  (json_int_t)(clock_wall_ns() / CLOCK_NS_PER_MS), "limits", limits_json(&d->limits), "sessions",
+				  json_pack("{s:i, s:i, s:i}", "open", (int)turns_open(&d->turns), "waiting",
+					  (int)turns_waiting(&d->turns), "max", (int)d->turns.max),
+				  "folders", list));
 }
 
 /* --- scan, confirm --- */
@@ -441,13 +457,37 @@ static void answer_retire(struct daemon *d, struct control_connection *c, struct
 
 /* --- sessions on streams that clients bring --- */
 
+#define TURN_WAIT_NS (45 * CLOCK_NS_PER_S) /* well below the time after which one is taken for dead who says nothing */
+#define BUSY_TEXT "busy: %u sessions are open there, as many as may be (max_sessions): try again in a minute"
+
 struct serving {
+	struct serving *next;
 	struct control_connection *connection; /* NULL: gone */
 	struct place *place;
+	json_t *request;
+	uid_t uid;
+	int fds[2]; /* the stream, until a session has it; -1 */
+	struct turn turn;
+	bool too_late; /* it waits no longer for its turn */
 	struct folder_session *session;
 	struct link_limits limits; /* below the folder's */
 	bool mode_fixed, sends, takes;
 };
+
+static void serving_free(struct serving *s)
+{
+	struct daemon *d = s->place->daemon;
+	struct serving **at = &d->servings;
+
+	while (*at != s)
+		at = &(*at)->next;
+	*at = s->next;
+	turns_end(&d->turns, &s->turn);
+	json_decref(s->request);
+	close_keep(s->fds[0]);
+	close_keep(s->fds[1]);
+	free(s);
+}
 
 static void on_serving_gone(void *data)
 {
@@ -456,6 +496,8 @@ static void on_serving_gone(void *data)
 	s->connection = NULL;
 	if (s->session)
 		folder_session_abort(s->session);
+	else
+		serving_free(s);
 }
 
 static struct folder *serving_choose(const struct message_open *open, bool *ret_sends, bool *ret_takes, uint16_t *ret_code, char *why,
@@ -463,6 +505,11 @@ static struct folder *serving_choose(const struct message_open *open, bool *ret_
 {
 	struct serving *s = data;
 
+	if (s->too_late) {
+		*ret_code = MESSAGE_FAIL_BUSY;
+		snprintf(why, n, BUSY_TEXT, s->place->daemon->turns.max);
+		return NULL;
+	}
 	if (!s->place->folder) { /* it was halted and closed since the stream came */
 		*ret_code = MESSAGE_FAIL_HALTED;
 		snprintf(why, n, "%s", s->place->reason);
@@ -498,21 +545,7 @@ static void on_serving_ended(struct folder_session *session, const struct sessio
 				(int)st->round);
 		control_answer(s->connection, answer);
 	}
-	free(s);
-}
-
-static struct serving *serving_new(struct control_connection *c, struct place *p)
-{
-	struct serving *s = calloc(1, sizeof(*s));
-
-	if (!s) {
-		control_answer(c, control_error(EXIT_FAILED, "out of memory"));
-		return NULL;
-	}
-	s->connection = c;
-	s->place = p;
-	link_limits_init(&s->limits, 0, 0, &p->limits);
-	return s;
+	serving_free(s);
 }
 
 static int hex_digit(char c)
@@ -542,43 +575,38 @@ static int decode_hex(const char *hex, uint8_t **ret, size_t *ret_n)
 	return 0;
 }
 
-static void answer_serve(struct daemon *d, struct control_connection *c, struct control_request *request)
+static void serving_failed(struct serving *s, json_t *why)
 {
-	struct place *p = find_open(d, c, request);
-	struct folder_accept_options accept = {.loop = d->loop, .choose = serving_choose, .ended = on_serving_ended};
+	control_answer(s->connection, why);
+	serving_free(s);
+}
+
+/* A stream from a client of `syncctl serve`. */
+static int serving_accept(struct serving *s)
+{
 	cleanup_free uint8_t *initial = NULL;
 	char peer[64];
-	struct serving *s;
-	int r;
+	struct folder_accept_options accept = {
+		.loop = s->place->daemon->loop,
+		.fd_in = s->fds[0],
+		.fd_out = s->fds[1],
+		.peer = peer,
+		.owners = may_set_owners(s->uid),
+		.limits = &s->limits,
+		.choose = serving_choose,
+		.ended = on_serving_ended,
+		.data = s,
+	};
+	int r = decode_hex(text_of(s->request, "initial"), &initial, &accept.n_initial);
 
-	if (!p)
-		return;
-	if (request->n_fds != 2 || decode_hex(text_of(request->json, "initial"), &initial, &accept.n_initial) < 0) {
-		control_answer(c, control_error(EXIT_USAGE, "serve needs two descriptors"));
-		return;
-	}
-	s = serving_new(c, p);
-	if (!s)
-		return;
-	s->mode_fixed = json_object_get(request->json, "sends") != NULL;
-	s->sends = json_is_true(json_object_get(request->json, "sends"));
-	s->takes = json_is_true(json_object_get(request->json, "takes"));
-	snprintf(peer, sizeof(peer), "a client of user %u", (unsigned)request->uid);
-	accept.fd_in = request->fds[0];
-	accept.fd_out = request->fds[1];
+	if (r < 0)
+		return r;
+	s->mode_fixed = json_object_get(s->request, "sends") != NULL;
+	s->sends = json_is_true(json_object_get(s->request, "sends"));
+	s->takes = json_is_true(json_object_get(s->request, "takes"));
+	snprintf(peer, sizeof(peer), "a client of user %u", (unsigned)s->uid);
 	accept.initial = initial;
-	accept.peer = peer;
-	accept.owners = may_set_owners(request->uid);
-	accept.limits = &s->limits;
-	accept.data = s;
-	r = folder_accept(&s->session, &accept);
-	if (r < 0) {
-		control_answer(c, control_error(EXIT_FAILED, "cannot serve: %s", file_error_text(r)));
-		free(s);
-		return;
-	}
-	request->fds[0] = request->fds[1] = -1;
-	control_on_gone(c, on_serving_gone, s);
+	return folder_accept(&s->session, &accept);
 }
 
 static uint64_t limit_of(const json_t *o, const char *key)
@@ -588,61 +616,136 @@ static uint64_t limit_of(const json_t *o, const char *key)
 	return rate > 0 && rate <= (json_int_t)CONFIG_RATE_MAX ? (uint64_t)rate : 0;
 }
 
+/* A stream to a far `syncctl serve` that a client has started. */
+static int serving_connect(struct serving *s)
+{
+	const json_t *j = s->request;
+	bool sends = json_is_true(json_object_get(j, "sends")), takes = json_is_true(json_object_get(j, "takes"));
+	bool confirmed = json_is_true(json_object_get(j, "confirmed"));
+	struct folder_session_options o = {
+		.peer = text_of(j, "peer"),
+		.client = true,
+		.sends = sends,
+		.takes = takes,
+		.confirmed = confirmed,
+		.revert = json_is_true(json_object_get(j, "revert")),
+		.owners = may_set_owners(s->uid),
+		.open = {.place = (char *)text_of(j, "place"),
+			.create = true,
+			.algorithm = (uint8_t)json_integer_value(json_object_get(j, "algorithm")),
+			.sends = takes,
+			.takes = sends,
+			.confirmed = confirmed},
+		.address = text_of(j, "address"),
+		.anew = json_is_true(json_object_get(j, "anew")),
+		.fd_in = s->fds[0],
+		.fd_out = s->fds[0],
+		.limits = &s->limits,
+		.ended = on_serving_ended,
+		.data = s,
+	};
+
+	link_limits_init(&s->limits, limit_of(j, "limit_up"), limit_of(j, "limit_down"), &s->place->limits);
+	folder_scan(s->place->folder, o.confirmed);
+	return folder_connect(s->place->folder, &s->session, &o);
+}
+
+static bool is_attach(const struct serving *s)
+{
+	return s->fds[1] < 0;
+}
+
+/* It has its turn, or has waited too long. */
+static void serving_begin(struct serving *s)
+{
+	struct place *p = s->place;
+	int r;
+
+	if (is_attach(s) && s->too_late) {
+		serving_failed(s, control_error(EXIT_LOCKED, BUSY_TEXT, p->daemon->turns.max));
+		return;
+	}
+	if (is_attach(s) && (!p->folder || folder_halted(p->folder))) { /* since it came */
+		serving_failed(s, control_error(EXIT_HALTED, "%s is halted: see syncctl status", p->config->name));
+		return;
+	}
+	r = is_attach(s) ? serving_connect(s) : serving_accept(s);
+	if (r < 0)
+		serving_failed(s, control_error(EXIT_FAILED, "cannot begin the session: %s", file_error_text(r)));
+	else
+		s->fds[0] = s->fds[1] = -1;
+}
+
+static bool may_begin(struct serving *s)
+{
+	if (s->turn.state == TURN_WAITS && clock_monotonic_ns() - s->turn.since_ns > TURN_WAIT_NS) {
+		s->too_late = true;
+		turns_end(&s->place->daemon->turns, &s->turn);
+		return true;
+	}
+	return turns_ask(&s->place->daemon->turns, &s->turn, clock_monotonic_ns());
+}
+
+/* Takes the stream over, and begins, or waits. */
+static void serving_add(struct place *p, struct control_connection *c, struct control_request *request)
+{
+	struct serving *s = calloc(1, sizeof(*s));
+
+	if (!s) {
+		control_answer(c, control_error(EXIT_FAILED, "out of memory"));
+		return;
+	}
+	*s = (struct serving){.connection = c, .place = p, .request = json_incref(request->json), .uid = request->uid, .fds = {-1, -1}};
+	for (size_t i = 0; i < request->n_fds; i++) {
+		s->fds[i] = request->fds[i];
+		request->fds[i] = -1;
+	}
+	link_limits_init(&s->limits, 0, 0, &p->limits);
+	s->next = p->daemon->servings;
+	p->daemon->servings = s;
+	control_on_gone(c, on_serving_gone, s);
+	if (may_begin(s))
+		serving_begin(s);
+}
+
+void daemon_serve_waiting(struct daemon *d)
+{
+	for (struct serving *s = d->servings, *next; s; s = next) {
+		next = s->next;
+		if (daemon_gives_way(d, &s->turn, s->session))
+			folder_session_finish(s->session);
+		else if (!s->session && may_begin(s))
+			serving_begin(s);
+	}
+}
+
+static void answer_serve(struct daemon *d, struct control_connection *c, struct control_request *request)
+{
+	struct place *p = find_open(d, c, request);
+
+	if (!p)
+		return;
+	if (request->n_fds == 2)
+		serving_add(p, c, request);
+	else
+		control_answer(c, control_error(EXIT_USAGE, "serve needs two descriptors"));
+}
+
 /* A client brings a stream to a far `syncctl serve` that it has started. */
 static void answer_attach(struct daemon *d, struct control_connection *c, struct control_request *request)
 {
 	struct place *p = find_open(d, c, request);
 	const json_t *j = request->json;
-	const char *peer = text_of(j, "peer"), *place = text_of(j, "place");
-	bool sends = json_is_true(json_object_get(j, "sends")), takes = json_is_true(json_object_get(j, "takes"));
-	struct folder_session_options o = {
-		.peer = peer,
-		.client = true,
-		.sends = sends,
-		.takes = takes,
-		.confirmed = json_is_true(json_object_get(j, "confirmed")),
-		.revert = json_is_true(json_object_get(j, "revert")),
-		.open = {.place = (char *)place,
-			.create = true,
-			.algorithm = (uint8_t)json_integer_value(json_object_get(j, "algorithm")),
-			.sends = takes,
-			.takes = sends},
-		.address = text_of(j, "address"),
-		.anew = json_is_true(json_object_get(j, "anew")),
-		.ended = on_serving_ended,
-	};
-	struct serving *s;
-	int r;
 
 	if (!p)
 		return;
-	if (request->n_fds != 1 || !peer || !place) {
+	if (request->n_fds != 1 || !text_of(j, "peer") || !text_of(j, "place"))
 		control_answer(c, control_error(EXIT_USAGE, "attach needs a stream, a peer and a place"));
-		return;
-	}
-	if (sends && takes && place_reverts(p)) {
+	else if (json_is_true(json_object_get(j, "sends")) && json_is_true(json_object_get(j, "takes")) && place_reverts(p))
 		control_answer(c, control_error(EXIT_USAGE, "%s undoes what does not come from its peers: use --mode pull or push",
 					  p->config->name));
-		return;
-	}
-	o.open.confirmed = o.confirmed;
-	o.owners = may_set_owners(request->uid);
-	s = serving_new(c, p);
-	if (!s)
-		return;
-	o.fd_in = o.fd_out = request->fds[0];
-	link_limits_init(&s->limits, limit_of(j, "limit_up"), limit_of(j, "limit_down"), &p->limits);
-	o.limits = &s->limits;
-	o.data = s;
-	folder_scan(p->folder, o.confirmed);
-	r = folder_connect(p->folder, &s->session, &o);
-	if (r < 0) {
-		control_answer(c, control_error(EXIT_FAILED, "cannot begin the session: %s", file_error_text(r)));
-		free(s);
-		return;
-	}
-	request->fds[0] = -1;
-	control_on_gone(c, on_serving_gone, s);
+	else
+		serving_add(p, c, request);
 }
 
 static const struct {

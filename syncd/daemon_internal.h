@@ -9,9 +9,13 @@
 #include "syncd/endpoint.h"
 #include "syncd/folder.h"
 #include "syncd/schedule.h"
+#include "syncd/turns.h"
 #include "transfer/transport.h"
 
 struct place;
+struct serving;
+
+#define TURNS_LOOK_MS 250 /* whether who waits for his turn may begin */
 
 struct peer {
 	struct place *place;
@@ -24,6 +28,8 @@ struct peer {
 	uv_timer_t timer;	/* next attempt, next root check, or the child's end */
 	struct folder_session *session;
 	struct link_limits limits; /* below the folder's */
+	struct turn turn;
+	bool gave_way;		/* its session was ended for others: it waits for its turn again */
 	bool reaping;
 	int reap_tries;
 	bool connection_lost, ended_in_order;
@@ -62,6 +68,9 @@ struct daemon {
 	const char *socket, *state_dir, *program_dir;
 	struct control_server *control;
 	struct link_limits limits; /* of all sessions */
+	struct turns turns;	   /* each session has one */
+	uv_timer_t turns_timer;
+	struct serving *servings;  /* streams that clients brought */
 	uv_signal_t sigterm, sigint;
 	struct place *places;
 	size_t n_places;
@@ -72,8 +81,10 @@ void peer_on_timer(uv_timer_t *timer);
 void place_on_reopen(uv_timer_t *timer);
 bool place_reverts(const struct place *p); /* does it undo what is changed here? */
 void daemon_check_stopped(struct daemon *d);
+bool daemon_gives_way(struct daemon *d, struct turn *turn, const struct folder_session *session); /* it is to be ended from true on */
 /* daemon_control.c */
 void daemon_handle(struct control_connection *c, struct control_request *request, void *data);
+void daemon_serve_waiting(struct daemon *d); /* who brought a stream, and waits for his turn; who gives way */
 void daemon_flush_round(struct peer *p); /* a round of its session is over */
 void daemon_flush_lost(struct peer *p);	 /* its session is over */
 void daemon_flush_abandon(struct place *p); /* its folder was closed */

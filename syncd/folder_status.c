@@ -168,11 +168,14 @@ static const char *state_word(enum session_state state)
 static json_t *session_json(const struct folder_session *s)
 {
 	struct session_status st;
+	struct link_rates rates;
 	char id[20], root[65];
+	json_t *o;
 
 	session_status(link_session(s->link), &st);
+	link_rates(s->link, &rates);
 	snprintf(id, sizeof(id), "%016" PRIx64, st.peer_replica);
-	return json_pack("{s:o, s:s, s:s, s:o, s:b, s:b, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b}", "peer",
+	o = json_pack("{s:o, s:s, s:s, s:o, s:b, s:b, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b}", "peer",
 		report_name(s->peer), "state", state_word(st.state), "replica", id, "name", report_name(st.peer_name), "in_sync", st.in_sync, "stuck", st.stuck,
 		"round", (int)st.round, "peer_root", hash_hex(&st.peer_root, HASH_BYTES, root), "bytes_in", (json_int_t)st.bytes_in,
 		"bytes_out", (json_int_t)st.bytes_out, "content_in", (json_int_t)st.content_in, "content_out",
@@ -181,6 +184,9 @@ static json_t *session_json(const struct folder_session *s)
 		(json_int_t)st.differences, "since",
 		(json_int_t)(s->since_ns / CLOCK_NS_PER_S), "policy_differs", st.policy_differs, "ignore_differs", st.ignore_differs,
 		"served", !s->options.client);
+	json_object_update_new(o, json_pack("{s:I, s:I, s:I, s:I}", "rate_in", (json_int_t)rates.down, "rate_out", (json_int_t)rates.up,
+					  "limit_up", (json_int_t)rates.limit_up, "limit_down", (json_int_t)rates.limit_down));
+	return o;
 }
 
 static const char *tier_word(const struct file_abilities *a)

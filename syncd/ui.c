@@ -12,6 +12,8 @@
 #include "merkle/store.h"
 #include "syncd/exit_codes.h"
 
+#define RATE_SHOWN 1024 /* bytes a second: less is keep-alives */
+
 char *ui_bytes(uint64_t bytes, char *ret)
 {
 	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
@@ -150,6 +152,18 @@ bool ui_is_held(const json_t *problem)
 	return strcmp(text_of(problem, "why"), apply_result_name(APPLY_HELD)) == 0;
 }
 
+/* "at most 2.0 MiB/s sent", where there are limits. */
+static void print_limits(const json_t *o)
+{
+	uint64_t up = number_of(o, "limit_up"), down = number_of(o, "limit_down");
+	char text[16];
+
+	if (up)
+		printf("; at most %s/s sent", ui_bytes(up, text));
+	if (down)
+		printf("; at most %s/s received", ui_bytes(down, text));
+}
+
 static void print_session(const json_t *s)
 {
 	const char *peer = text_of(s, "peer"), *name = text_of(s, "name");
@@ -165,6 +179,9 @@ static void print_session(const json_t *s)
 	if (number_of(s, "pending"))
 		printf(", %s under way", ui_count(number_of(s, "pending"), "path", count));
 	printf("; received %s, sent %s", ui_bytes(number_of(s, "bytes_in"), in), ui_bytes(number_of(s, "bytes_out"), out));
+	if (number_of(s, "rate_in") + number_of(s, "rate_out") >= RATE_SHOWN)
+		printf(", now %s/s and %s/s", ui_bytes(number_of(s, "rate_in"), in), ui_bytes(number_of(s, "rate_out"), out));
+	print_limits(s);
 	if (number_of(s, "conflicts"))
 		printf("; %s kept beside", ui_count(number_of(s, "conflicts"), "conflict", count));
 	if (number_of(s, "local_differences"))
@@ -238,6 +255,13 @@ static void print_folder(const json_t *f)
 		printf("  … %llu paths are not in sync in all\n", (unsigned long long)number_of(f, "problems"));
 }
 
+static void print_sessions(const json_t *o)
+{
+	if (number_of(o, "waiting"))
+		printf("%llu sessions are open, as many as may be; %llu more wait for their turn\n",
+			(unsigned long long)number_of(o, "open"), (unsigned long long)number_of(o, "waiting"));
+}
+
 void ui_print_status(const json_t *status)
 {
 	const json_t *f;
@@ -246,6 +270,7 @@ void ui_print_status(const json_t *status)
 	json_array_foreach(json_object_get(status, "folders"), i, f) {
 		print_folder(f);
 	}
+	print_sessions(json_object_get(status, "sessions"));
 	if (!json_array_size(json_object_get(status, "folders")))
 		puts("no folders");
 }
