@@ -194,7 +194,7 @@ differential: $(BUILD)/decide-driver
 # Random histories of replicas in memory under the rules, judged against ground truth. JOBS: processes.
 sim-rules sim-trees: JOBS ?= 1
 sim-rules: RUNS ?= 20000
-rules_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,rules_world jobs)
+rules_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,rules_world jobs heap)
 objects += $(rules_objects) $(BUILD)/tests/sim/rules.o
 
 $(BUILD)/sim-rules: $(BUILD)/tests/sim/rules.o $(rules_objects) $(rule_archives)

@@ -7,7 +7,7 @@
  * for long vectors first marks all their ancestors: no vector that a peer may send costs more than
  * the lineage is large.
  *
- * Invariants: a node never changes and never moves once added; nodes[] is parents first; dots and
+ * Invariants: a node never changes (but for was_left) and never moves once added; nodes[] is parents first; dots and
  * vectors are sorted; no set or vector grows past VERSION_ENTRIES_MAX.
  */
 #include "merkle/version.h"
@@ -24,10 +24,8 @@
 
 #define XXH_INLINE_ALL /* of 8 bytes: cheaper than the call */
 #include <xxhash.h>
-#define HASH_NONFATAL_OOM 1
-#define uthash_nonfatal_oom(e) ((e)->lost = true)
-#include <uthash.h>
 
+#define SLOTS_MIN 16
 #define ENTRY_BYTES_MIN 9 /* encoded: u64 and a varint */
 
 /* --- lineage --- */
@@ -39,16 +37,16 @@ struct node {
 	const struct node *first;  /* of its line */
 	uint32_t depth;		   /* 0 for a first incarnation */
 	uint32_t position;	   /* in nodes[] */
-	bool lost;		   /* out of memory while adding it to the table */
-	UT_hash_handle hh;
+	bool was_left;		   /* it is somebody's parent: under the lock, as it becomes that later */
 };
 
 struct version_lineage {
 	pthread_rwlock_t lock; /* guards all below; found nodes are used without it */
 	struct node **nodes;   /* in order of adding */
 	size_t n, cap;
-	struct node *table; /* by incarnation */
-	uint64_t seed;	    /* of the table's hash: ids come from peers */
+	struct node **slots; /* by the hash of the incarnation, or behind; NULL: free. At most half of them are taken */
+	size_t n_slots;	     /* a power of two, or 0 */
+	uint64_t seed;	     /* of that hash: ids come from peers */
 };
 
 static void lock_read(const struct version_lineage *l)
@@ -64,17 +62,39 @@ static void unlock(const struct version_lineage *l)
 		abort();
 }
 
-static unsigned hash_inc(const struct version_lineage *l, uint64_t inc)
+/* Where it is, or belongs. There are slots. */
+static struct node **slot_of(const struct version_lineage *l, uint64_t inc)
 {
-	return (unsigned)XXH3_64bits_withSeed(&inc, sizeof(inc), l->seed);
+	size_t at = (size_t)XXH3_64bits_withSeed(&inc, sizeof(inc), l->seed);
+
+	while (l->slots[at & (l->n_slots - 1)] && l->slots[at & (l->n_slots - 1)]->i.inc != inc)
+		at++;
+	return &l->slots[at & (l->n_slots - 1)];
 }
 
 static struct node *find(const struct version_lineage *l, uint64_t inc)
 {
-	struct node *node;
+	return l->n ? *slot_of(l, inc) : NULL;
+}
 
-	HASH_FIND_BYHASHVALUE(hh, l->table, &inc, sizeof(inc), hash_inc(l, inc), node);
-	return node;
+static int slots_reserve(struct version_lineage *l, size_t need)
+{
+	size_t n = l->n_slots ? l->n_slots : SLOTS_MIN;
+	struct node **slots;
+
+	while (n / 2 < need)
+		n *= 2;
+	if (n == l->n_slots)
+		return 0;
+	slots = calloc(n, sizeof(struct node *));
+	if (!slots)
+		return -ENOMEM;
+	free(l->slots);
+	l->slots = slots;
+	l->n_slots = n;
+	for (size_t i = 0; i < l->n; i++)
+		*slot_of(l, l->nodes[i]->i.inc) = l->nodes[i];
+	return 0;
 }
 
 int version_lineage_new(struct version_lineage **ret)
@@ -98,10 +118,10 @@ void version_lineage_free(struct version_lineage *l)
 {
 	if (!l)
 		return;
-	HASH_CLEAR(hh, l->table);
 	for (size_t i = 0; i < l->n; i++)
 		free(l->nodes[i]);
 	free(l->nodes);
+	free(l->slots);
 	pthread_rwlock_destroy(&l->lock);
 	free(l);
 }
@@ -130,8 +150,8 @@ static void link_node(struct node *node, const struct node *parent)
 
 static int add_locked(struct version_lineage *l, const struct version_incarnation *i)
 {
-	const struct node *known = find(l, i->inc), *parent = i->parent ? find(l, i->parent) : NULL;
-	struct node *node;
+	const struct node *known = find(l, i->inc);
+	struct node *parent = i->parent ? find(l, i->parent) : NULL, *node;
 	int r;
 
 	if (known)
@@ -144,6 +164,8 @@ static int add_locked(struct version_lineage *l, const struct version_incarnatio
 	if (l->n >= VERSION_LINEAGE_MAX)
 		return -ENOSPC;
 	r = array_reserve(&l->nodes, &l->cap, l->n + 1, sizeof(struct node *));
+	if (r >= 0)
+		r = slots_reserve(l, l->n + 1);
 	if (r < 0)
 		return r;
 	node = calloc(1, sizeof(*node));
@@ -152,13 +174,10 @@ static int add_locked(struct version_lineage *l, const struct version_incarnatio
 	node->i = *i;
 	node->position = (uint32_t)l->n;
 	link_node(node, parent);
-	HASH_ADD_KEYPTR_BYHASHVALUE(
-		hh, l->table, &node->i.inc, sizeof(node->i.inc), hash_inc(l, i->inc), node);
-	if (node->lost) {
-		free(node);
-		return -ENOMEM;
-	}
+	*slot_of(l, i->inc) = node;
 	l->nodes[l->n++] = node;
+	if (parent)
+		parent->was_left = true;
 	return 0;
 }
 
@@ -235,11 +254,25 @@ bool version_lineage_implies(const struct version_lineage *l, uint64_t j, struct
 struct implier {
 	const struct version_lineage *l; /* read-locked; NULL: nothing is implied */
 	const struct version_dot *v;
-	size_t n;
+	size_t n, questions; /* questions: about so many will be asked */
+	bool prepared; /* once a dot is asked for that may be implied: most are of lines that nobody left */
 	const struct node *nodes[IMPLIER_SMALL]; /* of the entries, if n fits */
 	uint64_t *left; /* by position: 1 + the highest counter at which a line of the vector left
 			   the incarnation, 0 if none did; else NULL */
 };
+
+static void implier_begin(struct implier *m, const struct version_lineage *l,
+	const struct version_dot *v, size_t n, size_t questions)
+{
+	m->l = n && questions ? l : NULL;
+	m->v = v;
+	m->n = n;
+	m->questions = questions;
+	m->prepared = false;
+	m->left = NULL;
+	if (m->l)
+		lock_read(l);
+}
 
 static void implier_mark(struct implier *m)
 {
@@ -258,31 +291,26 @@ static void implier_mark(struct implier *m)
 	}
 }
 
-static void implier_begin(struct implier *m, const struct version_lineage *l,
-	const struct version_dot *v, size_t n, size_t questions)
+static void implier_prepare(struct implier *m)
 {
-	m->l = n && questions ? l : NULL;
-	m->v = v;
-	m->n = n;
-	m->left = NULL;
-	if (!m->l)
-		return;
-	lock_read(l);
-	if (n > 1 && questions > 1 && (n > IMPLIER_SMALL || questions > IMPLIER_SMALL))
-		m->left = calloc(l->n ? l->n : 1, sizeof(*m->left));
+	m->prepared = true;
+	if (m->n > 1 && m->questions > 1 && (m->n > IMPLIER_SMALL || m->questions > IMPLIER_SMALL))
+		m->left = calloc(m->l->n ? m->l->n : 1, sizeof(*m->left));
 	if (m->left)
 		implier_mark(m);
-	else if (n <= IMPLIER_SMALL)
-		for (size_t k = 0; k < n; k++)
-			m->nodes[k] = find(l, v[k].inc);
+	else if (m->n <= IMPLIER_SMALL)
+		for (size_t k = 0; k < m->n; k++)
+			m->nodes[k] = find(m->l, m->v[k].inc);
 }
 
-static bool implier_implies(const struct implier *m, struct version_dot dot)
+static bool implier_implies(struct implier *m, struct version_dot dot)
 {
 	const struct node *i = m->l ? find(m->l, dot.inc) : NULL;
 
-	if (!i)
+	if (!i || !i->was_left)
 		return false;
+	if (!m->prepared)
+		implier_prepare(m);
 	if (m->left)
 		return m->left[i->position] > dot.counter;
 	for (size_t k = 0; k < m->n; k++) /* past IMPLIER_SMALL: one question, or no memory */
@@ -417,12 +445,6 @@ static void entries_get(
 
 /* --- dots --- */
 
-void version_dots_deinit(struct version_dots *d)
-{
-	free(d->v);
-	*d = (struct version_dots){0};
-}
-
 int version_dots_copy(struct version_dots *ret, const struct version_dots *from)
 {
 	return entries_copy(&ret->v, &ret->n, &ret->cap, from->v, from->n);
@@ -512,12 +534,6 @@ bool version_dots_known(const struct version_dots *d, const struct version_linea
 }
 
 /* --- vectors --- */
-
-void version_vector_deinit(struct version_vector *v)
-{
-	free(v->v);
-	*v = (struct version_vector){0};
-}
 
 int version_vector_copy(struct version_vector *ret, const struct version_vector *from)
 {

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include "base/buf.h"
 
@@ -68,7 +69,12 @@ bool version_lineage_implies(const struct version_lineage *l, uint64_t j, struct
 
 /* --- dots --- */
 
-void version_dots_deinit(struct version_dots *d);
+static inline void version_dots_deinit(struct version_dots *d)
+{
+	if (d->v)
+		free(d->v);
+	*d = (struct version_dots){0};
+}
 int version_dots_copy(struct version_dots *ret, const struct version_dots *from); /* ret is replaced */
 int version_dots_add(struct version_dots *d, struct version_dot dot);
 int version_dots_unite(struct version_dots *d, const struct version_dots *other);
@@ -81,7 +87,12 @@ int version_order_compare(struct version_dot a, struct version_dot b); /* by cou
 
 /* --- vectors; `l` may be NULL for plain vectors without lineage --- */
 
-void version_vector_deinit(struct version_vector *v);
+static inline void version_vector_deinit(struct version_vector *v)
+{
+	if (v->v)
+		free(v->v);
+	*v = (struct version_vector){0};
+}
 int version_vector_copy(struct version_vector *ret, const struct version_vector *from);
 /* Drop what other entries imply. Functions here do it by themselves; needed for a vector that was decoded. */
 void version_vector_normalise(struct version_vector *v, const struct version_lineage *l);

@@ -533,8 +533,6 @@ static int decide_both(const struct decide_input *in, struct decide_result *res)
 	struct left left = {0};
 	int r;
 
-	if (record_equal(o, t))
-		return finish(res, DECIDE_NONE);
 	r = left_find(in, &left);
 	if (r < 0)
 		; /* see below */
@@ -644,7 +642,7 @@ static bool differs(const struct decide_input *in, const struct decide_result *r
 	return shows_other(res->action == DECIDE_DELETE ? NULL : after, in->theirs);
 }
 
-int decide(const struct decide_input *in, struct decide_result *ret)
+static int decide_other(const struct decide_input *in, struct decide_result *ret)
 {
 	struct decide_result res = {0};
 	int r;
@@ -670,5 +668,13 @@ int decide(const struct decide_input *in, struct decide_result *ret)
 		return r;
 	}
 	*ret = res;
+	return 0;
+}
+
+int decide(const struct decide_input *in, struct decide_result *ret)
+{
+	if (!in->ours || !in->theirs || !record_equal(in->ours, in->theirs))
+		return decide_other(in, ret);
+	*ret = (struct decide_result){.action = DECIDE_NONE};
 	return 0;
 }

@@ -280,6 +280,8 @@ int knowledge_learn(struct knowledge *me, const struct knowledge *peer, const ch
 	struct learning s = {.me = me, .peer = peer, .n_skipped = n_skipped, .own = own, .l = l};
 	int r;
 
+	if (!me->n && !peer->n && !n_skipped)
+		return version_vector_join(&me->k, &peer->k, l);
 	if (n_skipped) {
 		sorted = calloc(n_skipped, sizeof(*sorted));
 		if (!sorted)

@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "tests/random.h"
 #include "tests/sim/jobs.h"
 #include "tests/sim/rules_world.h"
 #include "tombstones/conflict.h"
@@ -528,6 +529,7 @@ static bool history_run(struct history *h, enum mode mode, uint64_t seed)
 
 struct tally {
 	uint64_t runs, wrong, known;
+	uint64_t traces; /* their sum: equal where no history is another one */
 	uint64_t bad[VERDICTS], first[VERDICTS]; /* how many, and the first seed */
 };
 
@@ -539,6 +541,20 @@ struct campaign {
 	bool until_wrong;
 	struct tally (*tallies)[MODES]; /* of each job; shared */
 };
+
+/* A number for what happened: how much was drawn, and all events. */
+static uint64_t trace_of(const struct rules_world *w)
+{
+	uint64_t trace = w->random;
+
+	for (size_t i = 0; i < w->n_events; i++) {
+		const struct rules_event *e = &w->events[i];
+
+		trace ^= e->dot.inc ^ e->dot.counter << 32 ^ (uint64_t)e->path << 16 ^ e->mode ^ e->content << 1 ^ e->live;
+		trace = test_random(&trace);
+	}
+	return trace;
+}
 
 static void count(struct tally *t, const struct history *h, uint64_t seed)
 {
@@ -565,6 +581,7 @@ static void work(unsigned job, void *data)
 		t->runs++;
 		wrong = history_run(h, mode, c->seed + i / c->modes);
 		t->known += h->known;
+		t->traces += trace_of(h->w);
 		if (wrong)
 			count(t, h, h->w->seed);
 		if (h->known)
@@ -611,7 +628,7 @@ static void print_mode(const struct campaign *c, enum mode mode)
 /* The number of histories that were wrong, or ended their process. */
 static uint64_t run(struct campaign *c)
 {
-	uint64_t wrong, runs = 0;
+	uint64_t wrong, runs = 0, traces = 0;
 	struct timespec began, now;
 	double s;
 
@@ -624,10 +641,11 @@ static uint64_t run(struct campaign *c)
 		for (unsigned j = 0; j < c->jobs; j++) {
 			wrong += c->tallies[j][m].wrong;
 			runs += c->tallies[j][m].runs;
+			traces += c->tallies[j][m].traces;
 		}
 	}
 	s = (double)(now.tv_sec - began.tv_sec) + (double)(now.tv_nsec - began.tv_nsec) / 1e9;
-	printf("%" PRIu64 " histories in %.1f s\n", runs, s);
+	printf("%" PRIu64 " histories in %.1f s; traces %016" PRIx64 "\n", runs, s, traces);
 	return wrong;
 }
 
