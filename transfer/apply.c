@@ -222,6 +222,16 @@ bool batch_collides_above(const struct batch *b, const struct change *c)
 	return any_above(b, c, collided);
 }
 
+static bool lands_as_other(const struct change *c)
+{
+	return c->writes && c->intent.op == INTENT_PUT && c->intent.fate == INTENT_RMDIR;
+}
+
+bool batch_changes_above(const struct batch *b, const struct change *c)
+{
+	return any_above(b, c, lands_as_other);
+}
+
 /* --- the first transaction --- */
 
 static void batch_deinit(struct batch *b)
@@ -323,11 +333,6 @@ static const struct row *ours_of(const struct change *c)
 	return c->had_row ? &c->row : NULL;
 }
 
-static bool lands_as_other(const struct change *c)
-{
-	return c->writes && c->intent.op == INTENT_PUT && c->intent.fate == INTENT_RMDIR;
-}
-
 /* A user was there: if there is a directory all the same, the index does not know it, and would not miss what lands in it. */
 static bool is_no_directory_of_ours(const struct change *c)
 {
@@ -351,6 +356,12 @@ static int carry_out(struct batch *b, struct change *c)
 		o->result = APPLY_BLOCKED;
 		return 0;
 	}
+	if (c->moved_from) {
+		struct change *from = c->moved_from;
+
+		place_run_move(&b->place, &from->intent, ours_of(from), &from->outcome, &c->intent, o);
+		return 0;
+	}
 	return place_run(&b->place, &c->intent, ours_of(c), o);
 }
 
@@ -372,10 +383,16 @@ static int remove_all(struct batch *b, bool early)
 	const struct file_abilities *able = store_abilities(b->store);
 	bool folds = able->fold_case || able->fold_unicode;
 
-	for (size_t k = b->n; r == 0 && k-- > 0;)
-		if (is_removal(b->v[k]) &&
-			(folds || any_above(b, b->v[k], lands_as_other)) == early)
-			r = carry_out(b, b->v[k]);
+	for (size_t k = b->n; r == 0 && k-- > 0;) {
+		struct change *c = b->v[k];
+
+		if (!is_removal(c) || (folds || batch_changes_above(b, c)) != early)
+			continue;
+		if (!c->moved_to)
+			r = carry_out(b, c);
+		else if (c->outcome.result == APPLY_NONE) /* nothing was tried */
+			c->outcome.result = APPLY_NEEDS_CONTENT;
+	}
 	return r;
 }
 

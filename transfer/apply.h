@@ -14,6 +14,10 @@
  * nobody has it open for writing; whatever else comes out of an exchange is a user's: it is kept as a conflict copy, as a new
  * event, never exchanged back. Nothing is overwritten, unlinked or followed through a symlink.
  *
+ * What was moved on the far side is moved here (move_from): the object itself goes through staging from the one path to the other,
+ * if it is exactly what the index says, under a lease that shows that nobody writes to it, has one name only, and is not to be changed in
+ * anything. Its content is believed as a scan believes it (inode, size, times; hashed where those can't tell), and goes to no trash.
+ *
  * A directory that is not there on the way to an item is made (implied; 0700, or as the root where its record is a
  * tombstone) and becomes a ROW_IMPLIED row where it has no live record; a directory whose record goes while something is
  * left inside stays as ROW_IMPLIED; implied ones go when their last live child goes, if they are then empty. A live
@@ -29,7 +33,8 @@ enum apply_result {
 	APPLY_NONE,	     /* nothing was to be done */
 	APPLY_DONE,
 	APPLY_WAIT,	     /* the peer must act first (conflict won here): an exception */
-	APPLY_NEEDS_CONTENT, /* the decision needs content that was not staged: stage it and give the item again */
+	APPLY_NEEDS_CONTENT, /* the decision needs content that was not staged, and that could not be moved: stage it and give
+				the item again; or a deletion that waits for such a one */
 	APPLY_CHANGED,	     /* a user changed the path meanwhile: scan it, then decide again: an exception */
 	APPLY_BUSY,	     /* open for writing: an exception until it settles */
 	APPLY_BLOCKED,	     /* a directory that must become something else, or go, still has undecided or foreign content */
@@ -46,6 +51,7 @@ struct apply_item {
 	const char *staged;		       /* name in store_staging() of content already verified to be theirs->content; or NULL */
 	const struct chunk_tree_node *nodes;   /* its chunk tree, if its height is > 0; else NULL */
 	size_t n_nodes;
+	const char *move_from;		       /* or, NULL: the object here, deleted in the same batch, is this content: move it */
 	/* out */
 	enum apply_result result;
 	int error;			       /* FAILED: negative errno or enum file_outcome */

@@ -16,6 +16,7 @@ struct change {
 	bool drop; /* our tombstone goes */
 	bool staged_here; /* the staged object was made here: a symlink, a directory */
 	struct intent intent;
+	struct change *moved_to, *moved_from; /* the other half of a move */
 	struct place_outcome outcome; /* result and error: of the change */
 };
 
@@ -45,6 +46,9 @@ int batch_add(struct batch *b, struct index_txn *t, const char *path, struct app
 bool batch_skipped_below(const struct batch *b, const struct change *c);
 /* Has a directory on the way to it turned out to be another's name? */
 bool batch_collides_above(const struct batch *b, const struct change *c);
+
+/* Does a directory above it become something else in this batch? */
+bool batch_changes_above(const struct batch *b, const struct change *c);
 
 /* In the first transaction: decide, see to the tree's rules, say what is to be done on disk, stage it. Results of single
  * items are in their changes; < 0 is the batch's. */

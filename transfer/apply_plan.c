@@ -135,7 +135,7 @@ static void plan_take(struct batch *b, struct change *c)
 		i->op = INTENT_SET;
 		return;
 	}
-	if (r->kind == RECORD_FILE && !c->item->staged) {
+	if (r->kind == RECORD_FILE && !c->item->staged && !c->item->move_from) {
 		change_skip(c, APPLY_NEEDS_CONTENT, 0);
 		return;
 	}
@@ -557,15 +557,66 @@ static char *staging_name(struct batch *b, const char *suffix)
 		       : name;
 }
 
+/* Does it land as a file's content? */
+static bool lands_as_file(const struct change *c)
+{
+	const struct intent *i = &c->intent;
+
+	return change_lands(c) && c->item && i->has_record && i->record.kind == RECORD_FILE &&
+	       (i->place == ROW_ON_DISK || i->op == INTENT_PUT_ASIDE);
+}
+
+/* Is what the deletion takes out of the tree, as it is, what is to be put in? */
+static bool fits(const struct batch *b, const struct change *from, const struct change *to)
+{
+	const struct intent *out = &from->intent, *in = &to->intent;
+	const struct file_abilities *able = store_abilities(b->store);
+
+	return from->writes && out->op == INTENT_REMOVE && out->fate == INTENT_TRASH && !from->moved_to &&
+	       in->op == INTENT_PUT && in->fate == INTENT_NO_OLD && !able->fold_case && !able->fold_unicode &&
+	       !batch_changes_above(b, from) && place_moves_as(&from->row, &in->record, b->options->preserve_owner);
+}
+
+static int plan_move(struct batch *b, struct change *to)
+{
+	struct change *from = to->item->move_from ? batch_find(b, to->item->move_from) : NULL;
+	struct intent *in = &to->intent, *out;
+
+	if (!from || !fits(b, from, to)) {
+		change_skip(to, APPLY_NEEDS_CONTENT, 0);
+		if (from && from->writes && from->intent.op == INTENT_REMOVE && !from->moved_to)
+			change_skip(from, APPLY_NEEDS_CONTENT, 0); /* it is to be copied first */
+		return 0;
+	}
+	out = &from->intent;
+	to->moved_from = from;
+	from->moved_to = to;
+	out->fate = INTENT_MOVED;
+	in->new_kind = RECORD_FILE;
+	in->staged_stamp = from->row.stamp;
+	in->staged = staging_name(b, "");
+	out->displaced = in->staged ? strdup(in->staged) : NULL;
+	return out->displaced ? 0 : -ENOMEM;
+}
+
+static int plan_moves(struct batch *b)
+{
+	int r = 0;
+
+	for (size_t k = 0; r == 0 && k < b->n; k++)
+		if (lands_as_file(b->v[k]) && !b->v[k]->item->staged)
+			r = plan_move(b, b->v[k]);
+	return r;
+}
+
 static int name_objects(struct batch *b, struct change *c)
 {
 	struct intent *i = &c->intent;
-	bool exchange = store_abilities(b->store)->exchange;
-	bool file = c->item && c->item->staged && i->has_record && i->record.kind == RECORD_FILE &&
-		    i->place == ROW_ON_DISK;
+	bool exchange = store_abilities(b->store)->exchange, file = lands_as_file(c);
 
+	if (c->moved_from || c->moved_to)
+		return 0;
 	if (change_lands(c)) {
-		file = file || (i->op == INTENT_PUT_ASIDE && i->record.kind == RECORD_FILE);
 		i->staged = file ? strdup(c->item->staged) : staging_name(b, "");
 		c->staged_here = !file;
 		if (!i->staged)
@@ -600,7 +651,7 @@ static int plan_object(struct batch *b, struct change *c)
 		i->old = c->row.stamp;
 		i->old_kind = c->row.place == ROW_IMPLIED ? RECORD_DIRECTORY : c->row.record.kind;
 	}
-	if (!i->staged)
+	if (!i->staged || c->moved_from)
 		return 0;
 	r = place_stage(&b->place, i, shown(c), b->n_staged <= SYNC_SET_MAX);
 	if (r == -ENOMEM)
@@ -644,6 +695,8 @@ int plan_batch(struct batch *b, struct replica_txn *t, struct apply_item *items,
 		r = plan_below(b, t->index, b->v[k]);
 	if (r == 0)
 		r = plan_ways(b, t->index);
+	if (r == 0)
+		r = plan_moves(b);
 	for (size_t k = b->n; r == 0 && k-- > 0;)
 		if (goes(b->v[k]) && batch_skipped_below(b, b->v[k]))
 			change_skip(b->v[k], APPLY_BLOCKED, 0);

@@ -51,6 +51,7 @@ void fetch_offer_free(struct session *s, struct offer *o)
 	stage_free(o->stage);
 	record_deinit(&o->theirs);
 	shared_vector_unref(o->k);
+	free(o->move_from);
 	free(o->path);
 	free(o);
 }
@@ -156,6 +157,8 @@ int fetch_settle(struct session *s, struct offer *o)
 		s->progress = true;
 		break;
 	case APPLY_NEEDS_CONTENT:
+		if (o->move_from)
+			s->copying_round = s->round + 1;
 		s->progress = true; /* the next round stages it */
 		skip = true;
 		break;
@@ -204,6 +207,7 @@ static struct apply_item apply_item_of(const struct offer *o)
 		.theirs = o->absent ? NULL : &o->theirs,
 		.their_k = &o->k->v,
 		.staged = o->staged ? stage_name(o->stage) : NULL,
+		.move_from = o->move_from,
 	};
 
 	if (o->staged)
@@ -280,7 +284,7 @@ static int object_above(struct index_txn *t, const char *path, bool *ret)
 	return r < 0 ? r : 0;
 }
 
-static int decide_offer(struct index_txn *t, const struct knowledge *k, const struct apply_options *options, struct offer *o,
+static int decide_offer(const struct session *s, struct index_txn *t, const struct knowledge *k, const struct apply_options *options, struct offer *o,
 	bool *ret_content)
 {
 	struct apply_item item = apply_item_of(o);
@@ -310,6 +314,10 @@ static int decide_offer(struct index_txn *t, const struct knowledge *k, const st
 		r = object_above(t, o->path, &o->under);
 		o->defer = o->defer || o->under;
 	}
+	if (*ret_content && !live && !o->defer && !o->deferred_once && r >= 0)
+		r = fetch_may_move(s, t, o);
+	if (o->move_from && r >= 0)
+		r = fetch_check_move(options, t, o);
 	row_deinit(&row);
 	return r < 0 ? r : 0;
 }
@@ -354,12 +362,12 @@ void fetch_run_plan(struct session_job *job)
 	if (job->error == 0)
 		job->error = replica_knowledge_read(t, &k);
 	for (size_t i = 0; i < b->n && job->error == 0; i++)
-		job->error = decide_offer(t, &k, &options, b->v[i], &content[i]);
+		job->error = decide_offer(s, t, &k, &options, b->v[i], &content[i]);
 	index_abort(t);
 	for (size_t i = 0; i < b->n && job->error == 0; i++) {
 		struct offer *o = b->v[i];
 
-		if (!content[i] || (o->defer && !o->deferred_once))
+		if (!content[i] || o->move_from || ((o->defer || o->copied) && !o->deferred_once))
 			continue;
 		o->error = stage_offer(s->replica, o);
 		while (fetch_make_room(s->replica, o->error)) {
@@ -384,6 +392,12 @@ static bool meets_skipped(const struct session *s, const struct offer *o)
 	return s->skipped_overflow; /* any of those that are not known any more may be one */
 }
 
+/* A directory below which something waits gets its attributes after that: they may close it, and its times would not stay. */
+static bool follows_copied(const struct session *s, const struct offer *o)
+{
+	return s->waits && !o->absent && o->theirs.live && o->theirs.kind == RECORD_DIRECTORY && path_is_below(s->waits->path, o->path);
+}
+
 /* After planning: what is settled goes, what needs content is asked for. Returns whether the offer stays in the batch. */
 static int planned(struct session *s, struct offer *o, bool *ret_stays)
 {
@@ -399,7 +413,7 @@ static int planned(struct session *s, struct offer *o, bool *ret_stays)
 		s->pending--;
 		return r;
 	}
-	if (o->defer && !o->deferred_once)
+	if ((o->defer || o->copied || follows_copied(s, o)) && !o->deferred_once)
 		return fetch_defer(s, o);
 	*ret_stays = true;
 	if (!o->stage || o->staged)
@@ -569,6 +583,8 @@ static int plan_next(struct session *s)
 	if (from->v[0]->deferred_once && in_flight)
 		return 0; /* the deferred go in order, one batch after the other */
 	n = from->n < SESSION_BATCH_OFFERS ? from->n : SESSION_BATCH_OFFERS;
+	if (n > 1 && n < from->n && from->v[n - 1]->move_from)
+		n--; /* both halves of a move */
 	b = batch_new(s, BATCH_PLANNING);
 	job = session_job_new(s, JOB_PLAN, SESSION_LANE_PLAN);
 	if (!b || !job) {

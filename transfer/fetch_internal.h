@@ -24,7 +24,9 @@ bool fetch_content_idle(const struct session *s);
 void fetch_content_free(struct session *s, struct offer *o);
 void fetch_content_reset(struct session *s); /* before the offers are freed */
 
-/* fetch_deferred.c */
+/* fetch_deferred.c: a move is a new path (`copied`) and a deletion, deferred both, and next to each other in a batch */
+int fetch_may_move(const struct session *s, struct index_txn *t, struct offer *o); /* sets `copied` */
+int fetch_check_move(const struct apply_options *options, struct index_txn *t, struct offer *o); /* drops a move_from that won't do */
 int fetch_defer(struct session *s, struct offer *o); /* takes the offer over when it returns 0 */
 void fetch_deferred_reset(struct session *s);
 

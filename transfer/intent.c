@@ -108,7 +108,9 @@ static bool intent_sound(const struct intent *i)
 		return false;
 	if (i->fate == INTENT_ASIDE && !i->aside)
 		return false;
-	if ((i->fate == INTENT_TRASH || i->fate == INTENT_ASIDE) && !i->displaced)
+	if ((i->fate == INTENT_TRASH || i->fate == INTENT_ASIDE || i->fate == INTENT_MOVED) && !i->displaced)
+		return false;
+	if (i->fate == INTENT_MOVED && i->op != INTENT_REMOVE)
 		return false;
 	return i->has_record || i->becomes == INTENT_UNCHANGED;
 }
@@ -120,7 +122,7 @@ void intent_get(struct cursor *c, struct intent *ret)
 	if (get_u8(c) != VERSION)
 		cursor_fail(c);
 	ret->op = get_u8_max(c, INTENT_SET);
-	ret->fate = get_u8_max(c, INTENT_RMDIR);
+	ret->fate = get_u8_max(c, INTENT_MOVED);
 	ret->becomes = get_u8_max(c, INTENT_UNCHANGED);
 	ret->place = get_u8_max(c, ROW_COLLIDES);
 	flags = get_u8_max(c, FLAGS_ALL);

@@ -8,6 +8,7 @@
  *   PUT        staged → path (exchange with what is there, or no-replace); what was there goes where `fate` says
  *   PUT_ASIDE  staged → aside; at `path` a directory with live children stays
  *   REMOVE     path → displaced, then where `fate` says; a directory is removed if it is empty
+ *              (MOVED: path → displaced = staged → path of a PUT, nothing of it copied; both are done or neither)
  *   SET        attributes and mtime of the object in place
  *   RECORD     nothing on disk (never written down)
  */
@@ -29,6 +30,7 @@ enum intent_fate { /* of the object that was there */
 	INTENT_TRASH = 1,
 	INTENT_ASIDE = 2, /* to the conflict name, as an event */
 	INTENT_RMDIR = 3, /* a directory, empty by then */
+	INTENT_MOVED = 4, /* REMOVE: the PUT of the same batch whose `staged` is this one's `displaced` puts it in its place */
 };
 
 enum intent_becomes { /* of the path's record */

@@ -260,6 +260,7 @@ bool place_hold(struct place *p, int dir, const char *name, const struct row *ou
 		return place_failed(o, r), false;
 	stamp_of(&st, &h->stamp);
 	h->kind = scan_kind(&st);
+	h->nlink = st.nlink;
 	if (h->kind != (ours->place == ROW_IMPLIED ? RECORD_DIRECTORY : ours->record.kind))
 		return place_result(o, APPLY_CHANGED), false;
 	if (DEFECT(LOOK_SKIPPED) && h->kind != RECORD_DIRECTORY)
@@ -706,6 +707,78 @@ static void remove_object(struct place *p, const struct intent *i, const struct 
 	place_result(o, APPLY_CHANGED);
 	if (place_move(staging, i->displaced, dir, name) != 0)
 		dispose(p, i, ours, OUT_OTHER, dir, o);
+}
+
+/* --- move --- */
+
+bool place_moves_as(const struct row *row, const struct record *r, bool preserve_owner)
+{
+	const struct record *was = &row->record;
+
+	return row_live(row) && row->place == ROW_ON_DISK && record_same_state(was, r) && was->kind == RECORD_FILE &&
+	       record_same_attributes(was, r) && was->mtime_ns == r->mtime_ns &&
+	       !((r->mode | row->stamp.mode) & SPECIAL_BITS) &&
+	       (!preserve_owner || (row->stamp.uid == r->uid && row->stamp.gid == r->gid));
+}
+
+bool place_movable(struct store *store, const char *path, const struct row *row)
+{
+	cleanup_close int dir = -1, fd = -1;
+	struct file_stat st;
+	struct stamp stamp;
+	const char *name;
+
+	if (!store_abilities(store)->lease || file_open_parent(store_root(store), path, &dir, &name) != 0 ||
+		file_open_read(dir, name, &fd) != 0 || file_stat_fd(fd, &st) != 0 || st.nlink != 1)
+		return false;
+	stamp_of(&st, &stamp);
+	return stamp_equal(&stamp, &row->stamp) && file_lease_read(fd) == 0; /* closing it ends the lease */
+}
+
+/* Into staging; true: it is there, and is what the row says. */
+static bool take_out(struct place *p, const struct intent *i, const struct row *ours, int dir, const char *name,
+	struct place_outcome *o)
+{
+	cleanup(held_deinit) struct held h = {.fd = -1};
+	int staging = store_staging(p->store), r;
+
+	if (!place_hold(p, dir, name, ours, &h, o))
+		return false;
+	if (!h.leased || h.nlink != 1)
+		return place_result(o, APPLY_NEEDS_CONTENT), false;
+	r = place_move(dir, name, staging, i->displaced);
+	if (r != 0)
+		return place_failed(o, r), false;
+	place_touch_also(p, dir);
+	place_touch_also(p, staging);
+	if (came_out(p, i->displaced, ours, &h) == OUT_EXACT)
+		return true;
+	place_result(o, APPLY_CHANGED);
+	o->keep = place_move(staging, i->displaced, dir, name) != 0;
+	return false;
+}
+
+void place_run_move(struct place *p, const struct intent *from, const struct row *ours, struct place_outcome *from_o,
+	const struct intent *to, struct place_outcome *to_o)
+{
+	cleanup_close int dir = -1;
+	const char *name;
+	int r = file_open_parent(store_root(p->store), from->path, &dir, &name);
+
+	from_o->place = from->place;
+	if (r != 0) {
+		place_failed(from_o, r);
+		place_result(to_o, APPLY_NEEDS_CONTENT);
+		return;
+	}
+	if (!take_out(p, from, ours, dir, name, from_o)) {
+		place_result(to_o, APPLY_NEEDS_CONTENT);
+		return;
+	}
+	(void)place_run(p, to, NULL, to_o); /* of a new name: it needs no memory */
+	place_result(from_o, to_o->placed ? APPLY_DONE : APPLY_CHANGED); /* its change time, at least */
+	if (!to_o->placed)
+		from_o->keep = place_move(store_staging(p->store), from->displaced, dir, name) != 0;
 }
 
 int place_run(

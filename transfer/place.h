@@ -65,6 +65,14 @@ int place_stage(struct place *p, struct intent *i, const struct record *r, bool 
 /* Carry it out. ours: the row as it is in the index, NULL if there is none. Results are in *o; < 0 only when out of memory
  * before anything was touched. */
 int place_run(struct place *p, const struct intent *i, const struct row *ours, struct place_outcome *o);
+/* Both halves of a move: `from` takes the object out, `to` puts it in. It is moved only where a lease showed that it is what the row
+ * says and has no other name; else it stays or goes back, and the outcomes are NEEDS_CONTENT, or what else was found. */
+void place_run_move(struct place *p, const struct intent *from, const struct row *ours, struct place_outcome *from_o,
+	const struct intent *to, struct place_outcome *to_o);
+/* Is the row's object, but for its name, what the record is to show? */
+bool place_moves_as(const struct row *row, const struct record *r, bool preserve_owner);
+/* A look ahead: is it what the row says, with one name, and nobody writing to it? Nothing hangs on the answer. */
+bool place_movable(struct store *store, const char *path, const struct row *row);
 /* Of a directory that was put in place: mode and mtime, after all that goes into it; renews the stamp. < 0: it is still as it
  * was staged, and must not be recorded so. */
 int place_finish_directory(struct place *p, const struct intent *i, struct place_outcome *o);

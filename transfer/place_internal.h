@@ -7,6 +7,8 @@
 
 #include "transfer/place.h"
 
+#define SPECIAL_BITS 06000 /* setuid, setgid: who gets them is decided where attributes are set */
+
 /* --- place.c --- */
 
 void place_result(struct place_outcome *o, enum apply_result r);
@@ -18,6 +20,7 @@ struct held {
 	bool leased; /* nobody writes to it until the lease is released */
 	bool racy;   /* the stamp alone proves nothing */
 	uint8_t kind;
+	uint32_t nlink;
 	struct stamp stamp;
 };
 

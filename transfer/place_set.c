@@ -11,8 +11,6 @@
 #include "base/defect.h"
 #include "base/random.h"
 
-#define SPECIAL_BITS 06000 /* setuid, setgid */
-
 /* --- attributes --- */
 
 /* Does this file system keep such a mode? Tried out on an object of our own. */

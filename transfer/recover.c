@@ -52,6 +52,7 @@ struct pending {
 	bool had_row;
 	bool same_row; /* nobody wrote it since the intent was */
 	bool in_staging; /* a directory that could not be put in its place */
+	struct pending *moved_to, *moved_from; /* the other half of a move */
 	enum verdict verdict;
 	struct place_outcome outcome;
 	struct place_copy found; /* DONE_EDITED: state, stamp and nodes */
@@ -416,6 +417,83 @@ static enum verdict recover_put_aside(struct recovery *v, struct pending *e)
 	return DONE;
 }
 
+/* --- move --- */
+
+/* What is in staging between the halves of a move goes back. */
+static enum verdict move_back(struct recovery *v, struct pending *from, const struct seen *at_path, const struct seen *displaced)
+{
+	const struct intent *i = &from->intent;
+	cleanup_close int dir = -1;
+	const char *name;
+	int r, old;
+
+	if (at_path->there == THERE && same_inode(&at_path->stamp, &displaced->stamp)) {
+		(void)file_unlink(store_staging(v->store), i->displaced); /* the first half of a move without replacing */
+		return NOT_DONE;
+	}
+	r = file_open_parent(store_root(v->store), i->path, &dir, &name);
+	if (r == 0)
+		r = place_move(store_staging(v->store), i->displaced, dir, name);
+	if (r == 0) {
+		place_touch(&v->place, steal_fd(dir));
+		return NOT_DONE;
+	}
+	old = r < 0 ? r : is_old(v, from, displaced);
+	if (old < 0)
+		return UNKNOWN;
+	place_dispose(&v->place, i, row_of(from), old, &from->outcome);
+	return from->outcome.keep ? UNKNOWN : from->outcome.exact ? DONE : NOT_DONE;
+}
+
+/* The object is nowhere: it landed, and a user took it away; or in a directory that could not be put in its place. */
+static enum verdict find_moved(struct recovery *v, struct pending *to, const struct seen *at_path)
+{
+	const struct pending *above = staged_above(v, to);
+
+	if (above)
+		return above->verdict;
+	if (!marked(v, to->batch))
+		return NOT_DONE;
+	if (at_path->there == ABSENT)
+		return DONE_DELETED;
+	return replaces(at_path, &to->intent) ? finish_put(v, to, at_path) : NOT_DONE;
+}
+
+/* Both halves: neither is done, or both. */
+static void recover_move(struct recovery *v, struct pending *from, struct pending *to)
+{
+	struct seen at_from, at_to, staged;
+
+	see(v, from->intent.path, &at_from);
+	see(v, to->intent.path, &at_to);
+	see_staged(v, to->intent.staged, &staged);
+	from->verdict = at_from.there == ABSENT ? DONE : NOT_DONE;
+	if (at_from.there == UNSEEN || at_to.there == UNSEEN || staged.there == UNSEEN) {
+		from->verdict = to->verdict = UNKNOWN;
+	} else if (is_new(&at_to, &to->intent)) {
+		if (is_new(&staged, &to->intent))
+			(void)file_unlink(store_staging(v->store), to->intent.staged); /* a second name */
+		to->verdict = finish_put(v, to, &at_to);
+	} else if (staged.there == THERE) {
+		from->verdict = move_back(v, from, &at_from, &staged);
+		to->verdict = NOT_DONE;
+	} else if (at_from.there == THERE && same_inode(&at_from.stamp, &from->intent.old)) {
+		to->verdict = NOT_DONE;
+	} else {
+		to->verdict = find_moved(v, to, &at_to);
+	}
+	if (to->verdict == UNKNOWN || from->verdict == UNKNOWN)
+		to->verdict = from->verdict = UNKNOWN;
+}
+
+static void settle_outcome(struct pending *e)
+{
+	struct place_outcome *o = &e->outcome;
+
+	o->result = e->verdict == NOT_DONE || e->verdict == UNKNOWN ? APPLY_CHANGED : APPLY_DONE;
+	o->keep = o->keep || e->verdict == UNKNOWN;
+}
+
 /* --- remove, set --- */
 
 static enum verdict recover_remove(struct recovery *v, struct pending *e)
@@ -430,6 +508,8 @@ static enum verdict recover_remove(struct recovery *v, struct pending *e)
 	see_staged(v, i->displaced, &displaced);
 	if (at_path.there == UNSEEN || displaced.there == UNSEEN)
 		return UNKNOWN;
+	if (displaced.there == THERE && i->fate == INTENT_MOVED)
+		return move_back(v, e, &at_path, &displaced);
 	if (displaced.there == THERE && at_path.there == THERE && same_inode(&displaced.stamp, &at_path.stamp)) {
 		(void)file_unlink(store_staging(v->store), i->displaced); /* the first half of a move without replacing */
 		return NOT_DONE;
@@ -501,6 +581,15 @@ static void recover_one(struct recovery *v, struct pending *e)
 	struct place_outcome *o = &e->outcome;
 
 	o->place = e->intent.place;
+	if (e->moved_to)
+		return; /* with the other half, whose directories are in place by then */
+	if (e->moved_from) {
+		e->moved_from->outcome.place = e->moved_from->intent.place;
+		recover_move(v, e->moved_from, e);
+		settle_outcome(e->moved_from);
+		settle_outcome(e);
+		return;
+	}
 	switch (e->intent.op) {
 	case INTENT_PUT:
 		e->verdict = recover_put(v, e);
@@ -515,8 +604,7 @@ static void recover_one(struct recovery *v, struct pending *e)
 		e->verdict = recover_set(v, e);
 		break;
 	}
-	o->result = e->verdict == NOT_DONE || e->verdict == UNKNOWN ? APPLY_CHANGED : APPLY_DONE;
-	o->keep = o->keep || e->verdict == UNKNOWN;
+	settle_outcome(e);
 }
 
 /* --- into the index --- */
@@ -646,6 +734,19 @@ static int read_rows(struct recovery *v, struct index_txn *t)
 	return r < 0 ? r : 0;
 }
 
+static void pair_moves(struct recovery *v)
+{
+	for (struct pending *from = v->v; from < v->v + v->n; from++) {
+		if (from->intent.fate != INTENT_MOVED)
+			continue;
+		for (struct pending *to = v->v; to < v->v + v->n; to++)
+			if (to->batch == from->batch && to->intent.op == INTENT_PUT && strcmp(to->intent.staged, from->intent.displaced) == 0) {
+				from->moved_to = to;
+				to->moved_from = from;
+			}
+	}
+}
+
 static int is_first(struct recovery *v, struct index_txn *t)
 {
 	struct buf b = BUF_INIT;
@@ -669,6 +770,7 @@ static int read_intents(struct recovery *v)
 	if (r == 0)
 		r = is_first(v, t);
 	index_abort(t);
+	pair_moves(v);
 	return r;
 }
 

@@ -6,6 +6,7 @@
  *   new in staging                          not done; removed
  *   new nowhere, old nowhere, path empty    a user deleted the new (if staging is otherwise as it was left)
  *   anything else                           a user's: left to the next scan
+ *   old of a move in staging                back to its path; where that can't be, where its fate says; the new is not done
  *   old in staging                          where its fate says, if it is what the row says; else a user's, beside the path
  */
 #ifndef TRANSFER_RECOVER_H

@@ -116,6 +116,7 @@ static int send_hello(struct session *s)
 	s->lineage_digest = h->lineage_digest;
 	s->root = h->root;
 	s->live = counts.live;
+	s->head_seq = counts.head_seq;
 	/* In the first round what the peer lacks is sent once the digests are known to differ. */
 	if (r == 0 && s->round > 1)
 		r = round_send_lineage(s, false);

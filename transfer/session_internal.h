@@ -45,6 +45,10 @@ struct offer {
 	bool lands;   /* as something that is no directory */
 	bool under;   /* lands below what is no directory here: after the other deferred ones */
 	bool differs; /* is another thing here than at the peer, and will be */
+	bool copied;  /* its content was here before the round, at a path that may be about to be deleted */
+	bool moved;   /* (deletes) its content is to be moved to another path of the round */
+	struct offer *source; /* (copied) such a one; only while they are flushed */
+	char *move_from; /* its path; it comes next in the batch; owned */
 	bool fetch_tree;
 	int error;
 	struct stage *stage;
@@ -240,6 +244,8 @@ struct session {
 	uint64_t forgotten; /* replica_forgotten before HELLO */
 	uint64_t lineage_digest, peer_lineage_digest;
 	uint64_t live;
+	uint64_t head_seq; /* of our index, as of HELLO */
+	uint32_t copying_round; /* in which nothing is moved, as a move failed in the one before */
 	struct knowledge peer_knowledge;
 	bool peer_has_knowledge;
 	bool in_sync, stuck;
@@ -264,6 +270,7 @@ struct session {
 	size_t n_batches, backlog, pending;
 	struct offer **deferred;
 	size_t n_deferred, cap_deferred;
+	const struct offer *waits; /* the last one that was deferred for a move's sake */
 	bool deferred_overflow; /* more than the budget: forgotten, the round joins nothing */
 	uint64_t deferred_deletes;
 	struct offer *fetch_head, **fetch_tail;

@@ -36,10 +36,28 @@ edit() {
 openssl enc -aes-128-ctr -K 99112233445566778899aabbccddeeff -iv 0 -in /dev/zero 2>/dev/null | head -c 4096 |
     dd of="$W/a/dir/big" bs=4096 seek=30000 conv=notrunc status=none
 edit "4 KiB changed in 256 MiB" 24576
+# What was renamed is the very object that was there; nothing of it is copied, or goes to trash.
+moved() {
+    [ "$(stat -c %i "$W/b/$2")" = "$1" ] || fail "$2 is a copy"
+    [ -z "$(find "$W/b/.syncd/trash" -type f -size +1M -newer "$W/edited")" ] || fail "what was renamed to $2 is in trash"
+}
+sleep 2.2
+touch "$W/edited"
+inode=$(stat -c %i "$W/b/dir/big")
 mv "$W/a/dir/big" "$W/a/dir/renamed"
 edit "the file renamed" 20480
+moved "$inode" dir/renamed
 mv "$W/a/dir" "$W/a/moved"
 edit "its directory renamed" 20480
+moved "$inode" moved/renamed
+# More than a batch takes, and more than may be deleted without a word.
+mkdir "$W/a/many"
+for i in $(seq 1200); do echo "$i" >"$W/a/many/$i"; done
+want "many" reconcile "$W/a" "$(remote "$W/b")"
+mv "$W/a/many" "$W/a/many again"
+inode=$(stat -c %i "$W/b/many/1200")
+edit "a directory of 1,200 renamed" 204800
+moved "$inode" "many again/1200"
 
 # Round trips: what a no-op takes longer than a login, in units of what a round trip takes here.
 mkdir "$W/c"

@@ -204,6 +204,16 @@ static inline const char *fx_read(const struct fixture *f, const char *path)
 	return p;
 }
 
+/* As fx_live_values says of a file. */
+static inline void fx_write_like_theirs(struct fixture *f, const char *path, const char *text)
+{
+	struct timespec times[] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1500000000}};
+
+	fx_write(f, path, text);
+	OK(chmod(fx_path(f, path), 0640));
+	OK(utimensat(AT_FDCWD, fx_path(f, path), times, 0));
+}
+
 /* Where a content is, in the folder and in .syncd/. */
 struct fx_search {
 	const char *text;
@@ -475,6 +485,21 @@ static inline struct apply_item *fx_their_touch(struct fixture *f, const char *p
 	version_dots_deinit(&dot);
 	row_deinit(&ours);
 	return fx_item(f, path, r);
+}
+
+/* A file of ours with that content, mode 0640 and the mtime of fx_live_values was moved; where it is gone, its content came. */
+static inline struct apply_item *fx_their_move(struct fixture *f, const char *from, const char *to, const char *text)
+{
+	struct apply_item *item;
+
+	fx_their_deletion(f, from);
+	item = fx_their_file(f, to, text, FX_AFTER);
+	if (fx_live(f, from)) {
+		OK(file_unlink(store_staging(fx_store(f)), item->staged));
+		item->staged = NULL;
+		item->move_from = from;
+	}
+	return item;
 }
 
 /* Apply what was collected; staged objects that were not consumed go, as their owner would do. */

@@ -1035,6 +1035,109 @@ static void test_racing_user(void **state)
 	fx_free(f);
 }
 
+/* --- moves --- */
+
+static uint64_t inode(struct fixture *f, const char *path)
+{
+	struct stat st;
+
+	OK(lstat(fx_path(f, path), &st));
+	return st.st_ino;
+}
+
+static struct fixture *with_file_to_move(void)
+{
+	struct fixture *f = fx_new();
+
+	fx_mkdir(f, "dir");
+	fx_write_like_theirs(f, "dir/f", "content");
+	fx_scan(f);
+	return f;
+}
+
+static enum apply_result result_of(const struct fixture *f, const char *path)
+{
+	for (size_t k = 0; k < f->n; k++)
+		if (strcmp(f->items[k].path, path) == 0)
+			return f->items[k].result;
+	fail_msg("no item %s", path);
+	return APPLY_NONE;
+}
+
+/* It is the very object, and no trash has it. */
+static void test_moved(void **state)
+{
+	struct fixture *f = with_file_to_move();
+	uint64_t ino = inode(f, "dir/f");
+
+	(void)state;
+	fx_their_move(f, "dir/f", "new/g", "content");
+	fx_their_deletion(f, "dir");
+	fx_apply(f);
+	assert_int_equal(inode(f, "new/g"), ino);
+	assert_false(fx_exists(f, "dir"));
+	assert_true(fx_live(f, "new/g") && fx_tombstone(f, "dir/f") && fx_tombstone(f, "dir"));
+	assert_int_equal(fx_find(f, "content").in_trash, 0);
+	fx_quiet(f);
+	fx_free(f);
+}
+
+/* Not moved, and not deleted: both wait for a copy. */
+static void stays(struct fixture *f, enum apply_result from)
+{
+	fx_apply(f);
+	assert_int_equal(result_of(f, "dir/f"), from);
+	assert_int_equal(result_of(f, "new/g"), APPLY_NEEDS_CONTENT);
+	assert_true(fx_exists(f, "dir/f"));
+	assert_false(fx_exists(f, "new"));
+	assert_true(fx_live(f, "dir/f"));
+	fx_free(f);
+}
+
+static void test_not_moved(void **state)
+{
+	struct fixture *f = with_file_to_move();
+	int fd;
+
+	(void)state;
+	OK(link(fx_path(f, "dir/f"), fx_path(f, "second")));
+	fx_scan(f);
+	fx_their_move(f, "dir/f", "new/g", "content");
+	stays(f, APPLY_NEEDS_CONTENT);
+
+	f = with_file_to_move();
+	fx_their_move(f, "dir/f", "new/g", "content");
+	f->theirs[1]->mode = 0600; /* another thing than was here */
+	stays(f, APPLY_NEEDS_CONTENT);
+
+	f = with_file_to_move();
+	fx_their_move(f, "dir/f", "new/g", "content");
+	fx_write(f, "dir/f", "edited!");
+	stays(f, APPLY_CHANGED);
+
+	f = with_file_to_move();
+	fx_their_move(f, "dir/f", "new/g", "content");
+	fd = open(fx_path(f, "dir/f"), O_WRONLY);
+	stays(f, APPLY_BUSY);
+	close(fd);
+}
+
+/* A user has something at the new path: what was taken out goes back. */
+static void test_moved_back(void **state)
+{
+	struct fixture *f = with_file_to_move();
+
+	(void)state;
+	fx_their_move(f, "dir/f", "g", "content");
+	fx_write(f, "g", "a user's");
+	fx_apply(f);
+	assert_int_equal(result_of(f, "g"), APPLY_CHANGED);
+	assert_int_equal(result_of(f, "dir/f"), APPLY_CHANGED);
+	assert_string_equal(fx_read(f, "dir/f"), "content");
+	assert_string_equal(fx_read(f, "g"), "a user's");
+	fx_free(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1065,6 +1168,9 @@ int main(void)
 		cmocka_unit_test(test_ignored_and_unsupported),
 		cmocka_unit_test(test_conflict_not_here),
 		cmocka_unit_test(test_needs_content),
+		cmocka_unit_test(test_moved),
+		cmocka_unit_test(test_not_moved),
+		cmocka_unit_test(test_moved_back),
 		cmocka_unit_test(test_bad_staged),
 		cmocka_unit_test(test_bad_paths),
 		cmocka_unit_test(test_unscanned_edit),

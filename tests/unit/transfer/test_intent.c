@@ -192,7 +192,7 @@ static void test_unsound(void **state)
 	i.op = INTENT_REMOVE; /* with a staged object */
 	refused(&i);
 	set(&i.staged, NULL);
-	i.fate = INTENT_RMDIR + 1;
+	i.fate = INTENT_MOVED + 1;
 	refused(&i);
 	i.fate = INTENT_TRASH;
 	i.becomes = 0;

@@ -16,7 +16,7 @@
 
 /* The batch: one of each. */
 static const char *const users[] = {
-	"old a", "old b", "old x", "old m", "ours c", "old w", "same t", "our q"};
+	"old a", "old b", "old x", "old m", "ours c", "old w", "same t", "our q", "moved f", "moved g"};
 
 static void make_tree(struct fixture *f)
 {
@@ -34,6 +34,9 @@ static void make_tree(struct fixture *f)
 	fx_mkdir(f, "e");
 	fx_write(f, "q", "our q");
 	OK(chmod(fx_path(f, "t.txt"), 0600));
+	fx_mkdir(f, "v");
+	fx_write_like_theirs(f, "v/f", "moved f");
+	fx_write_like_theirs(f, "v/g", "moved g");
 	fx_scan(f);
 }
 
@@ -53,6 +56,9 @@ static void make_items(struct fixture *f)
 	fx_their_touch(f, "t.txt", 0640, INT64_C(1600000000) * CLOCK_NS_PER_S);
 	fx_their_touch(f, "e", 0711, 0);
 	fx_their_file(f, "q/r", "new r", FX_AFTER); /* below a file of ours */
+	fx_their_move(f, "v/f", "v2/f", "moved f");
+	fx_their_move(f, "v/g", "d2", "moved g");
+	fx_their_deletion(f, "v");
 }
 
 /* The rows that a touch would be built upon are gone by then in no state: the same batch can be
@@ -83,6 +89,13 @@ static void check_either(struct fixture *f)
 	if (fx_exists(f, "q")) /* an implied directory whose child did not come is gone again */
 		either(f, "q", "our q", "<dir>");
 	either(f, "q/r", "", "new r");
+	either(f, "v/f", "moved f", "");
+	either(f, "v2/f", "", "moved f");
+	either(f, "v/g", "moved g", "");
+	either(f, "d2", "", "moved g");
+	either(f, "v", "<dir>", "");
+	assert_int_equal(fx_find(f, "moved f").in_place, 1);
+	assert_int_equal(fx_find(f, "moved g").in_place, 1);
 	for (size_t k = 0; k < ARRAY_SIZE(users); k++)
 		if (fx_found(f, users[k]) == 0)
 			fail_msg("lost: %s", users[k]);
@@ -103,6 +116,10 @@ static void check_final(struct fixture *f, bool modes)
 	assert_string_equal(fx_read(f, "w/y"), "old w");
 	assert_string_equal(fx_read(f, "s"), "-> new target");
 	assert_string_equal(fx_read(f, "q/r"), "new r");
+	assert_string_equal(fx_read(f, "v2/f"), "moved f");
+	assert_string_equal(fx_read(f, "d2"), "moved g");
+	assert_false(fx_exists(f, "v"));
+	assert_int_equal(fx_find(f, "moved f").in_trash + fx_find(f, "moved g").in_trash, 0);
 	assert_int_equal(fx_find(f, "ours c").asides, 1);
 	assert_int_equal(fx_find(f, "new w").asides, 1);
 	assert_int_equal(fx_find(f, "our q").asides, 1);
