@@ -103,7 +103,7 @@ crash_points := file_chmod_fd file_create file_exchange file_fsync file_link fil
 	file_rename_replace file_rmdir file_set_mtime_fd file_symlink file_syncfs file_unlink index_commit
 look_points := file_lease_read file_lease_release file_open_read file_open_seen file_stat_at file_stat_fd
 $(BUILD)/unit/tombstones/test_observe: private LDFLAGS += -Wl,--wrap=file_syncfs
-$(BUILD)/unit/transfer/test_recover: private LDFLAGS += $(foreach f,$(crash_points) file_open_seen file_readlink,-Wl,--wrap=$f)
+$(BUILD)/unit/transfer/test_recover: private LDFLAGS += $(foreach f,$(crash_points) file_open_seen file_readlink file_stat_at,-Wl,--wrap=$f)
 $(BUILD)/unit/transfer/test_place: private LDFLAGS += $(foreach f,$(crash_points) $(look_points),-Wl,--wrap=$f)
 
 # The simulator's own base/file, base/clock and base/random, and some calls of libc; linked before the archives, which then

@@ -95,7 +95,11 @@ static void on_root_timer(uv_timer_t *timer)
 
 static void on_rescan(uv_timer_t *timer)
 {
-	folder_scan(timer->data, false);
+	struct folder *f = timer->data;
+
+	if (replica_unfinished(f->replica, ""))
+		folder_recover(f, NULL);
+	folder_scan(f, false);
 }
 
 static void on_upkeep(uv_timer_t *timer)

@@ -139,6 +139,7 @@ void folder_cancel_asked(struct folder *f);
 
 /* folder_session.c */
 void folder_changed(struct folder *f, const struct folder_session *except); /* the index was: tell the sessions */
+void folder_recover(struct folder *f, const struct session *but); /* once all sessions have ended, which they are told, but this one */
 
 /* folder_status.c; origin: the session, or NULL: a scan. Returns the problem, the folder's; NULL: too many, or no memory */
 struct problem *folder_note_problem(struct folder *f, const char *path, const char *why, const char *todo, const void *origin,

@@ -190,10 +190,15 @@ static void on_broken(struct session *core, int error, void *data)
 	struct folder *f = s->folder;
 
 	log_error("%s: a batch could not be put in place: %s", f->name, file_error_text(error));
-	f->recover_wanted = true;
+	folder_recover(f, core);
 	folder_doubt_index(f, error);
+}
+
+void folder_recover(struct folder *f, const struct session *but)
+{
+	f->recover_wanted = true;
 	for (struct folder_session *other = f->sessions; other; other = other->next) {
-		if (link_session(other->link) == core)
+		if (link_session(other->link) == but)
 			continue;
 		session_fail(link_session(other->link), MESSAGE_FAIL_BUSY, -EBUSY, "the folder is being recovered on that side: try again");
 		link_kick(other->link);

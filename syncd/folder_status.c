@@ -118,6 +118,11 @@ void folder_note_scan(struct folder *f, const struct told *t)
 		note_local(f, t->path);
 		return;
 	}
+	if (t->error == OBSERVE_UNFINISHED) {
+		note_unread(f, t->path, "a change of it was interrupted, and could not be looked at since",
+			"nothing: it is looked at again with the next whole scan, or the next run");
+		return;
+	}
 	switch (t->what) {
 	case SCAN_NEW:
 		if (t->error == FILE_NOT_EMPTY)

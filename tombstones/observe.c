@@ -59,6 +59,7 @@ struct gone {
 	size_t path; /* offset into gone_list.text */
 	uint64_t seq;
 	bool had_row;
+	int left; /* why it is left for now, which is told after the commit; 0: it is not */
 };
 
 struct gone_list {
@@ -118,7 +119,6 @@ struct run {
 	struct gone_list gone;
 	struct appeared appeared;
 	struct paths aside; /* directories moved aside: what was seen below is elsewhere now */
-	struct paths full;  /* gone, but K has no room to forget them: to be told after the commit */
 	struct paths emptied; /* directories to be removed if they are empty: a user's, with what was undone in them */
 };
 
@@ -270,7 +270,6 @@ static void run_deinit(struct run *x)
 	free(x->appeared.v);
 	free(x->appeared.used);
 	paths_deinit(&x->aside);
-	paths_deinit(&x->full);
 	paths_deinit(&x->emptied);
 }
 
@@ -883,6 +882,8 @@ static int take(struct run *x, struct replica_txn *t, struct seen *s, bool late,
 
 	if (r < 0)
 		return r;
+	if (replica_unfinished(x->options->replica, s->path))
+		return leave(x, s, OBSERVE_UNFINISHED);
 	if ((r == 0) != s->had_row || row.seq != s->seq || is_below_aside(x, s->path)) {
 		tally->raced++;
 		return 0;
@@ -1306,13 +1307,21 @@ static int undo_gone(struct run *x, struct replica_txn *t, const char *path, str
 	return r < 0 ? r : 0;
 }
 
-static int take_gone(struct run *x, struct replica_txn *t, const char *path, const struct gone *g, struct tally *tally)
+static int leave_gone(struct gone *g, int why)
+{
+	g->left = why;
+	return 0;
+}
+
+static int take_gone(struct run *x, struct replica_txn *t, const char *path, struct gone *g, struct tally *tally)
 {
 	struct row row cleanup(row_deinit) = {0};
 	int r = index_get(t->index, path, &row);
 
 	if (r < 0)
 		return r;
+	if (replica_unfinished(x->options->replica, path))
+		return leave_gone(g, OBSERVE_UNFINISHED);
 	if (r == INDEX_ABSENT || row.seq != g->seq || (row.place != ROW_IMPLIED && !is_deletion(&row, g)) ||
 		is_below_aside(x, path)) {
 		tally->raced++;
@@ -1332,7 +1341,7 @@ static int take_gone(struct run *x, struct replica_txn *t, const char *path, con
 		return delete_event(t, path, &row, tally);
 	r = forget(t, path, &row.record);
 	if (r == -ENOSPC)
-		return paths_add(&x->full, path);
+		return leave_gone(g, r);
 	return r ? r : index_drop(t->index, path);
 }
 
@@ -1351,10 +1360,12 @@ static int write_gone_batch(struct run *x, size_t from, size_t to)
 	for (size_t i = from; i < to && !r; i++)
 		r = drop_implied(&t, replica_store(x->options->replica), gone_path(&x->gone, i));
 	r = end_batch(x, &t, &tally, r);
-	x->stuck |= x->full.n > 0;
-	for (size_t i = 0; i < x->full.n && !r; i++)
-		tell(x, x->full.v[i], SCAN_GONE, -ENOSPC);
-	paths_deinit(&x->full);
+	for (size_t i = from; i < to && !r; i++) {
+		if (!x->gone.v[i].left)
+			continue;
+		x->stuck = true;
+		tell(x, gone_path(&x->gone, i), SCAN_GONE, x->gone.v[i].left);
+	}
 	return r;
 }
 

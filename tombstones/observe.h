@@ -33,7 +33,9 @@ enum observe_local {
 	OBSERVE_LEAVE,	/* … is told, and stays for now */
 };
 
-#define OBSERVE_LOCAL 1000 /* in place of an error that is told: a local change, left there for now */
+/* In place of an error that is told: */
+#define OBSERVE_LOCAL 1000	/* a local change, left there for now */
+#define OBSERVE_UNFINISHED 1001 /* left there until recovery has finished a change (replica_unfinished) */
 
 struct observe_options {
 	struct replica *replica;

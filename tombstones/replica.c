@@ -15,11 +15,13 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/defect.h"
 #include "base/error.h"
 #include "base/random.h"
+#include "merkle/path.h"
 
 #define COUNTERS_VERSION 1
 #define COUNTERS_SUSPECT 1
@@ -59,6 +61,8 @@ struct replica {
 	uint64_t era; /* raised when an incarnation ends */
 	bool suspect;
 	uint64_t forgotten; /* paths, since the start */
+	char **unfinished; /* owned */
+	size_t n_unfinished;
 	int64_t doubt_ns[REPLICA_DOUBTS]; /* when one ended an incarnation last; 0: never */
 	struct line line; /* as committed last, or being committed */
 	struct acknowledged *acknowledged;
@@ -219,6 +223,13 @@ int replica_open(struct replica **ret, struct store *store)
 	return 0;
 }
 
+static void free_unfinished(struct replica *r)
+{
+	for (size_t i = 0; i < r->n_unfinished; i++)
+		free(r->unfinished[i]);
+	free(r->unfinished);
+}
+
 void replica_close(struct replica *r)
 {
 	if (!r)
@@ -226,6 +237,7 @@ void replica_close(struct replica *r)
 	assert(!r->locked);
 	store_close(r->store);
 	version_lineage_free(r->lineage);
+	free_unfinished(r);
 	free(r->acknowledged);
 	pthread_mutex_destroy(&r->state);
 	pthread_cond_destroy(&r->unlocked);
@@ -444,6 +456,29 @@ void replica_unlock(struct replica *r)
 	r->locked = false;
 	pthread_cond_signal(&r->unlocked);
 	pthread_mutex_unlock(&r->writer);
+}
+
+void replica_set_unfinished(struct replica *r, char **paths, size_t n)
+{
+	pthread_mutex_lock(&r->state);
+	free_unfinished(r);
+	r->unfinished = paths;
+	r->n_unfinished = n;
+	pthread_mutex_unlock(&r->state);
+}
+
+bool replica_unfinished(struct replica *r, const char *path)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&r->state);
+	for (size_t i = 0; i < r->n_unfinished && !found; i++) {
+		const char *at = r->unfinished[i];
+
+		found = strcmp(path, at) == 0 || path_is_below(path, at) || path_is_below(at, path);
+	}
+	pthread_mutex_unlock(&r->state);
+	return found;
 }
 
 /* --- transactions --- */

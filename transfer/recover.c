@@ -408,10 +408,8 @@ static enum verdict recover_put_aside(struct recovery *v, struct pending *e)
 	if (aside.there == UNSEEN)
 		return UNKNOWN;
 	r = is_new(&aside, i) ? look(v, i->aside, &e->found) : FILE_VANISHED;
-	if (r < 0)
-		return UNKNOWN;
-	if (r > 0 || !record_same_state(&e->found.state, &i->record))
-		return NOT_DONE; /* what is there, the next scan finds */
+	if (r != 0 || !record_same_state(&e->found.state, &i->record))
+		return r < 0 ? UNKNOWN : NOT_DONE; /* what is there, the next scan finds */
 	o->stamp = e->found.stamp;
 	o->looked_ns = e->found.looked_ns;
 	return DONE;
@@ -558,6 +556,7 @@ static enum verdict recover_set(struct recovery *v, struct pending *e)
 {
 	const struct intent *i = &e->intent;
 	struct seen at_path;
+	int r;
 
 	see(v, i->path, &at_path);
 	if (at_path.there == UNSEEN)
@@ -565,12 +564,9 @@ static enum verdict recover_set(struct recovery *v, struct pending *e)
 	if (!e->same_row || !ours_alone(i, &at_path))
 		return NOT_DONE;
 	if (at_path.kind != RECORD_DIRECTORY) {
-		int r = look(v, i->path, &e->found);
-
-		if (r < 0)
-			return UNKNOWN;
-		if (r > 0 || !record_same_state(&e->found.state, &i->record))
-			return NOT_DONE;
+		r = look(v, i->path, &e->found);
+		if (r != 0 || !record_same_state(&e->found.state, &i->record))
+			return r < 0 ? UNKNOWN : NOT_DONE;
 	}
 	place_set(&v->place, i, row_of(e), true, &e->outcome);
 	return e->outcome.result == APPLY_DONE ? DONE : NOT_DONE;
@@ -910,6 +906,34 @@ static int empty_staging(struct recovery *v, int64_t now_ns)
 	return r;
 }
 
+/* --- what is left --- */
+
+static int add_path(char **v, size_t *n, const char *path)
+{
+	v[*n] = strdup(path);
+	return v[*n] ? (++*n, 0) : -ENOMEM;
+}
+
+/* Nothing there is an event until the next recovery. */
+static int note_unfinished(struct recovery *v)
+{
+	char **paths = calloc(2 * v->n + 1, sizeof(*paths)); /* with the names of conflict copies */
+	size_t n = 0;
+	int r = paths ? 0 : -ENOMEM;
+
+	for (size_t k = 0; r == 0 && k < v->n; k++) {
+		const struct pending *e = &v->v[k];
+
+		if (e->verdict != UNKNOWN)
+			continue;
+		r = add_path(paths, &n, e->intent.path);
+		if (r == 0 && e->intent.aside)
+			r = add_path(paths, &n, e->intent.aside);
+	}
+	replica_set_unfinished(v->replica, paths, n);
+	return r;
+}
+
 /* --- all of it --- */
 
 static void recovery_deinit(struct recovery *v)
@@ -936,6 +960,8 @@ static int recover_locked(struct recovery *v, int64_t now_ns)
 		recover_one(v, &v->v[k]);
 	if (v->n > 0)
 		r = place_sync(&v->place);
+	if (r == 0)
+		r = note_unfinished(v);
 	if (r == 0 && v->n > 0)
 		r = write_down(v, now_ns);
 	if (r == 0)
