@@ -450,23 +450,21 @@ static int open_here(struct reconcile *r)
 {
 	struct folder_options folder;
 	char why[1024];
-	int64_t pid;
-	char *holder = NULL;
+	char *holder;
 	int error, code;
 
 	command_folder_options(&folder, &r->loop, r->path);
 	folder.create = true;
 	folder.revert = r->revert;
 	folder.algorithm = r->algorithm;
-	error = folder_open(&r->folder, &folder, why, sizeof(why));
+	error = command_folder_open(&r->folder, &folder, why, sizeof(why), &holder);
 	if (error == 0)
 		return run_here(r);
-	if (error == STORE_LOCKED && store_lock_holder(r->path, &pid, &holder) == 0 && *holder) {
+	if (holder) {
 		code = run_in_daemon(r, r->socket ? r->socket : holder);
 		free(holder);
 		return code;
 	}
-	free(holder);
 	log_error("%s", why);
 	return ui_exit_of_store(error);
 }

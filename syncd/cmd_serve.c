@@ -230,8 +230,7 @@ static int run_in_daemon(struct serve *s, const char *socket)
 static int open_and_run(struct serve *s)
 {
 	struct folder_options o;
-	char *holder = NULL;
-	int64_t pid;
+	char *holder;
 	int r, code;
 
 	command_folder_options(&o, &s->loop, s->path);
@@ -241,13 +240,12 @@ static int open_and_run(struct serve *s)
 	/* There is nothing to be had from a directory that is not there. */
 	if (o.create && (s->mode_fixed ? s->takes : s->open.takes) && mkdir(s->path, 0755) < 0 && errno != EEXIST)
 		log_debug("cannot make %s: %s", s->path, file_error_text(-errno));
-	r = folder_open(&s->folder, &o, s->why, sizeof(s->why));
-	if (r == STORE_LOCKED && store_lock_holder(s->path, &pid, &holder) == 0 && *holder) {
+	r = command_folder_open(&s->folder, &o, s->why, sizeof(s->why), &holder);
+	if (holder) {
 		code = run_in_daemon(s, s->socket ? s->socket : holder);
 		free(holder);
 		return code;
 	}
-	free(holder);
 	if (r == STORE_LOCKED)
 		s->fail_code = MESSAGE_FAIL_BUSY;
 	else if (r == STORE_DENIED)

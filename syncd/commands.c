@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "syncd/config.h"
@@ -16,6 +17,7 @@
 #include "syncd/exit_codes.h"
 
 #define DAY_MS (INT64_C(24) * 3600 * 1000)
+#define LOCK_LOOK_MS 20
 
 int command_loop(uv_loop_t *loop)
 {
@@ -113,6 +115,28 @@ int command_named_folder(const char *word, const char *socket, const char *confi
 	if (!*word || *word == '~' || strchr(word, '/') || lstat(word, &st) == 0)
 		return -ENOENT;
 	return command_folder_path(word, socket, config_file, ret, n);
+}
+
+int command_folder_open(struct folder **ret, const struct folder_options *options, char *why, size_t n, char **ret_holder)
+{
+	int64_t until = clock_monotonic_ns() + COMMAND_LOCK_MS * CLOCK_NS_PER_MS;
+	int64_t pid;
+	int r;
+
+	for (;;) {
+		char *holder = NULL;
+
+		*ret_holder = NULL;
+		r = folder_open(ret, options, why, n);
+		if (r == STORE_LOCKED && store_lock_holder(options->path, &pid, &holder) == 0 && *holder) {
+			*ret_holder = holder;
+			return r;
+		}
+		free(holder);
+		if (r != STORE_LOCKED || clock_monotonic_ns() >= until)
+			return r;
+		uv_sleep(LOCK_LOOK_MS);
+	}
 }
 
 int command_mode(const char *text, bool *ret_sends, bool *ret_takes)

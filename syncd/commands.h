@@ -25,6 +25,12 @@ int cmd_check_config(int argc, char **argv);
 int command_loop(uv_loop_t *loop);
 /* What one-shot commands use for a folder that no configuration describes. */
 void command_folder_options(struct folder_options *ret, uv_loop_t *loop, const char *path);
+/*
+ * folder_open. Another command that was ended a moment ago may still be at it: waits for COMMAND_LOCK_MS. STORE_LOCKED, with
+ * *ret_holder (heap): the socket of the daemon that has the folder; NULL: none has.
+ */
+#define COMMAND_LOCK_MS 5000
+int command_folder_open(struct folder **ret, const struct folder_options *options, char *why, size_t n, char **ret_holder);
 /* Make an absolute path of what a person wrote: "~/", relative; symlinks are resolved where the path exists. */
 int command_absolute(const char *text, char *ret, size_t n);
 /* The path of a configured folder: as the configuration file says, where one is given, else as the daemon at the socket (NULL:
