@@ -661,7 +661,10 @@ int file_symlink(const char *target, int dir, const char *name)
 
 	if (r == 0 && !*target)
 		r = -EINVAL;
-	return r ? r : outcome_of(TEMP_FAILURE_RETRY(symlinkat(target, dir, name)));
+	if (r)
+		return r;
+	r = outcome_of(TEMP_FAILURE_RETRY(symlinkat(target, dir, name)));
+	return r == FILE_DENIED && errno == EPERM ? FILE_UNSUPPORTED : r;
 }
 
 int file_unlink(int dir, const char *name)

@@ -134,7 +134,7 @@ int file_copy_range(int from, uint64_t from_offset, int to, uint64_t to_offset, 
 /* --- changing names; both directories are held descriptors --- */
 
 int file_mkdir(int dir, const char *name, uint16_t mode); /* FILE_EXISTS */
-/* FILE_EXISTS. A file system without symlinks says FILE_DENIED (EPERM): ask file_probe. */
+/* FILE_EXISTS. FILE_UNSUPPORTED: a file system without symlinks (EPERM). */
 int file_symlink(const char *target, int dir, const char *name);
 int file_unlink(int dir, const char *name); /* FILE_IS_DIRECTORY */
 int file_rmdir(int dir, const char *name);  /* FILE_NOT_EMPTY; not a directory: FILE_VANISHED */

@@ -569,7 +569,7 @@ static int make(int dir, const char *name, enum sim_call call, enum file_kind ki
 	int r = -sim_enter(h->disk, call);
 
 	if (r == 0 && kind == FILE_KIND_SYMLINK && !h->disk->options.abilities.symlink)
-		r = -EPERM;
+		r = -EOPNOTSUPP;
 	if (r == 0)
 		r = tree_make(h->disk, h->node, name, kind, mode, target, NULL);
 	return done(h->disk, call, r);
