@@ -3,7 +3,9 @@
  *
  * Invariants: nothing is written to the object but bytes that hash to the chunk they are written for
  * (or a whole copy, which is hashed as it lies there before it counts). The object has its full
- * length before the first chunk is written and was all hole then; so zeros need not be written.
+ * length before the first chunk is written and was all hole then; so zeros need not be written. What it
+shares with the old version is verified as it lies there before it counts; if it is not what it should be, the object is
+all hole again.
  * `order` holds the chunks by hash, equal ones by number: chunks of one hash are one group, become
  * present together, and the group's first stands in `missing`. left = groups not present.
  */
@@ -25,6 +27,8 @@
 #define STAGE_RECUT_FACTOR 16	       /* of an old version: this × the new size … */
 #define STAGE_RECUT_BYTES (64u << 20)  /* … and this much is read */
 #define STAGE_NOT_OLD UINT64_MAX       /* not found in the old version */
+#define STAGE_SHARE_BYTES (128u << 10) /* shorter runs are copied, not shared */
+#define STAGE_SHARE_ALIGN 4096	       /* blocks that are shared: file systems with others copy in the kernel */
 #define STAGE_OLD_FACTOR 4	       /* a missing chunk is looked for in this × its size … */
 #define STAGE_OLD_BYTES (64u << 10)    /* … and this much of old bytes at most */
 
@@ -36,6 +40,7 @@ struct stage_chunk {
 	bool zero;
 	bool present;
 	bool again; /* not the first of its group */
+	bool there; /* its bytes are, shared with the old version: not to be written */
 };
 
 struct stage {
@@ -508,7 +513,7 @@ static int place(struct stage *s, const struct hash *hash, const uint8_t *bytes,
 		if (!hash_equal(&c->hash, hash))
 			break;
 		assert(c->length == n && !c->zero);
-		r = write_sparse(s->fd, bytes, n, c->offset);
+		r = c->there ? 0 : write_sparse(s->fd, bytes, n, c->offset);
 		if (r != 0)
 			return r > 0 ? -EIO : r;
 	}
@@ -637,6 +642,111 @@ static int copy_hits(struct old_version *o)
 	return r;
 }
 
+/* Does the old version have this chunk at the place where the new one has it? Both are walked in file order. */
+static bool stands_still(const struct old_version *o, const struct stage_chunk *c, size_t *at)
+{
+	while (*at < o->n && o->hits[*at].offset < c->offset)
+		++*at;
+	return *at < o->n && o->hits[*at].offset == c->offset && hash_equal(&o->hits[*at].hash, &c->hash);
+}
+
+static int copy_bytes(int from, int to, uint64_t offset, uint64_t end)
+{
+	uint8_t bytes[STAGE_SHARE_ALIGN];
+	size_t got = 0;
+	int r = end > offset ? file_read(from, bytes, (size_t)(end - offset), offset, &got) : 0;
+
+	return r == 0 && got ? file_write(to, bytes, got, offset) : r;
+}
+
+/* Whole blocks are shared where the file system can, what stands beside them is copied. */
+static int share_run(struct old_version *o, uint64_t from, uint64_t to)
+{
+	uint64_t align = STAGE_SHARE_ALIGN, first = (from + align - 1) / align * align, last = to / align * align;
+	int r = copy_bytes(o->fd, o->stage->fd, from, first);
+
+	if (r == 0)
+		r = file_copy_range(o->fd, first, o->stage->fd, first, last - first);
+	return r == 0 ? copy_bytes(o->fd, o->stage->fd, last, to) : r;
+}
+
+/* Chunks first … end, all of which stand still. */
+static int share_chunks(struct old_version *o, size_t first, size_t end)
+{
+	struct stage_chunk *c = o->stage->chunks;
+	uint64_t from = first < end ? c[first].offset : 0, to = first < end ? c[end - 1].offset + c[end - 1].length : 0;
+	int r;
+
+	if (to - from < STAGE_SHARE_BYTES)
+		return 0;
+	r = share_run(o, from, to);
+	for (size_t i = first; r == 0 && i < end; i++)
+		c[i].there = true;
+	return r;
+}
+
+/* 0; STAGE_MISMATCH: it is not what the index says. */
+static int verify_shared(struct stage *s)
+{
+	cleanup_free uint8_t *buffer = malloc(CHUNK_BYTES_MAX);
+	int r = buffer ? 0 : -ENOMEM;
+
+	for (size_t i = 0; r == 0 && i < s->n_chunks; i++) {
+		const struct stage_chunk *c = &s->chunks[i];
+		struct hash hash;
+		size_t got = 0;
+
+		if (!c->there)
+			continue;
+		r = file_read(s->fd, buffer, c->length, c->offset, &got);
+		if (r != 0)
+			break;
+		hash_bytes(algorithm(s), buffer, got, &hash);
+		if (got != c->length || !hash_equal(&hash, &c->hash))
+			r = STAGE_MISMATCH;
+		else if (!c->present)
+			r = place(s, &hash, buffer, got, c->offset);
+	}
+	return r;
+}
+
+/* All hole again, and nothing present but zeros. */
+static int unshare(struct stage *s)
+{
+	int r = file_truncate(s->fd, 0);
+
+	s->left = 0;
+	for (size_t i = 0; i < s->n_chunks; i++) {
+		struct stage_chunk *c = &s->chunks[i];
+
+		c->there = false;
+		c->present = c->zero;
+		c->old = STAGE_NOT_OLD;
+		s->left += !c->zero && !c->again;
+	}
+	return r == 0 ? file_truncate(s->fd, s->content.size) : r;
+}
+
+/* On file systems that share blocks: what stands where it stood costs no room, and no writing. */
+static int share_hits(struct old_version *o)
+{
+	struct stage *s = o->stage;
+	size_t at = 0, first = 0;
+	int r = 0;
+
+	if (!store_abilities(s->store)->reflink)
+		return 0;
+	for (size_t i = 0; r == 0 && i <= s->n_chunks; i++) {
+		if (i < s->n_chunks && stands_still(o, &s->chunks[i], &at))
+			continue;
+		r = share_chunks(o, first, i);
+		first = i + 1;
+	}
+	if (r == 0)
+		r = verify_shared(s);
+	return r == 0 || is_ours(r) ? r : unshare(s);
+}
+
 enum { RECUT_ENOUGH = 1 };
 
 static bool recut_far(const struct stage *s, uint64_t offset)
@@ -684,7 +794,10 @@ static int take_from_old(struct stage *s)
 		return 0;
 	if (open_source(s, s->path, &o.fd, &o.stat) != 0)
 		return 0;
-	return cut ? copy_hits(&o) : copy_recut(&o);
+	if (!cut)
+		return copy_recut(&o);
+	r = share_hits(&o);
+	return r == 0 ? copy_hits(&o) : r;
 }
 
 /* What stands between two chunks that both versions have, or an end: in the new one and in the old one. */

@@ -580,6 +580,58 @@ static void test_old_version_changed_and_cut_otherwise(void **state)
 	old_version_changed(*state, 17);
 }
 
+/* What stands where it stood is shared, but for a look; where the file system can't share, it is copied in the kernel. */
+static void test_old_version_is_shared(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 4 << 20;
+	cleanup_free uint8_t *p = noise(size), *q = malloc(size + 5000);
+
+	((struct file_abilities *)store_abilities(replica_store(f->r)))->reflink = true;
+	memset(p + (2 << 20), 0, 1 << 20);
+	memcpy(q, p, size);
+	have_file(f, "file", p, size);
+	memcpy(q + (1 << 20), "overwritten", 11);
+	memcpy(q + (2 << 20) + 300000, "in zeros", 8);
+	memset(q + (3 << 20) + 400000, 0, 70000);
+	memset(q + size, 'x', 5000);
+	{
+		cleanup(announced_deinit) struct announced a = announce(f, q, size + 5000, chunk_bits_for_size(size));
+
+		assert_int_equal(begin(f, "file", &a), 0);
+		assert_int_equal(chunks(f, &a), 0);
+		assert_in_range(missing_bytes(f), 1, size / 3);
+		send_missing(f, &a);
+		finish(f, &a);
+	}
+}
+
+/* The old version is not what the index says any more, where the new one has zeros above all: nothing of it shows. */
+static void test_a_shared_old_version_that_changed(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 4 << 20;
+	cleanup_free uint8_t *p = noise(size), *q = malloc(size);
+
+	((struct file_abilities *)store_abilities(replica_store(f->r)))->reflink = true;
+	memset(p + 500000, 0, 8192);
+	memset(p + 600000, 0, 1 << 20);
+	have_file(f, "file", p, size);
+	memcpy(q, p, size);
+	memcpy(q + (3 << 20), "overwritten", 11);
+	memset(p + 500000, 'x', 2 << 20);
+	write_file(f, "file", p, size);
+	{
+		cleanup(announced_deinit) struct announced a = announce(f, q, size, chunk_bits_for_size(size));
+
+		assert_int_equal(begin(f, "file", &a), 0);
+		assert_int_equal(chunks(f, &a), 0);
+		assert_in_range(missing_bytes(f), 500000, size - 1000000);
+		send_missing(f, &a);
+		finish(f, &a);
+	}
+}
+
 static void test_old_version_is_gone_or_a_symlink(void **state)
 {
 	struct fixture *f = *state;
@@ -933,6 +985,8 @@ int main(void)
 		T(test_old_version_holds_everything),
 		T(test_old_version_changed_since_the_index),
 		T(test_old_version_changed_and_cut_otherwise),
+		T(test_old_version_is_shared),
+		T(test_a_shared_old_version_that_changed),
 		T(test_old_version_is_gone_or_a_symlink),
 		T(test_zero_chunks_stay_holes),
 		T(test_all_zero_file),
