@@ -75,6 +75,11 @@ static int compose_send(struct compose *c, uint32_t id, bool last)
 	return r;
 }
 
+size_t compare_about_bytes(const struct record *r)
+{
+	return 160 + 16 * (r->vv.n + r->lost.n) + (r->target ? r->content.size : 0);
+}
+
 /* Add what we have of one path. */
 static int compose_item(struct compose *c, const char *path)
 {
@@ -102,8 +107,7 @@ static int compose_item(struct compose *c, const char *path)
 	if (item->tell == MESSAGE_RECORD) {
 		item->record = row.record;
 		memset(&row.record, 0, sizeof(row.record));
-		c->bytes += 160 + 16 * (item->record.vv.n + item->record.lost.n) +
-			    (item->record.target ? item->record.content.size : 0);
+		c->bytes += compare_about_bytes(&item->record);
 	}
 	row_deinit(&row);
 	k = knowledge_of(&c->knowledge, path);
@@ -378,12 +382,29 @@ static int learn_answers(struct session *s)
 
 /* --- the answerer --- */
 
-int compare_ask(struct session *s, const struct message_ask *m)
+/* To be dealt with by compare_pump: takes the message over. */
+static int keep_rows(struct session *s, uint8_t type, union message *m)
+{
+	struct pending_rows *rows;
+
+	if (s->rows_n >= ROWS_MAX)
+		return session_protocol_error(s, "rows without end");
+	rows = calloc(1, sizeof(*rows));
+	if (!rows)
+		return -ENOMEM;
+	s->rows_n++;
+	rows->type = type;
+	rows->m = *m;
+	memset(m, 0, sizeof(*m));
+	*s->rows_tail = rows;
+	s->rows_tail = &rows->next;
+	return 0;
+}
+
+static int answer_ask(struct session *s, const struct message_ask *m)
 {
 	int r = 0;
 
-	if (compare_we_walk(s) || !s->hello_received)
-		return session_protocol_error(s, "ASK from the side that answers");
 	for (size_t i = 0; i < m->n && r == 0; i++) {
 		union message answer = {.entries = {.id = m->v[i].id}};
 		struct index_txn *t = NULL;
@@ -400,6 +421,14 @@ int compare_ask(struct session *s, const struct message_ask *m)
 		free(answer.entries.v);
 	}
 	return r;
+}
+
+int compare_ask(struct session *s, union message *m)
+{
+	if (compare_we_walk(s) || !s->hello_received)
+		return session_protocol_error(s, "ASK from the side that answers");
+	/* What is pushed is about to be the same here. */
+	return s->push ? keep_rows(s, MESSAGE_ASK, m) : answer_ask(s, &m->ask);
 }
 
 struct want_state {
@@ -546,23 +575,11 @@ static int deal_with_match(struct session *s, struct pending_rows *rows)
 
 int compare_rows(struct session *s, uint8_t type, union message *m)
 {
-	struct pending_rows *rows;
 	bool walking = compare_we_walk(s);
 
 	if (!s->hello_received || walking != (type == MESSAGE_ROWS || type == MESSAGE_MATCHED) || (walking && !s->pairs_out) || s->walk_received || s->equal)
 		return session_protocol_error(s, "rows out of place");
-	if (s->rows_n >= ROWS_MAX)
-		return session_protocol_error(s, "rows without end");
-	rows = calloc(1, sizeof(*rows));
-	if (!rows)
-		return -ENOMEM;
-	s->rows_n++;
-	rows->type = type;
-	rows->m = *m;
-	memset(m, 0, sizeof(*m));
-	*s->rows_tail = rows;
-	s->rows_tail = &rows->next;
-	return 0;
+	return keep_rows(s, type, m);
 }
 
 int compare_pump(struct session *s)
@@ -576,7 +593,8 @@ int compare_pump(struct session *s)
 		if (!s->rows_head)
 			s->rows_tail = &s->rows_head;
 		s->rows_n--;
-		r = rows->type == MESSAGE_PAIR || rows->type == MESSAGE_ROWS ? deal_with_rows(s, rows) : deal_with_match(s, rows);
+		r = rows->type == MESSAGE_ASK ? answer_ask(s, &rows->m.ask)
+		    : rows->type == MESSAGE_PAIR || rows->type == MESSAGE_ROWS ? deal_with_rows(s, rows) : deal_with_match(s, rows);
 		message_deinit(rows->type, &rows->m);
 		free(rows);
 	}

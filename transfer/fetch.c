@@ -50,6 +50,7 @@ void fetch_offer_free(struct session *s, struct offer *o)
 	fetch_content_free(s, o);
 	stage_free(o->stage);
 	record_deinit(&o->theirs);
+	free(o->bytes);
 	shared_vector_unref(o->k);
 	free(o->move_from);
 	free(o->path);
@@ -158,7 +159,7 @@ int fetch_settle(struct session *s, struct offer *o)
 		break;
 	case APPLY_NEEDS_CONTENT:
 		if (o->move_from)
-			s->copying_round = s->round + 1;
+			s->copying_round = s->round + !s->push;
 		s->progress = true; /* the next round stages it */
 		skip = true;
 		break;
@@ -179,7 +180,8 @@ int fetch_settle(struct session *s, struct offer *o)
 		skip = true;
 		break;
 	}
-	tell(s, o);
+	if (!skip || !s->push) /* the comparison comes to what a PUSH could not do, and tells */
+		tell(s, o);
 	if (dirty && s->options.host.dirty)
 		s->options.host.dirty(s, o->path, s->options.host.data);
 	return skip ? fetch_skip(s, o->path) : 0;
@@ -253,6 +255,21 @@ int fetch_offer(struct session *s, const char *path, struct record *theirs, stru
 	}
 	s->backlog++;
 	s->pending++;
+	return 0;
+}
+
+int fetch_pushed(struct session *s, struct message_pushed *row, struct shared_vector *k)
+{
+	int r = fetch_offer(s, row->path, &row->record, k);
+	struct batch *b = r == 0 ? fetch_filling(s) : NULL;
+
+	if (!b)
+		return r;
+	b->v[b->n - 1]->bytes = row->bytes;
+	b->v[b->n - 1]->n_bytes = row->n;
+	s->content_in += row->n;
+	row->bytes = NULL;
+	row->n = 0;
 	return 0;
 }
 
@@ -339,8 +356,10 @@ static int stage_offer(struct replica *replica, struct offer *o)
 		r = stage_chunks(o->stage, &whole, 1);
 	if (r == 0) {
 		missing = stage_missing(o->stage, &n);
-		if (n == 1 && missing[0].length == 0)
-			r = stage_write(o->stage, missing[0].chunk, "", 0);
+		if (n == 1 && missing[0].length == o->n_bytes)
+			r = stage_write(o->stage, missing[0].chunk, o->bytes ? (const void *)o->bytes : "", o->n_bytes);
+		if (r == STAGE_MISMATCH)
+			r = 0; /* it is asked for */
 	}
 	if (r == STAGE_COMPLETE) {
 		r = stage_finish(o->stage);

@@ -20,9 +20,11 @@
 #define FRAME_HEADER_BYTES 12
 /* 1: GREET had a flag `joined`, and no former ids; it could leave a replica in a folder of its own.
  * 2: FETCH had no names, and there was no PIECES.
- * 3: there was no MATCH. */
+ * 3: there was no MATCH.
+ * 4: there was no PUSH: such a peer is sent none. */
 #define FRAME_VERSION_MIN 4
-#define FRAME_VERSION_MAX 4
+#define FRAME_VERSION_MAX 5
+#define FRAME_VERSION_PUSH 5
 #define FRAME_COMPRESS_MIN_BYTES 128 /* shorter payloads are not tried */
 #define FRAME_LEVEL_MAX 19	     /* of zstd; beyond it memory grows without use to us */
 #define FRAME_GARBAGE_BYTES 80	     /* of a foreign stream's beginning are kept */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/defect.h"
 #include "base/error.h"
 #include "tombstones/anew.h"
 #include "transfer/session_internal.h"
@@ -86,45 +87,61 @@ static int read_root(struct session *s, struct hash *ret)
 	return r;
 }
 
-static int send_hello(struct session *s)
+int round_fill_hello(struct session *s, struct index_txn *t, struct message_hello *h, size_t n_lineage)
 {
-	struct index_txn *t = NULL;
 	struct index_counts counts = {0};
-	union message m = {0};
-	struct message_hello *h = &m.hello;
-	int r;
+	int r = tree_root(t, TREE_LIVE, &h->root);
 
-	s->forgotten = replica_forgotten(s->replica);
-	r = index_begin_read(replica_index(s->replica), &t);
-	if (r < 0)
-		return r;
-	r = tree_root(t, TREE_LIVE, &h->root);
 	if (r == 0)
 		r = index_counts(t, &counts);
 	if (r == 0 && s->options.sends)
 		r = replica_knowledge_read(t, &h->knowledge);
-	index_abort(t);
 	h->has_knowledge = s->options.sends;
-	h->round = s->round;
 	h->live = counts.live;
-	s->lineage_shown = version_lineage_count(replica_lineage(s->replica)); /* others may add to it at any time */
-	h->lineage_digest = lineage_digest(replica_lineage(s->replica), s->lineage_shown);
+	h->lineage_digest = lineage_digest(replica_lineage(s->replica), n_lineage);
 	h->ignore_digest = s->ignore ? ignore_digest(s->ignore) : 0;
 	h->own = replica_own(s->replica);
-	if (s->options.host.held)
-		h->held = s->options.host.held(s, s->options.host.data);
+	return r;
+}
+
+void round_said_hello(struct session *s, const struct message_hello *h)
+{
 	s->lineage_digest = h->lineage_digest;
 	s->root = h->root;
-	s->live = counts.live;
-	s->head_seq = counts.head_seq;
+	s->live = h->live;
+	s->hello_sent = true;
+}
+
+uint64_t round_held(struct session *s)
+{
+	return s->options.host.held ? s->options.host.held(s, s->options.host.data) : 0;
+}
+
+int round_send_hello(struct session *s)
+{
+	struct index_txn *t = NULL;
+	union message m = {.hello = {.round = s->round, .held = round_held(s)}};
+	int r = index_begin_read(replica_index(s->replica), &t);
+
+	if (r < 0)
+		return r;
+	s->lineage_shown = version_lineage_count(replica_lineage(s->replica)); /* others may add to it at any time */
+	r = round_fill_hello(s, t, &m.hello, s->lineage_shown);
+	index_abort(t);
 	/* In the first round what the peer lacks is sent once the digests are known to differ. */
 	if (r == 0 && s->round > 1)
 		r = round_send_lineage(s, false);
 	if (r == 0)
 		r = session_send(s, MESSAGE_HELLO, &m);
-	knowledge_deinit(&h->knowledge);
-	s->hello_sent = true;
+	round_said_hello(s, &m.hello);
+	knowledge_deinit(&m.hello.knowledge);
 	return r;
+}
+
+int round_say_hello(struct session *s)
+{
+	s->forgotten = replica_forgotten(s->replica);
+	return push_possible(s) ? push_begin(s) : round_send_hello(s);
 }
 
 void round_forget_skipped(struct session *s)
@@ -148,17 +165,21 @@ int round_start(struct session *s)
 	s->differing = 0;
 	round_forget_skipped(s);
 	compare_reset(s);
-	return send_hello(s);
+	return s->push ? 0 : round_say_hello(s);
 }
 
-int round_handle_hello(struct session *s, union message *m)
+static int check_hello(struct session *s, const struct message_hello *h)
 {
-	struct message_hello *h = &m->hello;
 	bool next = s->round == 0 || s->state == SESSION_LIVE; /* our own of this round is still to be said */
 
 	/* The HELLO that a client says early may come between the two GREETs of a clone. */
 	if (s->hello_received || h->round != s->round + next || (!s->greeted && !s->peer_name))
 		return session_protocol_error(s, "HELLO out of place");
+	return 0;
+}
+
+static int take_hello(struct session *s, struct message_hello *h)
+{
 	s->hello_received = true;
 	s->peer_root = h->root;
 	s->peer_disk_held = h->held;
@@ -173,7 +194,26 @@ int round_handle_hello(struct session *s, union message *m)
 	return 0;
 }
 
-static bool knowledge_known(const struct session *s)
+int round_handle_hello(struct session *s, union message *m)
+{
+	int r = check_hello(s, &m->hello);
+
+	return r == 0 ? take_hello(s, &m->hello) : r;
+}
+
+int round_handle_push(struct session *s, union message *m)
+{
+	int r = check_hello(s, &m->push.hello);
+
+	if (r < 0)
+		return r;
+	if (frame_reader_version(s->reader) < FRAME_VERSION_PUSH)
+		return session_protocol_error(s, "a PUSH, of which this version knows nothing");
+	push_take(s, &m->push);
+	return take_hello(s, &m->push.hello);
+}
+
+bool round_knowledge_known(const struct session *s)
 {
 	const struct version_lineage *l = replica_lineage(s->replica);
 
@@ -198,6 +238,19 @@ int round_hear(struct session *s, const struct version_vector *v)
 	return -ESTALE;
 }
 
+int round_note_head(struct session *s)
+{
+	struct index_txn *t = NULL;
+	struct index_counts counts = {0};
+	int r = index_begin_read(replica_index(s->replica), &t);
+
+	if (r == 0)
+		r = index_counts(t, &counts);
+	index_abort(t);
+	s->head_seq = counts.head_seq;
+	return r;
+}
+
 /* Both HELLOs are there: exchange lineage where it differs, then compare. */
 static int begin_comparison(struct session *s)
 {
@@ -216,18 +269,19 @@ static int begin_comparison(struct session *s)
 	s->lineage_last = false;
 	if (!s->lineage_wanted && s->round == 1)
 		s->lineage_sent = s->lineage_shown;
-	if (!knowledge_known(s))
+	if (!round_knowledge_known(s))
 		return session_protocol_error(s, "it knows of an incarnation that it did not introduce");
 	r = round_hear(s, &s->peer_knowledge.k);
 	if (r < 0)
 		return r;
 	s->compared = true;
-	s->equal = hash_equal(&s->root, &s->peer_root);
+	s->equal = hash_equal(&s->root, &s->peer_root) || (s->fed && DEFECT(PUSH_IS_ALL));
 	if (s->equal) {
 		s->walked = true;
 		return 0;
 	}
-	return compare_begin(s);
+	r = round_note_head(s);
+	return r == 0 ? compare_begin(s) : r;
 }
 
 static int queue_learn(struct session *s)
@@ -254,6 +308,7 @@ static int queue_learn(struct session *s)
 static int send_done(struct session *s)
 {
 	struct index_txn *t = NULL;
+	struct index_counts counts = {0};
 	struct knowledge k = {0};
 	union message m = {.done = {.round = s->round, .skipped = s->skipped_count, .held = s->held_count, .full = s->full_count}};
 	int r;
@@ -266,7 +321,10 @@ static int send_done(struct session *s)
 	r = tree_root(t, TREE_LIVE, &m.done.root);
 	if (r == 0)
 		r = replica_knowledge_read(t, &k);
+	if (r == 0)
+		r = index_counts(t, &counts);
 	index_abort(t);
+	s->done_seq = counts.head_seq;
 	m.done.k = k.k;
 	m.done.excepted = k.n > 0;
 	s->done_root = m.done.root;
@@ -307,7 +365,9 @@ static int end_round(struct session *s)
 	s->state = SESSION_LIVE;
 	if (session_we_take(s) && !session_we_send(s))
 		s->differences = s->differing;
-	s->in_sync = hash_equal(&s->done_root, &s->peer_done_root) || takes_all(s, moved);
+	s->fed = hash_equal(&s->done_root, &s->peer_done_root);
+	s->fed_seq = s->done_seq;
+	s->in_sync = s->fed || takes_all(s, moved);
 	s->stuck = !s->in_sync && !moved;
 	s->last_root = s->done_root;
 	s->last_peer_root = s->peer_done_root;
@@ -332,9 +392,9 @@ static int end_round(struct session *s)
 
 int round_step(struct session *s)
 {
-	int r = 0;
+	int r = s->push ? push_step(s) : 0;
 
-	if (s->hello_sent && s->hello_received && !s->compared)
+	if (r == 0 && s->hello_sent && s->hello_received && !s->push && !s->compared)
 		r = begin_comparison(s);
 	if (r == 0 && s->compared)
 		r = compare_pump(s);

@@ -107,6 +107,7 @@ void session_job_free(struct session_job *job)
 		fetch_op_free(job->session, op);
 	}
 	serve_requests_free(job->requests);
+	message_deinit(MESSAGE_PUSH, &job->push);
 	buf_deinit(&job->frames);
 	free(job);
 }
@@ -230,11 +231,6 @@ static int handle_bye_message(struct session *s, union message *m)
 	return handle_bye(s);
 }
 
-static int handle_ask(struct session *s, union message *m)
-{
-	return compare_ask(s, &m->ask);
-}
-
 static int handle_entries(struct session *s, union message *m)
 {
 	return compare_entries(s, &m->entries);
@@ -302,7 +298,8 @@ static const struct {
 	[MESSAGE_GREET] = {IN(SESSION_OPENING), greet_handle_greet},
 	[MESSAGE_LINEAGE] = {ANY, round_handle_lineage},
 	[MESSAGE_HELLO] = {ANY, round_handle_hello},
-	[MESSAGE_ASK] = {IN(SESSION_ROUND), handle_ask},
+	[MESSAGE_PUSH] = {IN(SESSION_ROUND) | IN(SESSION_LIVE), round_handle_push},
+	[MESSAGE_ASK] = {IN(SESSION_ROUND), compare_ask},
 	[MESSAGE_ENTRIES] = {IN(SESSION_ROUND), handle_entries},
 	[MESSAGE_PAIR] = {IN(SESSION_ROUND), handle_pair},
 	[MESSAGE_ROWS] = {IN(SESSION_ROUND), handle_rows},
@@ -379,6 +376,9 @@ void session_job_run(struct session_job *job)
 	case JOB_READ:
 		serve_run_read(job);
 		break;
+	case JOB_PUSH:
+		push_run(job);
+		break;
 	}
 }
 
@@ -411,6 +411,8 @@ static int job_result(struct session *s, struct session_job *job)
 		return fetch_done_apply(s, job);
 	case JOB_READ:
 		return serve_done_read(s, job);
+	case JOB_PUSH:
+		return push_done(s, job);
 	}
 	return 0;
 }
@@ -528,6 +530,7 @@ void session_free(struct session *s)
 		}
 	}
 	compare_reset(s);
+	push_reset(s);
 	fetch_reset(s);
 	serve_reset(s);
 	round_forget_skipped(s);

@@ -1,6 +1,7 @@
 /*
  * transfer/session_internal.h — what the session's parts share: session.c (states, dispatch, jobs), greet.c (until
- * both have one folder id), round.c (HELLO to DONE), learn.c (what a round leaves in the index), compare*.c (walking, rows),
+ * both have one folder id), round.c (HELLO to DONE), learn.c (what a round leaves in the index), push.c (what changed since the
+ * peer had all), compare*.c (walking, rows),
  * fetch*.c (offers to applied batches), serve.c (content for the peer). Nobody else includes it.
  */
 #ifndef TRANSFER_SESSION_INTERNAL_H
@@ -38,6 +39,8 @@ struct offer {
 	struct record theirs;
 	struct shared_vector *k; /* the peer's K of this path */
 	bool deferred_once;	 /* comes from the deferred list: do not defer again */
+	uint8_t *bytes;		 /* all of its content, if it came with it; owned */
+	size_t n_bytes;
 	/* planning */
 	enum decide_action action;
 	bool deletes; /* would remove something live here */
@@ -129,7 +132,7 @@ struct serve_request {
 	struct serve_request *next;
 };
 
-enum job_type { JOB_JOIN, JOB_RENEW, JOB_LINEAGE, JOB_ANEW, JOB_LEARN, JOB_PLAN, JOB_STAGE, JOB_APPLY, JOB_READ };
+enum job_type { JOB_JOIN, JOB_RENEW, JOB_LINEAGE, JOB_ANEW, JOB_LEARN, JOB_PLAN, JOB_STAGE, JOB_APPLY, JOB_READ, JOB_PUSH };
 
 struct session_job {
 	enum job_type type;
@@ -155,10 +158,12 @@ struct session_job {
 	struct batch *batch;
 	/* STAGE */
 	struct stage_op *ops;
-	/* READ */
+	/* READ, PUSH */
 	struct serve_request *requests; /* owned */
-	struct buf frames;		/* the answers */
+	struct buf frames;		/* the answers; the PUSH */
 	uint64_t content;		/* bytes of content in them */
+	/* PUSH */
+	union message push;
 };
 
 /* A range of the walk, from ASK to the last of its ROWS. */
@@ -188,12 +193,16 @@ struct match_asked {
 	size_t n;
 };
 
-/* A PAIR, ROWS, MATCH or MATCHED that waits for lineage or for room in the backlog. */
+/* A PAIR, ROWS, MATCH or MATCHED that waits for lineage or for room in the backlog; an ASK that came while what was pushed is
+ * being dealt with. */
 struct pending_rows {
 	uint8_t type;
 	union message m;
 	struct pending_rows *next;
 };
+
+/* Of a PUSH that came. */
+enum push_state { PUSH_NONE, PUSH_CAME, PUSH_TAKING, PUSH_FLUSHED /* deletions, too */ };
 
 struct session {
 	struct session_options options;
@@ -244,8 +253,8 @@ struct session {
 	uint64_t forgotten; /* replica_forgotten before HELLO */
 	uint64_t lineage_digest, peer_lineage_digest;
 	uint64_t live;
-	uint64_t head_seq; /* of our index, as of HELLO */
-	uint32_t copying_round; /* in which nothing is moved, as a move failed in the one before */
+	uint64_t head_seq; /* of our index, before anything was taken */
+	uint32_t copying_round; /* in which nothing is moved, as a move failed in the one before, or of what was pushed */
 	struct knowledge peer_knowledge;
 	bool peer_has_knowledge;
 	bool in_sync, stuck;
@@ -253,6 +262,14 @@ struct session {
 	uint64_t full_count, peer_full; /* paths of this round for which a disk had no room */
 	uint64_t peer_disk_held; /* of its HELLO */
 	uint32_t confirmed_until; /* round up to which session_confirm counts; 0: it was not called */
+
+	/* pushing: see push.c */
+	bool fed;	   /* at the end of the last round the peer had all that we had at fed_seq */
+	uint64_t fed_seq;  /* local sequence of the index */
+	uint64_t done_seq; /* that DONE's root is of */
+	bool composing;	   /* JOB_PUSH is under way: HELLO is to be said then */
+	enum push_state push;
+	struct message_push pushed; /* its rows; our HELLO, or the comparison, comes after them */
 
 	/* walking */
 	struct diff *diff;
@@ -334,14 +351,32 @@ int round_send_lineage(struct session *s, bool last);
 /* -ESTALE: the session is over, since the peer shows that we were restored while running. */
 int round_hear(struct session *s, const struct version_vector *v);
 int round_start(struct session *s);
+int round_say_hello(struct session *s); /* with what can be pushed: now or soon */
+int round_send_hello(struct session *s);
+/* All but `round` and `held`, as of t. n_lineage: how many entries there were at some time after t began. Any thread. */
+int round_fill_hello(struct session *s, struct index_txn *t, struct message_hello *h, size_t n_lineage);
+void round_said_hello(struct session *s, const struct message_hello *h);
+uint64_t round_held(struct session *s);
+int round_note_head(struct session *s);
+bool round_knowledge_known(const struct session *s); /* of the peer's K: all its incarnations */
 int round_record_anew(struct session *s, bool *ret_wait);
 int round_step(struct session *s);
 int round_live_step(struct session *s);
 int round_handle_lineage(struct session *s, union message *m);
 int round_handle_hello(struct session *s, union message *m);
+int round_handle_push(struct session *s, union message *m);
 int round_handle_walked(struct session *s, union message *m);
 int round_handle_done(struct session *s, union message *m);
 void round_forget_skipped(struct session *s);
+
+/* push.c */
+bool push_possible(const struct session *s);
+int push_begin(struct session *s);
+void push_run(struct session_job *job);
+int push_done(struct session *s, struct session_job *job);
+void push_take(struct session *s, struct message_push *m); /* its rows are moved */
+int push_step(struct session *s); /* while s->push */
+void push_reset(struct session *s);
 
 /* learn.c */
 void learn_run_lineage(struct session_job *job);
@@ -350,12 +385,13 @@ void learn_run(struct session_job *job);
 /* compare.c */
 int compare_begin(struct session *s);
 int compare_pump(struct session *s); /* asks, and rows that can be dealt with now */
-int compare_ask(struct session *s, const struct message_ask *m);
+int compare_ask(struct session *s, union message *m); /* may take the message over */
 int compare_entries(struct session *s, struct message_entries *m); /* takes them over */
 int compare_rows(struct session *s, uint8_t type, union message *m); /* takes the message over */
 bool compare_idle(const struct session *s);
 bool compare_we_walk(const struct session *s); /* where the roots differ */
 void compare_reset(struct session *s);
+size_t compare_about_bytes(const struct record *r); /* that it takes in a message */
 /* Are all of the record's incarnations known here? */
 bool compare_introduced(const struct session *s, const struct record *record);
 
@@ -369,6 +405,7 @@ void compare_match_free(struct match_asked *m);
 
 /* fetch.c */
 int fetch_offer(struct session *s, const char *path, struct record *theirs, struct shared_vector *k); /* theirs is moved; NULL: absent */
+int fetch_pushed(struct session *s, struct message_pushed *row, struct shared_vector *k); /* its record and bytes are moved */
 int fetch_pump(struct session *s);
 bool fetch_idle(const struct session *s);
 void fetch_run_plan(struct session_job *job);
@@ -397,6 +434,8 @@ int fetch_flush_deferred(struct session *s);
 int serve_fetch(struct session *s, struct message_fetch *m); /* takes the requests over */
 int serve_nodes(struct session *s, const struct message_nodes_ask *m);
 int serve_pump(struct session *s);
+/* All of a file that is small enough for memory, if it is what the index says. The caller's; NULL: it is not. Read lane. */
+uint8_t *serve_small(struct replica *replica, const char *path, const struct content *content);
 void serve_run_read(struct session_job *job);
 int serve_done_read(struct session *s, struct session_job *job);
 void serve_reset(struct session *s);

@@ -623,12 +623,21 @@ static void test_no_common_version(void **state)
 	struct pair *p = *state;
 	uint8_t min = 0, max = 0;
 
-	assert_int_equal(preface(p, "syncd\0\x5\x7", 8), FRAME_VERSION);
+	assert_int_equal(preface(p, (char[]){'s', 'y', 'n', 'c', 'd', 0, FRAME_VERSION_MAX + 1, FRAME_VERSION_MAX + 3}, 8), FRAME_VERSION);
 	frame_reader_versions(p->r, &min, &max);
-	assert_int_equal(min, 5);
-	assert_int_equal(max, 7);
+	assert_int_equal(min, FRAME_VERSION_MAX + 1);
+	assert_int_equal(max, FRAME_VERSION_MAX + 3);
 	assert_int_equal(frame_reader_version(p->r), 0);
 	assert_int_equal(outcome(p), FRAME_VERSION);
+}
+
+/* One that knows less is spoken to as it knows it. */
+static void test_earlier_version(void **state)
+{
+	struct pair *p = *state;
+
+	assert_int_equal(preface(p, (char[]){'s', 'y', 'n', 'c', 'd', 0, 1, FRAME_VERSION_MIN}, 8), FRAME_MORE);
+	assert_int_equal(frame_reader_version(p->r), FRAME_VERSION_MIN);
 }
 
 static void test_earlier_versions_are_refused(void **state)
@@ -687,6 +696,7 @@ int main(void)
 		T(test_foreign_stream_with_nul),
 		T(test_part_of_a_preface_waits),
 		T(test_no_common_version),
+		T(test_earlier_version),
 		T(test_earlier_versions_are_refused),
 		T(test_impossible_versions),
 		T(test_version_zero),

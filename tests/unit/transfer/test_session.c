@@ -1702,6 +1702,293 @@ static void test_live_triangle(void **state)
 	with_seeds(4, 3, live_triangle);
 }
 
+/* --- what is pushed --- */
+
+static unsigned said[MESSAGE_TYPES]; /* messages of that type, of both sides */
+
+static void count_said(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	said[type]++;
+	say(wire, i, type, p, n);
+}
+
+/* Two that are connected, and had the same. */
+static struct wire *connected(struct world *w, void (*tamper_with_it)(struct wire *, int, uint8_t, const uint8_t *, size_t))
+{
+	static const struct wire_options live = {.live = true};
+	struct wire *wire;
+
+	world_sync(w, &w->sites[0], &w->sites[1], NULL);
+	wire = wire_new(w, &w->sites[w->seed & 1], &w->sites[!(w->seed & 1)], &live);
+	wire_tamper(wire, tamper_with_it);
+	world_run(w);
+	memset(said, 0, sizeof(said));
+	return wire;
+}
+
+/* What changed on the sites' disks is seen, and everybody has it then. */
+static void changes_travel(struct world *w)
+{
+	memset(said, 0, sizeof(said));
+	for (size_t i = 0; i < w->n_sites; i++)
+		site_scan(&w->sites[i]);
+	world_run(w);
+	for (size_t i = 1; i < w->n_sites; i++)
+		sites_expect_equal(&w->sites[0], &w->sites[i]);
+}
+
+/* One message there, and what answers it: nothing is asked for. */
+static void expect_pushed(struct world *w)
+{
+	changes_travel(w);
+	assert_int_equal(said[MESSAGE_PUSH], 1);
+	assert_int_equal(said[MESSAGE_HELLO], 1);
+	assert_int_equal(said[MESSAGE_DONE], 2);
+	assert_int_equal(said[MESSAGE_ASK] + said[MESSAGE_PAIR] + said[MESSAGE_FETCH], 0);
+}
+
+static void wire_end(struct world *w, struct wire *wire)
+{
+	session_finish(wire->end[0].session);
+	world_run(w);
+	wire_note(wire);
+	for (int i = 0; i < 2; i++)
+		assert_false(wire->end[i].status.failed);
+	wire_free(wire);
+}
+
+static void pushed(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire *wire;
+	char path[64];
+
+	make_some(a, "dir");
+	site_write(a, "file", "was there");
+	wire = connected(w, count_said);
+	site_write(a, "file", "edited");
+	expect_pushed(w);
+	site_mkdir(b, "new");
+	site_write(b, "new/file", "of b");
+	site_write(b, "new/empty", "");
+	site_symlink(b, "new/link", "file");
+	chmod(site_at(b, "file"), 0600);
+	site_remove(b, "dir/1");
+	expect_pushed(w);
+	site_rename(a, "new", "renamed");
+	expect_pushed(w);
+	site_remove(a, "renamed");
+	site_write(a, "renamed", "a file now");
+	expect_pushed(w);
+	site_remove(b, "renamed");
+	site_mkdir(b, "renamed");
+	site_write(b, "renamed/deep", "a directory again");
+	expect_pushed(w);
+	/* what is not small is asked for */
+	write_big(a, "big", MESSAGE_SMALL_BYTES_MAX + 1, w->seed);
+	write_big(a, "small", MESSAGE_SMALL_BYTES_MAX, w->seed + 1);
+	changes_travel(w);
+	assert_int_equal(said[MESSAGE_PUSH], 1);
+	assert_int_equal(said[MESSAGE_FETCH], 1);
+	assert_int_equal(said[MESSAGE_DATA], 1);
+	assert_int_equal(said[MESSAGE_ASK], 0);
+	/* nothing changed: nothing is pushed */
+	session_check(wire->end[0].session);
+	changes_travel(w);
+	assert_int_equal(said[MESSAGE_HELLO], 2);
+	assert_int_equal(said[MESSAGE_PUSH] + said[MESSAGE_ASK], 0);
+	/* too much at once is compared */
+	for (unsigned i = 0; i < MESSAGE_PUSHED_MAX + 1; i++) {
+		snprintf(path, sizeof(path), "link-%u", i);
+		site_symlink(a, path, "x");
+	}
+	changes_travel(w);
+	assert_int_equal(said[MESSAGE_PUSH], 0);
+	assert_true(said[MESSAGE_ASK] > 0);
+	site_write(a, "file", "after the comparison");
+	expect_pushed(w);
+	assert_int_equal(site_exceptions(a) + site_exceptions(b), 0);
+	wire_end(w, wire);
+}
+
+static void test_pushed(void **state)
+{
+	(void)state;
+	with_seeds(6, 2, pushed);
+}
+
+/* Both push at once: what differs then is compared, and hardly anything does. */
+static void pushed_both_ways(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire *wire;
+
+	make_some(a, "dir");
+	site_write(a, "both", "was there");
+	wire = connected(w, count_said);
+	site_write(a, "of-a", "a");
+	site_remove(a, "dir/1");
+	site_write(b, "of-b", "b");
+	chmod(site_at(b, "dir/2"), 0640);
+	changes_travel(w);
+	assert_int_equal(said[MESSAGE_PUSH], 2);
+	assert_int_equal(said[MESSAGE_PAIR] + said[MESSAGE_FETCH], 0);
+	site_write(a, "both", "edit of a");
+	site_write(b, "both", "edit of b");
+	changes_travel(w);
+	assert_int_equal(found(a, "edit of a", NULL), 1);
+	assert_int_equal(found(a, "edit of b", NULL), 1);
+	assert_int_equal(found(a, "was there", NULL), 0);
+	site_remove(a, "both");
+	site_write(b, "both", "edited, there it was removed");
+	changes_travel(w);
+	assert_string_equal(site_read(a, "both"), "edited, there it was removed");
+	session_check(wire->end[0].session);
+	world_run(w);
+	assert_int_equal(site_exceptions(a) + site_exceptions(b), 0);
+	wire_end(w, wire);
+}
+
+static void test_pushed_both_ways(void **state)
+{
+	(void)state;
+	with_seeds(20, 2, pushed_both_ways);
+}
+
+static void spoil_small(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	struct buf b = BUF_INIT;
+	union message m;
+
+	if (type != MESSAGE_PUSH) {
+		count_said(wire, i, type, p, n);
+		return;
+	}
+	assert_int_equal(message_decode(type, p, n, &m), 0);
+	for (size_t k = 0; k < m.push.n; k++)
+		if (m.push.rows[k].n)
+			m.push.rows[k].bytes[0] ^= 1;
+	assert_int_equal(message_encode(type, &m, &b), 0);
+	message_deinit(type, &m);
+	count_said(wire, i, type, b.data, b.len);
+	buf_deinit(&b);
+}
+
+/* Content that is not what its row says is not put in place. */
+static void pushed_otherwise(struct world *w)
+{
+	struct wire *wire = connected(w, spoil_small);
+
+	site_write(&w->sites[0], "file", "said otherwise");
+	changes_travel(w);
+	assert_int_equal(said[MESSAGE_PUSH], 1);
+	assert_int_equal(said[MESSAGE_FETCH], 1);
+	wire_end(w, wire);
+}
+
+/* Nothing is deleted by a PUSH that a person has to confirm. */
+static void pushed_deletions(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire *wire;
+	char path[64];
+
+	for (unsigned i = 0; i < 130; i++) {
+		snprintf(path, sizeof(path), "file-%u", i);
+		site_write(a, path, path);
+	}
+	wire = connected(w, count_said);
+	for (unsigned i = 0; i < 130; i++) {
+		snprintf(path, sizeof(path), "file-%u", i);
+		site_remove(a, path);
+	}
+	site_write(a, "other", "other");
+	site_scan_confirmed(a, true);
+	world_run(w);
+	assert_int_equal(said[MESSAGE_PUSH], 1);
+	assert_string_equal(site_read(b, "file-1"), "file-1");
+	assert_string_equal(site_read(b, "other"), "other");
+	wire_note(wire);
+	assert_int_equal(wire->end[b == wire->end[1].site].status.held, 130);
+	session_confirm(wire->end[b == wire->end[1].site].session);
+	world_run(w);
+	sites_expect_equal(a, b);
+	assert_int_equal(site_kind(b, "file-1"), 0);
+	wire_end(w, wire);
+}
+
+static void test_pushed_with_care(void **state)
+{
+	(void)state;
+	with_seeds(4, 2, pushed_otherwise);
+	with_seeds(4, 2, pushed_deletions);
+}
+
+/* To one who does not know it, nothing is pushed. */
+static void push_to_older(struct world *w)
+{
+	static const struct wire_options live = {.live = true};
+	struct wire *wire;
+
+	world_sync(w, &w->sites[0], &w->sites[1], NULL);
+	wire = wire_new(w, &w->sites[0], &w->sites[1], &live);
+	wire_tamper(wire, count_said);
+	for (int i = 0; i < 2; i++)
+		wire->pipe[i].data[FRAME_PREFACE_BYTES - 1] = FRAME_VERSION_PUSH - 1;
+	world_run(w);
+	site_write(&w->sites[0], "file", "compared");
+	changes_travel(w);
+	assert_int_equal(said[MESSAGE_PUSH], 0);
+	assert_true(said[MESSAGE_ASK] > 0);
+	/* and it is not to be heard from such a one */
+	say_sample(wire, 0, MESSAGE_PUSH);
+	world_run(w);
+	wire_note(wire);
+	assert_int_equal(wire->end[1].status.error, -EBADMSG);
+	wire_free(wire);
+}
+
+static void test_push_to_older(void **state)
+{
+	(void)state;
+	with_seeds(2, 2, push_to_older);
+}
+
+static void hostile_live(struct world *w)
+{
+	static const struct wire_options live = {.live = true};
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire *wire;
+
+	make_some(a, "first");
+	world_sync(w, a, b, NULL);
+	wire = wire_new(w, a, b, &live);
+	tamper_one_in = 1000000; /* not while they meet */
+	wire_tamper(wire, tamper);
+	world_run(w);
+	tamper_one_in = (unsigned[]){2, 4, 8}[world_below(w, 3)];
+	for (unsigned i = 0; i < 5; i++) {
+		char path[20];
+
+		snprintf(path, sizeof(path), "first/%u", i);
+		site_write(world_one_in(w, 2) ? a : b, path, "edit");
+		site_scan(a);
+		site_scan(b);
+		world_run(w);
+	}
+	run_to_end(w, wire);
+	wire_free(wire);
+	forget_remembered();
+	site_expect_tidy(a);
+	site_expect_tidy(b);
+}
+
+static void test_hostile_live_peer(void **state)
+{
+	(void)state;
+	with_seeds(40, 2, hostile_live);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1740,6 +2027,11 @@ int main(void)
 		cmocka_unit_test(test_skipped_is_not_deleted),
 		cmocka_unit_test(test_forgotten_in_a_round),
 		cmocka_unit_test(test_live_triangle),
+		cmocka_unit_test(test_pushed),
+		cmocka_unit_test(test_pushed_both_ways),
+		cmocka_unit_test(test_pushed_with_care),
+		cmocka_unit_test(test_push_to_older),
+		cmocka_unit_test(test_hostile_live_peer),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

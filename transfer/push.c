@@ -1,0 +1,259 @@
+/*
+ * transfer/push.c — what changed here since the peer had all, sent with the HELLO that begins a round.
+ *
+ * When both sides' roots were equal at the end of a round, the peer has what we had at `fed_seq`. What changed since stands in the
+ * index's list of changes: if it is not much, a PUSH takes it along, and the peer deals with it before it says HELLO. If the roots
+ * are equal then, the round is over without a walk; whatever is odd, left out or skipped is found by the comparison that follows.
+ *
+ * No rule of knowledge is new here. The rows, the root and K are of one transaction of the sender's; the taker decides by them as by
+ * rows of a comparison that was cut off after them: it joins no K because of them, remembers no exception, and infers nothing from
+ * absence. K is joined by the round, by its own rules.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "transfer/session_internal.h"
+
+#define CHANGES_MAX (4 * MESSAGE_PUSHED_MAX) /* with those that came from the peer itself */
+#define CONTENT_BYTES_MAX (256 * 1024)	     /* in one PUSH */
+
+/* --- what we have --- */
+
+bool push_possible(const struct session *s)
+{
+	return s->fed && session_we_send(s) && frame_reader_version(s->reader) >= FRAME_VERSION_PUSH;
+}
+
+int push_begin(struct session *s)
+{
+	struct session_job *job = session_job_new(s, JOB_PUSH, SESSION_LANE_READ);
+
+	if (!job)
+		return -ENOMEM;
+	job->push.push.hello = (struct message_hello){.round = s->round, .held = round_held(s)};
+	s->composing = true;
+	session_job_queue(s, job);
+	return 0;
+}
+
+enum { PUSH_TOO_MANY = 1 };
+
+struct compose {
+	struct session *s;
+	struct index_txn *t;
+	struct message_push *m;
+	size_t cap, bytes, seen;
+};
+
+static int add_change(uint64_t seq, const char *path, void *data)
+{
+	struct compose *c = data;
+	struct message_push *m = c->m;
+	struct message_pushed *row;
+	cleanup(row_deinit) struct row ours = {0};
+	int r = index_get(c->t, path, &ours);
+
+	(void)seq;
+	if (r < 0)
+		return r;
+	if (++c->seen > CHANGES_MAX)
+		return PUSH_TOO_MANY;
+	if (r > 0 || !row_has_record(&ours) || ours.source == c->s->peer_replica)
+		return 0;
+	c->bytes += strlen(path) + compare_about_bytes(&ours.record);
+	if (m->n == MESSAGE_PUSHED_MAX || c->bytes > MESSAGE_SPLIT_BYTES)
+		return PUSH_TOO_MANY;
+	r = array_reserve(&m->rows, &c->cap, m->n + 1, sizeof(*m->rows));
+	if (r < 0)
+		return r;
+	row = &m->rows[m->n];
+	*row = (struct message_pushed){.path = strdup(path)};
+	if (!row->path)
+		return -ENOMEM;
+	m->n++;
+	row->record = ours.record;
+	memset(&ours.record, 0, sizeof(ours.record));
+	return 0;
+}
+
+static int compare_rows_by_path(const void *a, const void *b)
+{
+	return strcmp(((const struct message_pushed *)a)->path, ((const struct message_pushed *)b)->path);
+}
+
+static int read_changes(struct session *s, struct message_push *m)
+{
+	struct compose c = {.s = s, .m = m};
+	int r = index_begin_read(replica_index(s->replica), &c.t);
+
+	if (r < 0)
+		return r;
+	r = index_changes(c.t, s->fed_seq, add_change, &c);
+	if (r == 0 && m->n)
+		r = round_fill_hello(s, c.t, &m->hello, version_lineage_count(replica_lineage(s->replica)));
+	index_abort(c.t);
+	return r;
+}
+
+/* What was written since has another hash: it is left out. */
+static void add_contents(struct session_job *job)
+{
+	struct message_push *m = &job->push.push;
+
+	for (size_t i = 0; i < m->n; i++) {
+		struct message_pushed *row = &m->rows[i];
+		const struct record *record = &row->record;
+		size_t size = (size_t)record->content.size;
+
+		if (!record->live || record->kind != RECORD_FILE || record->content.size > MESSAGE_SMALL_BYTES_MAX || !size ||
+				job->content + size > CONTENT_BYTES_MAX)
+			continue;
+		row->bytes = serve_small(job->session->replica, row->path, &record->content);
+		if (row->bytes) {
+			row->n = size;
+			job->content += size;
+		}
+	}
+}
+
+void push_run(struct session_job *job)
+{
+	struct message_push *m = &job->push.push;
+	int r = read_changes(job->session, m);
+
+	if (r < 0 || r == PUSH_TOO_MANY || !m->n) {
+		job->error = r < 0 ? r : 0;
+		return;
+	}
+	qsort(m->rows, m->n, sizeof(*m->rows), compare_rows_by_path);
+	add_contents(job);
+	job->error = session_prepare(job->session->read_writer, &job->frames, MESSAGE_PUSH, &job->push);
+	if (job->error == -EMSGSIZE)
+		job->error = 0;
+}
+
+/* Without frames there is nothing to be pushed, or too much. */
+int push_done(struct session *s, struct session_job *job)
+{
+	int r = job->error;
+
+	s->composing = false;
+	if (r == 0 && !job->frames.len)
+		return round_send_hello(s);
+	if (r == 0)
+		r = round_send_lineage(s, false); /* what the transaction showed may use lineage that the peer does not have yet */
+	if (r == 0)
+		r = session_send_prepared(s, &job->frames);
+	s->content_out += job->content;
+	round_said_hello(s, &job->push.push.hello);
+	return r;
+}
+
+/* --- what the peer has --- */
+
+void push_take(struct session *s, struct message_push *m)
+{
+	if (!session_we_take(s))
+		return;
+	s->pushed = *m;
+	s->pushed.hello = (struct message_hello){0};
+	m->rows = NULL;
+	m->n = 0;
+	s->push = PUSH_CAME;
+}
+
+void push_reset(struct session *s)
+{
+	union message m = {.push = s->pushed};
+
+	message_deinit(MESSAGE_PUSH, &m);
+	s->pushed = (struct message_push){0};
+	s->push = PUSH_NONE;
+}
+
+/* All that it uses is known here; else the comparison sees to it. */
+static bool introduced(const struct session *s)
+{
+	for (size_t i = 0; i < s->pushed.n; i++)
+		if (!compare_introduced(s, &s->pushed.rows[i].record))
+			return false;
+	return round_knowledge_known(s);
+}
+
+static int hear_all(struct session *s)
+{
+	int r = round_hear(s, &s->peer_knowledge.k);
+
+	for (size_t i = 0; i < s->pushed.n && r == 0; i++)
+		r = round_hear(s, &s->pushed.rows[i].record.vv);
+	return r;
+}
+
+/* As a walk comes to them. */
+static int compare_descending(const void *a, const void *b)
+{
+	struct path_key x, y;
+
+	path_key(&x, ((const struct message_pushed *)a)->path);
+	path_key(&y, ((const struct message_pushed *)b)->path);
+	return path_key_compare(&y, &x);
+}
+
+static int offer_all(struct session *s)
+{
+	struct shared_vector *k = shared_vector_new(&s->peer_knowledge.k);
+	int r = k ? 0 : -ENOMEM;
+
+	qsort(s->pushed.rows, s->pushed.n, sizeof(*s->pushed.rows), compare_descending);
+	for (size_t i = 0; i < s->pushed.n && r == 0; i++) {
+		struct message_pushed *row = &s->pushed.rows[i];
+		const struct version_vector *v = knowledge_of(&s->peer_knowledge, row->path);
+		struct shared_vector *own = v == &s->peer_knowledge.k ? NULL : shared_vector_new(v);
+
+		if (!own && v != &s->peer_knowledge.k)
+			r = -ENOMEM;
+		else
+			r = fetch_pushed(s, row, own ? own : k);
+		shared_vector_unref(own);
+	}
+	shared_vector_unref(k);
+	return r;
+}
+
+/* What was skipped is found again by the comparison, as the roots differ because of it. */
+static int end(struct session *s)
+{
+	push_reset(s);
+	round_forget_skipped(s);
+	s->differing = 0;
+	s->deferred_overflow = false;
+	s->deferred_deletes = 0;
+	return s->hello_sent || s->composing ? 0 : round_say_hello(s);
+}
+
+int push_step(struct session *s)
+{
+	int r = 0;
+
+	if (s->push == PUSH_CAME) {
+		if (s->lineage_jobs)
+			return 0;
+		s->push = PUSH_TAKING;
+		if (introduced(s)) {
+			r = hear_all(s);
+			if (r == 0)
+				r = round_note_head(s);
+			if (r == 0)
+				r = offer_all(s);
+		}
+	}
+	if (r == 0)
+		r = fetch_pump(s);
+	if (r == 0 && s->push == PUSH_TAKING && fetch_idle(s)) {
+		s->push = PUSH_FLUSHED;
+		r = fetch_flush_deferred(s);
+	}
+	return r == 0 && s->push == PUSH_FLUSHED && fetch_idle(s) ? end(s) : r;
+}
