@@ -182,12 +182,16 @@ int batch_add(struct batch *b, struct index_txn *t, const char *path, struct app
 	return 0;
 }
 
-bool batch_skipped_below(const struct batch *b, const struct change *c)
+size_t batch_below(const struct batch *b, const struct change *c)
 {
 	bool found;
 
-	for (size_t k = position(b, c->path, &found) + 1;
-		k < b->n && path_is_below(b->v[k]->path, c->path); k++)
+	return position(b, c->path, &found) + 1;
+}
+
+bool batch_skipped_below(const struct batch *b, const struct change *c)
+{
+	for (size_t k = batch_below(b, c); k < b->n && path_is_below(b->v[k]->path, c->path); k++)
 		if (change_skipped(b->v[k]))
 			return true;
 	return false;
@@ -347,7 +351,7 @@ static int carry_out(struct batch *b, struct change *c)
 		o->result = APPLY_BLOCKED;
 		return 0;
 	}
-	if (batch_collides_above(b, c) && change_lands(c)) {
+	if (change_lands(c) && batch_collides_above(b, c)) {
 		o->place = ROW_COLLIDES;
 		o->result = APPLY_NOT_HELD;
 		return 0;

@@ -42,6 +42,8 @@ int batch_compare(const char *a, const char *b); /* path order */
 struct change *batch_find(const struct batch *b, const char *path);
 /* Add a path, with our row. -EINVAL: it is there. */
 int batch_add(struct batch *b, struct index_txn *t, const char *path, struct apply_item *item, struct change **ret);
+/* The first change strictly below, if there is one; the others follow it. */
+size_t batch_below(const struct batch *b, const struct change *c);
 /* Is an undecided change strictly below? */
 bool batch_skipped_below(const struct batch *b, const struct change *c);
 /* Has a directory on the way to it turned out to be another's name? */

@@ -356,16 +356,16 @@ static int rows_below_stay(const struct batch *b, struct index_txn *t, const str
 	return r < 0 ? r : 0;
 }
 
-/* O(rows below that this batch removes, or that the peer knows). */
+/* O(what this batch changes below, and rows below that it removes or the peer knows). */
 static int live_below_after(const struct batch *b, struct index_txn *t, const struct change *c, struct below *ret)
 {
 	int r;
 
 	*ret = (struct below){0};
-	for (size_t k = 0; k < b->n && !ret->unknown; k++) {
+	for (size_t k = batch_below(b, c); k < b->n && !ret->unknown && path_is_below(b->v[k]->path, c->path); k++) {
 		const struct change *d = b->v[k];
 
-		if (path_is_below(d->path, c->path) && live_after(d))
+		if (live_after(d))
 			below_add(b, c, d->path, d->writes && d->intent.becomes == INTENT_TAKEN ? &d->intent.record : &d->row.record, ret);
 	}
 	if (ret->unknown)

@@ -30,12 +30,13 @@
 
 void place_init(struct place *p, struct store *store, int64_t now_ns)
 {
-	*p = (struct place){.store = store, .now_ns = now_ns};
+	*p = (struct place){.store = store, .now_ns = now_ns, .dir = -1};
 }
 
 void place_deinit(struct place *p)
 {
 	sync_set_drop(&p->touched);
+	p->dir = close_keep(p->dir);
 }
 
 void place_touch(struct place *p, int fd)
@@ -45,16 +46,23 @@ void place_touch(struct place *p, int fd)
 
 void place_touch_also(struct place *p, int fd)
 {
-	int copy = dup(fd);
+	bool *done = fd == p->dir ? &p->dir_touched : fd == store_staging(p->store) ? &p->staging_touched : NULL;
+	int copy;
 
+	if (p->touched.many || (done && *done))
+		return;
+	copy = dup(fd);
 	if (copy < 0)
 		p->touched.many = true;
 	else
 		place_touch(p, copy);
+	if (done)
+		*done = true;
 }
 
 int place_sync(struct place *p)
 {
+	p->dir_touched = p->staging_touched = false;
 	return DEFECT(COMMIT_BEFORE_FSYNC) ? 0 : sync_set_run(&p->touched, store_staging(p->store));
 }
 
@@ -542,13 +550,8 @@ static bool landed(const struct intent *i, int dir, const char *name)
 static void put_new(
 	struct place *p, const struct intent *i, int dir, const char *name, struct place_outcome *o)
 {
-	struct file_stat st;
-	int r = file_stat_at(dir, name, &st);
+	int r = place_move(store_staging(p->store), i->staged, dir, name);
 
-	if (r == FILE_VANISHED)
-		r = place_move(store_staging(p->store), i->staged, dir, name);
-	else if (r == 0)
-		r = FILE_EXISTS;
 	if (r == FILE_EXISTS) {
 		name_taken(dir, name, o);
 		return;
@@ -781,12 +784,30 @@ void place_run_move(struct place *p, const struct intent *from, const struct row
 		from_o->keep = place_move(store_staging(p->store), from->displaced, dir, name) != 0;
 }
 
+/* One that this batch itself moves away is never used again: its own change has another parent. */
+static int open_parent(struct place *p, const char *path, const char **ret_name)
+{
+	size_t n = path_parent_length(path);
+	int r;
+
+	*ret_name = path + n + (n != 0);
+	if (p->dir >= 0 && strncmp(p->parent, path, n) == 0 && !p->parent[n])
+		return 0;
+	p->dir = close_keep(p->dir);
+	p->dir_touched = false;
+	r = file_open_parent(store_root(p->store), path, &p->dir, ret_name);
+	if (r == 0) {
+		memcpy(p->parent, path, n);
+		p->parent[n] = '\0';
+	}
+	return r;
+}
+
 int place_run(
 	struct place *p, const struct intent *i, const struct row *ours, struct place_outcome *o)
 {
-	cleanup_close int dir = -1;
 	const char *name;
-	int r = file_open_parent(store_root(p->store), i->path, &dir, &name);
+	int r = open_parent(p, i->path, &name), dir = p->dir;
 
 	o->place = i->place;
 	o->stamp = i->staged_stamp;

@@ -17,6 +17,11 @@ struct place {
 	struct store *store;
 	int64_t now_ns; /* names trash buckets */
 	struct sync_set touched;
+	/* The directory of the change before, as the next one is likely to be there, too; dir: -1, or owned. Held so, it may be moved
+	 * by a user meanwhile: what is put into it then goes with it, as if it had been put there before. */
+	int dir;
+	char parent[FILE_PATH_BYTES_MAX + 1];
+	bool dir_touched, staging_touched; /* in `touched` */
 };
 
 /* An object that was put beside the path under a conflict name. */

@@ -51,17 +51,18 @@ static int stamp_set(struct place *p, int fd, const struct record *r, bool timed
 }
 
 /* What this disk or user cannot store stays in the record: outcomes are passed over, errors are
- * not. */
-static int attributes_fd(
-	struct place *p, int fd, const struct record *r, bool preserve_owner, struct stamp *ret)
+ * not. st: as it is. *ret_timed: it has the record's mtime. */
+static int give_attributes(int fd, struct file_stat st, const struct record *r, bool preserve_owner, uint16_t *ret_mode, bool *ret_timed)
 {
-	struct file_stat st;
 	uint16_t mode = r->mode;
-	bool directory = r->kind == RECORD_DIRECTORY, timed = false;
-	int e = preserve_owner ? file_chown_fd(fd, r->uid, r->gid) : 0;
+	bool directory = r->kind == RECORD_DIRECTORY;
+	int e = 0;
 
-	if (e >= 0)
-		e = file_stat_fd(fd, &st);
+	if (preserve_owner && (st.uid != r->uid || st.gid != r->gid)) {
+		e = file_chown_fd(fd, r->uid, r->gid);
+		if (e >= 0)
+			e = file_stat_fd(fd, &st);
+	}
 	if (e != 0)
 		return e;
 	/* A program that runs as its owner must not run as another owner than was meant; and where owners are not taken over
@@ -70,13 +71,26 @@ static int attributes_fd(
 		mode &= (uint16_t)~SPECIAL_BITS;
 	if (st.mode != mode)
 		e = file_chmod_fd(fd, mode);
-	if (e > 0)
-		mode = st.mode; /* not ours to change */
+	*ret_mode = e > 0 ? st.mode : mode; /* not ours to change */
+	*ret_timed = false;
 	if (e >= 0 && !directory) {
 		e = file_set_mtime_fd(fd, r->mtime_ns);
-		timed = e == 0;
+		*ret_timed = e == 0;
 	}
-	return e < 0 ? e : stamp_set(p, fd, r, timed, mode, ret);
+	return e < 0 ? e : 0;
+}
+
+static int attributes_fd(
+	struct place *p, int fd, const struct record *r, bool preserve_owner, struct stamp *ret)
+{
+	struct file_stat st;
+	uint16_t mode;
+	bool timed;
+	int e = file_stat_fd(fd, &st);
+
+	if (e == 0)
+		e = give_attributes(fd, st, r, preserve_owner, &mode, &timed);
+	return e == 0 ? stamp_set(p, fd, r, timed, mode, ret) : e;
 }
 
 static int attributes_symlink(
@@ -94,17 +108,16 @@ static int attributes_symlink(
 static int stage_file(struct place *p, const struct intent *i, const struct record *r, bool fsync,
 	struct file_stat *ret, uint64_t *ret_generation)
 {
-	struct stamp stamp;
 	cleanup_close int fd = -1;
-	int e = file_open_read(store_staging(p->store), i->staged, &fd);
+	uint16_t mode;
+	bool timed;
+	int e = file_open_seen(store_staging(p->store), i->staged, &fd, ret); /* we made it */
 
-	if (e == 0)
-		e = file_stat_fd(fd, ret);
 	if (e != 0)
 		return e;
 	if (ret->size != r->content.size)
 		return -EBADMSG;
-	e = attributes_fd(p, fd, r, i->preserve_owner, &stamp);
+	e = give_attributes(fd, *ret, r, i->preserve_owner, &mode, &timed);
 	if (e == 0)
 		e = DEFECT(COMMIT_BEFORE_FSYNC) ? 0 : fsync ? file_fsync(fd) : file_start_writeback(fd);
 	if (!fsync && e == FILE_UNSUPPORTED)

@@ -2,10 +2,10 @@
  * transfer/stage.c — see transfer/stage.h.
  *
  * Invariants: nothing is written to the object but bytes that hash to the chunk they are written for
- * (or a whole copy, which is hashed as it lies there before it counts). The object has its full
- * length before the first chunk is written and was all hole then; so zeros need not be written. What it
-shares with the old version is verified as it lies there before it counts; if it is not what it should be, the object is
-all hole again.
+ * (or a whole copy, which is hashed as it lies there before it counts). The object is all hole before
+ * the first chunk is written, of full length if there are several; so zeros need not be written. What it
+ * shares with the old version is verified as it lies there before it counts; if it is not what it should be, the object is
+ * all hole again.
  * `order` holds the chunks by hash, equal ones by number: chunks of one hash are one group, become
  * present together, and the group's first stands in `missing`. left = groups not present.
  */
@@ -884,7 +884,7 @@ int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t
 		r = take_zeros(s);
 	if (r == 0)
 		r = group_chunks(s);
-	if (r == 0)
+	if (r == 0 && s->n_chunks > 1) /* a lone one gives it its length */
 		r = file_truncate(s->fd, s->content.size);
 	if (r == 0 && s->left > 0)
 		r = take_from_old(s);
@@ -952,9 +952,9 @@ int stage_finish(struct stage *s)
 
 	if (s->fd < 0 || !(s->whole || (s->missing && s->left == 0)))
 		return -EINVAL;
-	r = file_truncate(s->fd, s->content.size);
-	if (r == 0)
-		r = file_stat_fd(s->fd, &st);
+	r = file_stat_fd(s->fd, &st);
+	if (r == 0 && st.size != s->content.size)
+		r = file_truncate(s->fd, s->content.size);
 	if (r != 0)
 		return r > 0 ? -EIO : r;
 	if (st.nlink == 0)
