@@ -253,12 +253,12 @@ static bool lists_token(const struct listing *l, uint32_t token)
 	return false;
 }
 
-static bool lists_node(const struct listing *l, const struct node *n)
+static const struct item *listed_node(const struct listing *l, const struct node *n)
 {
 	for (size_t i = 0; i < l->n; i++)
 		if (l->v[i].node == n)
-			return true;
-	return false;
+			return &l->v[i];
+	return NULL;
 }
 
 static const struct node *entry_of(const struct node *dir, const char *name)
@@ -446,7 +446,7 @@ void oracle_after(struct site *s, enum oracle_cause cause)
 		struct node *n = sim_handle(s->held)->node;
 		uint32_t token = token_of(s->engine, n, true);
 
-		s->held_taken |= cause == ORACLE_USER && lists_node(&o->before, n) && !lists_node(&o->after, n);
+		s->held_taken |= cause == ORACLE_USER && listed_node(&o->before, n) && !listed_node(&o->after, n);
 		/* what he writes there, he can't want to keep; or nobody could tell that it was open, and it is in trash */
 		if (!n->links || s->held_taken || (!s->disk->options.abilities.lease && is_below(ours(s, "trash"), n)))
 			o->tokens[token].removed = true;
@@ -567,12 +567,20 @@ static void syncd_puts(struct site *s, const char *path, struct node *n)
 		wrong(s->engine, WRONG_CONTENT, "%c: syncd puts %s at %s, where nobody put it", s->name, o->tokens[token].name, path);
 }
 
+/* Did the user who acted in this moment move it, or its directory? As if syncd had taken it from its old place a moment before. */
+static bool moved_just_now(const struct site *s, const char *path, const struct node *n)
+{
+	const struct item *was = s->meddled ? listed_node(&s->engine->oracle->before, n) : NULL;
+
+	return was && strcmp(was->path, path) != 0;
+}
+
 static void syncd_takes(struct site *s, const char *path, struct node *n, bool lost)
 {
 	struct oracle *o = s->engine->oracle;
 	uint32_t token = token_of(s->engine, n, true);
 
-	if (n->kind == FILE_KIND_DIRECTORY && s->meddled) /* its own was moved a moment before */
+	if (moved_just_now(s, path, n) || (n->kind == FILE_KIND_DIRECTORY && s->meddled)) /* its own was */
 		spot_get(o, path, path_hash(path), token)->removed = true;
 	if (n->kind == FILE_KIND_DIRECTORY)
 		return;
