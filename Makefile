@@ -102,7 +102,7 @@ $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(archives)
 crash_points := file_chmod_fd file_create file_exchange file_fsync file_link file_mkdir file_rename_noreplace \
 	file_rename_replace file_rmdir file_set_mtime_fd file_symlink file_syncfs file_unlink index_commit
 look_points := file_lease_read file_lease_release file_open_read file_open_seen file_stat_at file_stat_fd
-$(BUILD)/unit/tombstones/test_observe: private LDFLAGS += -Wl,--wrap=file_syncfs
+$(BUILD)/unit/tombstones/test_observe: private LDFLAGS += -Wl,--wrap=file_syncfs,--wrap=file_fsync
 $(BUILD)/unit/transfer/test_recover: private LDFLAGS += $(foreach f,$(crash_points) file_open_seen file_readlink file_stat_at,-Wl,--wrap=$f)
 $(BUILD)/unit/transfer/test_place: private LDFLAGS += $(foreach f,$(crash_points) $(look_points),-Wl,--wrap=$f)
 
@@ -242,7 +242,7 @@ $(BUILD)/sim: $(engine_objects) $(BUILD)/tests/sim/jobs.o $(sim_objects) $(archi
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 # Histories that went wrong once come first: what may happen in them, and the seed.
-sim_seeds := CRASH,DISKS/508 CRASH,DISKS/1206 CRASH,DISKS/1367 CRASH,DISKS/2180 all/3140 all/3663 all/6382 all/10293 all/103310 all/105601 all/120122 \
+sim_seeds := CRASH,DISKS/508 CRASH,DISKS/1206 CRASH,DISKS/1367 CRASH,DISKS/2180 all/3140 all/3663 all/6382 all/10293 all/103310 all/105601 all/120122 all/129621 \
 	all/304700
 
 sim: $(BUILD)/sim

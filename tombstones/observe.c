@@ -1003,7 +1003,7 @@ static void sync_seen(int root, const struct seen *s, struct sync_set *set)
 		sync_set_add(set, fd);
 	else if (r != FILE_VANISHED)
 		set->many = true;
-	if (named)
+	if (named || s->state.kind == RECORD_DIRECTORY) /* made anew, it is the same: what went with the old one is to stay gone */
 		sync_above(root, s->path, set);
 }
 

@@ -1362,6 +1362,41 @@ int __wrap_file_syncfs(int fd)
 	return __real_file_syncfs(fd);
 }
 
+static uint64_t watched; /* the inode of a directory: how often it was synced */
+static unsigned watched_syncs;
+
+int __real_file_fsync(int fd);
+int __wrap_file_fsync(int fd);
+int __wrap_file_fsync(int fd)
+{
+	struct file_stat st;
+
+	watched_syncs += file_stat_fd(fd, &st) == 0 && st.ino == watched;
+	return __real_file_fsync(fd);
+}
+
+/* What a user deleted with its directory is gone for good before that is recorded, also where he made the directory anew. */
+static void test_directory_made_anew_is_durable(void **state)
+{
+	struct bench *b = *state;
+	struct file_stat st;
+
+	place_mkdir(&b->p, "d");
+	place_write(&b->p, "d/x", "text");
+	place_mkdir(&b->p, "new");
+	look(b);
+	remove_any(b, "d/x");
+	remove_any(b, "d");
+	assert_int_equal(rename(place_at(&b->p, "new"), place_at(&b->p, "d")), 0);
+	place_mkdir(&b->p, "new");
+	assert_int_equal(file_stat_fd(store_root(replica_store(b->p.replica)), &st), 0);
+	watched = st.ino;
+	syncs = watched_syncs = 0;
+	assert_int_equal(look_at(b, &(struct observe_path){.path = "d"}, 1), 0);
+	assert_int_equal(b->result.deleted, 1);
+	assert_true(watched_syncs + syncs > 0);
+}
+
 /* A symlink's name is durable with its directory; a time that it was given, as by cp -a, with the file system only. */
 static void test_times_of_symlinks_are_durable(void **state)
 {
@@ -1415,6 +1450,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_undo_waits, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_undo_first_meeting, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_undo_keeps_off, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_directory_made_anew_is_durable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_times_of_symlinks_are_durable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many, setup, teardown),
