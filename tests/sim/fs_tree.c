@@ -465,7 +465,7 @@ int tree_make(struct sim_disk *d, struct node *dir, const char *name, enum file_
 		n->now.mode |= dir->now.mode & 02000;
 	if (target) {
 		n->target = strdup(target);
-		n->now.size = strlen(target);
+		n->now.size = n->size_min = strlen(target); /* it is made in one step */
 	}
 	n->durable = n->now;
 	entry_add(d, dir, name, tree_hash(d, name), n);

@@ -494,6 +494,28 @@ static void test_nothing_synced_is_lost(void **state)
 	}
 }
 
+/* Made in one step: its times may be lost, its target not in part. */
+static void test_symlinks_are_whole(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < CRASHES; i++) {
+		struct sim_disk_options options = ordered((enum sim_order)(i % 3));
+		uint64_t stream = i;
+		struct file_stat st;
+		struct sim_disk *d;
+		int root;
+
+		d = begin(&options, i, &root);
+		assert_int_equal(file_symlink("target", root, "s"), 0);
+		assert_int_equal(file_fsync(root), 0);
+		assert_int_equal(sim_user_touch(d, "s", CLOCK_NS_PER_S), 0);
+		close_keep(root);
+		sim_disk_crash(d, &stream);
+		assert_int_equal(sim_user_stat(d, "s", &st), 0);
+		assert_int_equal(st.size, 6);
+	}
+}
+
 /* Inside out: persisting the second move alone would put each into the other. */
 static void test_directories_inside_out(void **state)
 {
@@ -1032,6 +1054,7 @@ int main(void)
 		test(replacing),
 		test(names_have_a_past),
 		test(nothing_synced_is_lost),
+		test(symlinks_are_whole),
 		test(directories_inside_out),
 		test(data_is_torn),
 		test(rewritten_in_order),
