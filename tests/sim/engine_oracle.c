@@ -189,6 +189,21 @@ static uint64_t path_hash(const char *path)
 	return hash_fast(path, strlen(path), 3);
 }
 
+/* Is it put aside, or in a directory that is? (What comes out of an exchange may be one that a user made this moment.) */
+static bool is_copy(const char *path)
+{
+	char above[PATH_BYTES];
+
+	if (conflict_is_copy(path))
+		return true;
+	for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
+		snprintf(above, sizeof(above), "%.*s", (int)(slash - path), path);
+		if (conflict_is_copy(above))
+			return true;
+	}
+	return false;
+}
+
 static bool is_ours(const char *path)
 {
 	return strncmp(path, ".syncd", 6) == 0 && (!path[6] || path[6] == '/');
@@ -356,12 +371,12 @@ static void appeared(struct site *s, const struct item *now, enum oracle_cause c
 	struct spot *spot = spot_get(o, now->path, now->hash, now->token);
 
 	if (cause == ORACLE_CRASH && !s->excused && now->node->kind == FILE_KIND_REGULAR && !now->node->user_wrote && !spot->placed &&
-			!conflict_is_copy(now->path) && now->path[strlen(now->path) - 1] != '~') /* a user's own */
+			!is_copy(now->path) && now->path[strlen(now->path) - 1] != '~') /* a user's own */
 		wrong(s->engine, WRONG_EVENT, "%c: after a crash %s is %s", s->name, now->path, o->tokens[now->token].name);
 	if (!spot->placed && cause == ORACLE_USER)
 		spot->before = was ? was->token : 0;
 	spot->placed++;
-	if (conflict_is_copy(now->path))
+	if (is_copy(now->path))
 		o->tokens[now->token].moved = true;
 }
 
@@ -401,7 +416,7 @@ static void vanished(struct site *s, const struct item *was, enum oracle_cause c
 		spot->removed = true;
 		spot->placed += cause != ORACLE_USER;
 	}
-	t->moved = t->moved || conflict_is_copy(was->path);
+	t->moved = t->moved || is_copy(was->path);
 	if (cause == ORACLE_USER) {
 		if (was->token == TOKEN_DIRECTORY)
 			taken_below(s, was);
@@ -563,7 +578,7 @@ static void syncd_puts(struct site *s, const char *path, struct node *n)
 		moved_with_directory(o, path, token);
 		return;
 	}
-	if (!conflict_is_copy(path) && !(spot && spot->placed))
+	if (!is_copy(path) && !(spot && spot->placed))
 		wrong(s->engine, WRONG_CONTENT, "%c: syncd puts %s at %s, where nobody put it", s->name, o->tokens[token].name, path);
 }
 
@@ -731,7 +746,7 @@ static void judge_item(struct engine *e, const struct item *item)
 			spot->found = true;
 		return;
 	}
-	if (conflict_is_copy(item->path)) {
+	if (is_copy(item->path)) {
 		o->tokens[item->token].copied = true;
 		if (spot)
 			spot->found = true;
