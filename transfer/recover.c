@@ -958,6 +958,7 @@ static int recover_locked(struct recovery *v, int64_t now_ns)
 		return r;
 	for (size_t k = 0; k < v->n; k++)
 		recover_one(v, &v->v[k]);
+	v->place.touched.many = v->n > 0; /* what was done before the end may not be durable either */
 	if (v->n > 0)
 		r = place_sync(&v->place);
 	if (r == 0)

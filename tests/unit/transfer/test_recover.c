@@ -548,6 +548,39 @@ static void test_edited_before_recovery(void **state)
 	}
 }
 
+static void note_first_commit(unsigned point, const char *call, void *data)
+{
+	bool *w = data; /* synced, committed without */
+
+	(void)point;
+	w[0] = w[0] || strcmp(call, "file_syncfs") == 0;
+	w[1] = w[1] || (!w[0] && strcmp(call, "index_commit") == 0);
+}
+
+/* The process was killed, and what it had done until then is in memory only: power may be lost yet. */
+static void test_durable_before_it_is_recorded(void **state)
+{
+	unsigned found = 0;
+	bool killed = true;
+
+	(void)state;
+	for (unsigned k = 1; killed; k++) {
+		struct fixture *f = crashed(k, &killed);
+		bool was[2] = {false};
+
+		fx_open(f);
+		if (fx_intents(f)) {
+			points_arm(note_first_commit, was);
+			OK(apply_recover(f->r, NULL));
+			points_arm(NULL, NULL);
+			assert_true(was[0] && !was[1]);
+			found++;
+		}
+		fx_free(f);
+	}
+	assert_true(found > 5);
+}
+
 /* What he deletes stays deleted if it was the new version, and is not recorded as deleted if it was
  * none yet. */
 static void test_deleted_before_recovery(void **state)
@@ -849,6 +882,7 @@ int main(void)
 		cmocka_unit_test(test_errors_without_no_replace),
 		cmocka_unit_test(test_errors_from_every_point_on),
 		cmocka_unit_test(test_edited_before_recovery),
+		cmocka_unit_test(test_durable_before_it_is_recorded),
 		cmocka_unit_test(test_deleted_before_recovery),
 		cmocka_unit_test(test_staging_wiped),
 		cmocka_unit_test(test_directories_back_in_staging),
