@@ -329,7 +329,8 @@ static int to_trash(struct place *p, const char *staged, const char *path)
 {
 	int r = FILE_EXISTS;
 
-	for (int tries = 0; r == FILE_EXISTS && tries < 4; tries++) {
+	/* vanished: somebody empties the trash in this moment */
+	for (int tries = 0; (r == FILE_EXISTS || r == FILE_VANISHED) && tries < 4; tries++) {
 		cleanup_close int dir = -1;
 		cleanup_free char *bucket = NULL;
 		const char *name;

@@ -310,6 +310,7 @@ void place_set(struct place *p, const struct intent *i, const struct row *ours, 
 int place_finish_directory(struct place *p, const struct intent *i, struct place_outcome *o)
 {
 	cleanup_close int dir = -1, fd = -1;
+	bool taken = i->has_record && i->becomes == INTENT_TAKEN && i->record.live;
 	const char *name;
 	struct file_stat st;
 	struct stamp stamp;
@@ -321,14 +322,18 @@ int place_finish_directory(struct place *p, const struct intent *i, struct place
 		r = file_stat_fd(fd, &st);
 	if (r < 0 || r == FILE_DENIED) /* it was just made */
 		return r < 0 ? r : -EACCES;
-	if (r != 0 || st.ino != i->staged_stamp.ino)
-		return 0; /* a user took it away: the row keeps the staged one's stamp */
-	stamp_of(&st, &stamp);
-	if (stamp.mode != i->staged_stamp.mode || stamp.uid != i->staged_stamp.uid ||
-		stamp.gid != i->staged_stamp.gid)
+	if (r == 0)
+		stamp_of(&st, &stamp);
+	if (r == FILE_VANISHED || (r == 0 && (st.ino != i->staged_stamp.ino || stamp.mode != i->staged_stamp.mode ||
+						     stamp.uid != i->staged_stamp.uid || stamp.gid != i->staged_stamp.gid))) {
+		if (taken) /* a user's: if his is private, too, that is his doing */
+			o->stamp.mode = i->record.mode;
 		return 0;
+	}
+	if (r != 0)
+		return 0; /* the row keeps the staged one's stamp */
 	o->looked_ns = clock_wall_ns();
-	if (i->has_record && i->becomes == INTENT_TAKEN && i->record.live) {
+	if (taken) {
 		if (i->record.mtime_ns != 0)
 			(void)file_set_mtime_fd(fd, i->record.mtime_ns);
 		r = attributes_fd(p, fd, &i->record, i->preserve_owner, &stamp);

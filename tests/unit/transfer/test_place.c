@@ -573,6 +573,81 @@ static void test_swapped_parent(void **state)
 	OK(rmdir(outside)); /* and nothing else is in it */
 }
 
+/* Somebody tidies up what is ours, while something is on its way there. */
+static void empty_trash(unsigned point, const char *call, void *data)
+{
+	struct step *s = data;
+
+	(void)call;
+	if (point != s->at)
+		return;
+	s->reached = true;
+	(void)nftw(fx_path(s->f, ".syncd/trash"), fx_remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void test_emptied_trash(void **state)
+{
+	prepare *const items[] = {replace_file, delete_file, file_to_directory};
+
+	(void)state;
+	for (size_t k = 0; k < ARRAY_SIZE(items); k++) {
+		bool reached = true;
+
+		for (unsigned at = 1; reached; at++) {
+			struct fixture *f = fx_new_in(where_memory());
+			struct step s = {.f = f, .at = at};
+
+			tree_file(f);
+			fx_scan(f);
+			items[k](f);
+			points_arm(empty_trash, &s);
+			fx_apply(f);
+			points_arm(NULL, NULL);
+			assert_int_equal(f->items[0].result, APPLY_DONE);
+			fx_quiet(f);
+			reached = s.reached;
+			fx_free(f);
+		}
+	}
+}
+
+/* A private directory of his own stands where one was just made: its mode is not taken for the one that is still to be set. */
+static void put_private(unsigned point, const char *call, void *data)
+{
+	struct step *s = data;
+
+	(void)call;
+	if (point != s->at)
+		return;
+	s->reached = true;
+	s->done = rename(fx_path(s->f, "d/new"), fx_path(s->f, "moved")) == 0;
+	if (s->done)
+		OK(mkdir(fx_path(s->f, "d/new"), 0700));
+}
+
+static void test_private_directory(void **state)
+{
+	bool reached = true;
+
+	(void)state;
+	for (unsigned at = 1; reached; at++) {
+		struct fixture *f = fx_new_in(where_memory());
+		struct step s = {.f = f, .at = at};
+
+		tree_file(f);
+		fx_scan(f);
+		new_directory(f);
+		points_arm(put_private, &s);
+		OK(fx_apply_raw(f));
+		points_arm(NULL, NULL);
+		fx_scan(f);
+		fx_quiet(f);
+		check_mode(f, "d/new");
+		reached = s.reached;
+		fx_free(f);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -588,6 +663,8 @@ int main(void)
 		cmocka_unit_test(test_dropped_in),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_swapped_parent),
+		cmocka_unit_test(test_emptied_trash),
+		cmocka_unit_test(test_private_directory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
