@@ -515,6 +515,17 @@ bool oracle_unrecorded(struct site *s)
 	return any;
 }
 
+bool oracle_linked(struct site *s)
+{
+	struct oracle *o = s->engine->oracle;
+
+	list(s, &o->other, true);
+	for (size_t i = 0; i < o->other.n; i++)
+		if (o->other.v[i].node->kind != FILE_KIND_DIRECTORY && o->other.v[i].node->links > 1)
+			return true;
+	return false;
+}
+
 void oracle_cloned(struct site *s)
 {
 	struct oracle *o = s->engine->oracle;
