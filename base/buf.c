@@ -1,7 +1,6 @@
 /* base/buf.c — see base/buf.h. */
 #include "base/buf.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,37 +124,14 @@ struct cursor cursor_over(const void *p, size_t n)
 	return (struct cursor){.p = p, .end = (const uint8_t *)p + n};
 }
 
-size_t cursor_left(const struct cursor *c)
-{
-	return c->failed ? 0 : (size_t)(c->end - c->p);
-}
-
-void cursor_fail(struct cursor *c)
-{
-	c->failed = true;
-}
-
 int cursor_finish(const struct cursor *c)
 {
 	return c->failed || c->p != c->end ? -EBADMSG : 0;
 }
 
-/* The next n bytes, or NULL. */
-static inline const uint8_t *step_over(struct cursor *c, size_t n)
-{
-	const uint8_t *p = c->p;
-
-	if (c->failed || (size_t)(c->end - p) < n) {
-		c->failed = true;
-		return NULL;
-	}
-	c->p += n;
-	return p;
-}
-
 void get_bytes(struct cursor *c, void *ret, size_t n)
 {
-	const uint8_t *p = step_over(c, n);
+	const uint8_t *p = cursor_step(c, n);
 
 	if (!p)
 		memset(ret, 0, n);
@@ -163,16 +139,9 @@ void get_bytes(struct cursor *c, void *ret, size_t n)
 		memcpy(ret, p, n);
 }
 
-uint8_t get_u8(struct cursor *c)
-{
-	const uint8_t *p = step_over(c, 1);
-
-	return p ? *p : 0;
-}
-
 uint16_t get_u16(struct cursor *c)
 {
-	const uint8_t *p = step_over(c, sizeof(uint16_t));
+	const uint8_t *p = cursor_step(c, sizeof(uint16_t));
 	uint16_t v = 0;
 
 	if (p)
@@ -182,7 +151,7 @@ uint16_t get_u16(struct cursor *c)
 
 uint32_t get_u32(struct cursor *c)
 {
-	const uint8_t *p = step_over(c, sizeof(uint32_t));
+	const uint8_t *p = cursor_step(c, sizeof(uint32_t));
 	uint32_t v = 0;
 
 	if (p)
@@ -190,17 +159,7 @@ uint32_t get_u32(struct cursor *c)
 	return le32toh(v);
 }
 
-uint64_t get_u64(struct cursor *c)
-{
-	const uint8_t *p = step_over(c, sizeof(uint64_t));
-	uint64_t v = 0;
-
-	if (p)
-		memcpy(&v, p, sizeof(v));
-	return le64toh(v);
-}
-
-uint64_t get_varint(struct cursor *c)
+uint64_t get_long_varint(struct cursor *c)
 {
 	uint64_t v = 0;
 
@@ -217,17 +176,6 @@ uint64_t get_varint(struct cursor *c)
 	}
 	c->failed = true;
 	return 0;
-}
-
-uint64_t get_varint_max(struct cursor *c, uint64_t max)
-{
-	uint64_t v = get_varint(c);
-
-	if (v > max) {
-		c->failed = true;
-		return 0;
-	}
-	return v;
 }
 
 const uint8_t *get_string(struct cursor *c, size_t max_bytes, size_t *ret_n)

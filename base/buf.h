@@ -11,9 +11,11 @@
 #ifndef BASE_BUF_H
 #define BASE_BUF_H
 
+#include <endian.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct buf {
 	uint8_t *data;	  /* owned */
@@ -48,18 +50,62 @@ struct cursor {
 };
 
 struct cursor cursor_over(const void *p, size_t n);
-size_t cursor_left(const struct cursor *c);
-void cursor_fail(struct cursor *c); /* a decoder found a value that may not be */
+static inline size_t cursor_left(const struct cursor *c)
+{
+	return c->failed ? 0 : (size_t)(c->end - c->p);
+}
+/* A decoder found a value that may not be. */
+static inline void cursor_fail(struct cursor *c)
+{
+	c->failed = true;
+}
 /* 0 if nothing failed and nothing is left, else -EBADMSG. */
 int cursor_finish(const struct cursor *c);
 
-uint8_t get_u8(struct cursor *c);
+/* The next n bytes, or NULL. */
+static inline const uint8_t *cursor_step(struct cursor *c, size_t n)
+{
+	const uint8_t *p = c->p;
+
+	if (c->failed || (size_t)(c->end - p) < n) {
+		c->failed = true;
+		return NULL;
+	}
+	c->p += n;
+	return p;
+}
+static inline uint8_t get_u8(struct cursor *c)
+{
+	const uint8_t *p = cursor_step(c, 1);
+
+	return p ? *p : 0;
+}
 uint16_t get_u16(struct cursor *c);
 uint32_t get_u32(struct cursor *c);
-uint64_t get_u64(struct cursor *c);
-uint64_t get_varint(struct cursor *c);
+static inline uint64_t get_u64(struct cursor *c)
+{
+	const uint8_t *p = cursor_step(c, sizeof(uint64_t));
+	uint64_t v = 0;
+
+	if (p)
+		memcpy(&v, p, sizeof(v));
+	return le64toh(v);
+}
+uint64_t get_long_varint(struct cursor *c); /* as the next, of any length */
+static inline uint64_t get_varint(struct cursor *c)
+{
+	return !c->failed && c->p < c->end && *c->p < 0x80 ? *c->p++ : get_long_varint(c);
+}
 /* A varint of at most `max`; a larger one fails the cursor. */
-uint64_t get_varint_max(struct cursor *c, uint64_t max);
+static inline uint64_t get_varint_max(struct cursor *c, uint64_t max)
+{
+	uint64_t v = get_varint(c);
+
+	if (v <= max)
+		return v;
+	c->failed = true;
+	return 0;
+}
 void get_bytes(struct cursor *c, void *ret, size_t n); /* zero-fills ret on failure */
 /* Points into the cursor's memory; *ret_n = 0 on failure or if longer than max_bytes (which fails). */
 const uint8_t *get_string(struct cursor *c, size_t max_bytes, size_t *ret_n);

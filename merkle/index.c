@@ -503,12 +503,15 @@ int index_relax(struct index *x)
 
 /* --- transactions --- */
 
-static int load_key(struct index_txn *t)
+int index_load_key(struct index_txn *t)
 {
 	uint8_t key = INDEX_META_TREE_KEY, algorithm;
 	struct cursor c;
-	int r = index_table_get(t, INDEX_TABLE_META, &key, 1, &c);
+	int r;
 
+	if (t->keyed)
+		return 0;
+	r = index_table_get(t, INDEX_TABLE_META, &key, 1, &c);
 	if (r)
 		return r == INDEX_ABSENT ? 0 : r;
 	t->folder_id = get_u64(&c);
@@ -583,7 +586,8 @@ static int begin(struct index *x, bool write, struct index_txn **ret)
 		txn_free(t);
 		return r < 0 ? r : -EIO;
 	}
-	r = load_key(t);
+	if (write)
+		r = index_load_key(t);
 	if (!r && write)
 		r = load_counts(t, &t->counts);
 	if (r) {

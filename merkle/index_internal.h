@@ -63,7 +63,7 @@ struct index_txn {
 	bool write;
 	int failed;	     /* write: the first failure within an operation; nothing can be committed after it */
 	uint64_t generation; /* write: counts changes of rows, so that cursors know to find their place again */
-	bool keyed;	     /* folder_id and algorithm are set */
+	bool keyed;	     /* folder_id and algorithm are set; reading: after index_load_key() */
 	uint64_t folder_id;
 	enum hash_algorithm algorithm;
 	struct index_counts counts; /* write: as of now */
@@ -76,6 +76,9 @@ struct index_txn {
 
 const char *index_table_name(enum index_table table);
 int index_table_find(const void *name, size_t n); /* -1: none of ours */
+
+/* What index_set_key() was told, if it was. Of a write transaction it is known from the beginning. */
+int index_load_key(struct index_txn *t);
 
 /* LMDB's result as ours: 0, INDEX_ABSENT (not found), or a negative errno. */
 int index_error(int rc);

@@ -479,6 +479,8 @@ int tree_root(struct index_txn *t, enum tree_which which, struct hash *ret)
 	int r = bring_up_to_date(t);
 
 	if (!r)
+		r = index_load_key(t);
+	if (!r)
 		r = level_open(&l, t, which, TREE_LEVELS);
 	if (!r)
 		r = level_seek(&l, NULL, 0);

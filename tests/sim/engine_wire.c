@@ -389,13 +389,13 @@ static bool end_step(struct wire *w, int i)
 /* Tell sessions what others did to their replica. */
 static bool spread_changes(struct engine *e)
 {
-	bool any = false;
+	bool any = false, changed = false;
 
 	for (unsigned i = 0; i < WIRES_MAX; i++)
-		for (int k = 0; k < 2; k++) {
+		for (int k = 0; e->wires[i].used && k < 2; k++) {
 			struct end *from = &e->wires[i].end[k];
 
-			if (!e->wires[i].used || !from->changed_by_us)
+			if (!from->changed_by_us)
 				continue;
 			from->changed_by_us = false;
 			for (unsigned j = 0; j < 2 * WIRES_MAX; j++) {
@@ -408,7 +408,9 @@ static bool spread_changes(struct engine *e)
 				any = true;
 			}
 		}
-	for (unsigned j = 0; j < 2 * WIRES_MAX; j++) {
+	for (unsigned i = 0; i < e->n_sites; i++)
+		changed = changed || e->sites[i].changed;
+	for (unsigned j = 0; changed && j < 2 * WIRES_MAX; j++) {
 		struct end *to = &e->wires[j / 2].end[j % 2];
 
 		if (!e->wires[j / 2].used || !to->site->changed || !to->session)

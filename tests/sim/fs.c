@@ -465,7 +465,7 @@ struct handle *sim_handle(int fd)
 static int descriptor_new(struct handle *h)
 {
 	const uint32_t generations = (uint32_t)SIM_FD >> SLOT_BITS;
-	size_t slot = 0;
+	size_t slot = sim.low_descriptor;
 
 	while (slot < sim.n_descriptors && sim.descriptors[slot].handle)
 		slot++;
@@ -476,6 +476,7 @@ static int descriptor_new(struct handle *h)
 		sim.descriptors[slot] = (struct descriptor){0};
 		sim.n_descriptors++;
 	}
+	sim.low_descriptor = slot + 1;
 	sim.descriptors[slot].handle = h;
 	sim.descriptors[slot].generation = (sim.descriptors[slot].generation + 1) % generations;
 	sim.open++;
@@ -528,6 +529,8 @@ void sim_close(int fd)
 	struct handle *h = x->handle;
 
 	x->handle = NULL;
+	if (sim.low_descriptor > (size_t)(x - sim.descriptors))
+		sim.low_descriptor = (size_t)(x - sim.descriptors);
 	sim.open--;
 	handle_let_go(h);
 }

@@ -173,7 +173,7 @@ extern struct sim_world {
 		struct handle *handle;
 		uint32_t generation;
 	} *descriptors;
-	size_t n_descriptors, cap_descriptors, open;
+	size_t n_descriptors, cap_descriptors, open, low_descriptor; /* low: below it all are open */
 } sim;
 
 _Noreturn void sim_fatal(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

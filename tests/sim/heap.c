@@ -6,6 +6,7 @@
  *   16 bytes: the block's class | the block …
  */
 #include <errno.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -20,8 +21,9 @@
 #define SMALL_BYTES 1024
 #define SMALL_CLASSES (SMALL_BYTES / STEP + 1)
 #define CLASSES (SMALL_CLASSES + 64) /* then each power of two */
-#define PIECE_BYTES ((size_t)1 << 20)
+#define PIECE_BYTES ((size_t)3 << 19) /* LMDB's list of free pages is a little more than 1 MiB */
 #define ARENA_BYTES ((size_t)64 << 20)
+#define HUGE_BYTES ((size_t)2 << 20)
 
 struct header {
 	size_t class, bytes; /* CLASSES: mapped by itself, so many bytes */
@@ -63,19 +65,27 @@ static void *map_large(size_t n)
 	return at ? with_header(at, CLASSES, n) : NULL;
 }
 
+/* In huge pages, where there are some: there is much in it, and little of each. */
+static bool new_arena(void)
+{
+	uint8_t *at = map(ARENA_BYTES + HUGE_BYTES);
+
+	arena = arena_end = NULL;
+	if (!at)
+		return false;
+	arena = at + (HUGE_BYTES - (uintptr_t)at % HUGE_BYTES) % HUGE_BYTES;
+	arena_end = arena + ARENA_BYTES;
+	syscall(SYS_madvise, arena, ARENA_BYTES, MADV_HUGEPAGE);
+	return true;
+}
+
 static void *carve(size_t class)
 {
 	size_t n = class_bytes(class) + STEP;
 	uint8_t *at;
 
-	if ((size_t)(arena_end - arena) < n) {
-		arena = map(ARENA_BYTES);
-		if (!arena) {
-			arena_end = NULL;
-			return NULL;
-		}
-		arena_end = arena + ARENA_BYTES;
-	}
+	if ((size_t)(arena_end - arena) < n && !new_arena())
+		return NULL;
 	at = arena;
 	arena += n;
 	return with_header(at, class, n - STEP);
