@@ -12,6 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 static const char *const names[] = {
 	[HASH_SHA256] = "sha256",
@@ -74,6 +80,24 @@ int hash_algorithm_parse(const char *name, enum hash_algorithm *ret)
 bool hash_algorithm_known(uint8_t value)
 {
 	return value >= HASH_SHA256 && value <= HASH_XXH3;
+}
+
+static bool has_sha_extensions(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	unsigned a, b, c, d;
+
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && b & bit_SHA;
+#elif defined(__aarch64__)
+	return getauxval(AT_HWCAP) & HWCAP_SHA2;
+#else
+	return false;
+#endif
+}
+
+enum hash_algorithm hash_algorithm_usual(void)
+{
+	return has_sha_extensions() ? HASH_SHA256 : HASH_BLAKE2B;
 }
 
 void hash_bytes(enum hash_algorithm algorithm, const void *p, size_t n, struct hash *ret)

@@ -2,7 +2,7 @@
  * merkle/hash.h — content hashes of 32 bytes, and XXH3 for finding and for guarding.
  *
  * The folder's algorithm is fixed when the folder is created and decides whether bytes are what was
- * announced: SHA-256 (default), BLAKE2b (BLAKE2b-512 cut to 32 bytes; for processors without SHA
+ * announced: SHA-256, BLAKE2b (BLAKE2b-512 cut to 32 bytes; for processors without SHA
  * extensions), or XXH3-128 (16 bytes and 16 zero bytes; only for content that nobody hostile writes).
  */
 #ifndef MERKLE_HASH_H
@@ -28,6 +28,8 @@ struct hash {
 const char *hash_algorithm_name(enum hash_algorithm algorithm);
 int hash_algorithm_parse(const char *name, enum hash_algorithm *ret);
 bool hash_algorithm_known(uint8_t value);
+/* For content that anybody may have written: which of the two is faster on this processor. */
+enum hash_algorithm hash_algorithm_usual(void);
 
 /* One-shot. Cannot fail (aborts if libcrypto lacks the algorithm). Thread-safe. */
 void hash_bytes(enum hash_algorithm algorithm, const void *p, size_t n, struct hash *ret);

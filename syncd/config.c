@@ -542,7 +542,6 @@ static int add_folder(struct parser *p, const char *name, size_t n)
 {
 	struct config *c = p->config;
 	struct config_folder folder = {
-		.algorithm = HASH_SHA256,
 		.settle_ms = 500,
 		.interval_ms = 300 * SECOND_MS,
 		.rescan_interval_ms = HOUR_MS,

@@ -36,7 +36,7 @@ struct config_folder {
 	char *name;
 	char *path;
 	char *state_dir;		 /* NULL: inside the folder */
-	enum hash_algorithm algorithm;
+	enum hash_algorithm algorithm;	 /* 0: hash_algorithm_usual */
 	int64_t settle_ms;		 /* default 500 */
 	int64_t interval_ms;		 /* root check with each peer; default 5 min */
 	int64_t rescan_interval_ms;	 /* whole scan; default 1 h */

@@ -208,7 +208,7 @@ int folder_open(struct folder **ret, const struct folder_options *options, char 
 {
 	struct store_options store_options = {
 		.create = options->create,
-		.algorithm = options->algorithm,
+		.algorithm = options->algorithm ? options->algorithm : hash_algorithm_usual(),
 		.state_dir = options->state_dir,
 		.holder = options->holder,
 	};

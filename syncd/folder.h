@@ -25,7 +25,7 @@ struct folder_options {
 	const char *state_dir;
 	const char *holder;	/* for the lock: the control socket's path, or NULL */
 	bool create;		/* make the replica where there is none */
-	enum hash_algorithm algorithm; /* for a created one; 0: default */
+	enum hash_algorithm algorithm; /* for a created one; 0: hash_algorithm_usual */
 	bool watch;
 	unsigned tries;		/* sessions end when a scan or recovery failed this many times in a row; 0: never, they wait */
 	bool revert;		/* takes only: what is changed here is undone, once there is somebody to fetch from */

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -87,6 +88,21 @@ static void test_names(void **state)
 	assert_string_equal(hash_algorithm_name((enum hash_algorithm)9), "unknown");
 }
 
+/* As the kernel lists the processor's abilities. */
+static void test_usual(void **state)
+{
+	FILE *f = fopen("/proc/cpuinfo", "r");
+	char word[64] = "";
+	bool sha = false;
+
+	(void)state;
+	assert_non_null(f);
+	while (!sha && fscanf(f, "%63s", word) == 1)
+		sha = strcmp(word, "sha_ni") == 0 || strcmp(word, "sha2") == 0;
+	fclose(f);
+	assert_int_equal(hash_algorithm_usual(), sha ? HASH_SHA256 : HASH_BLAKE2B);
+}
+
 static void test_values(void **state)
 {
 	struct hash a = {{0}}, b = {{0}};
@@ -111,6 +127,7 @@ int main(void)
 		cmocka_unit_test(test_known_answers),
 		cmocka_unit_test(test_streaming),
 		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_usual),
 		cmocka_unit_test(test_values),
 	};
 

@@ -118,7 +118,7 @@ static void test_defaults(void **state)
 	assert_string_equal(f->name, "f");
 	assert_string_equal(f->path, "/nowhere/f");
 	assert_null(f->state_dir);
-	assert_int_equal(f->algorithm, HASH_SHA256);
+	assert_int_equal(f->algorithm, 0);
 	assert_int_equal(f->settle_ms, 500);
 	assert_int_equal(f->interval_ms, 300 * 1000);
 	assert_int_equal(f->rescan_interval_ms, 3600 * 1000);
