@@ -213,6 +213,8 @@ void oracle_after(struct site *s, enum oracle_cause cause);
 void oracle_met(struct site *s, const char *path);
 /* After a crash, once the replica is open again: did it bring back what the index has nothing of? */
 bool oracle_unrecorded(struct site *s);
+/* What a scan recorded as deleted, since then by the site's clock, is not there. */
+void oracle_deleted(struct site *s, int64_t since_ns);
 /* Has a file two names, as a crash in the middle of a rename leaves them? What is set on one is set on the other. */
 bool oracle_linked(struct site *s);
 /* A clone came: what it has, it has of its own. */

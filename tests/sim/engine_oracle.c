@@ -515,6 +515,26 @@ bool oracle_unrecorded(struct site *s)
 	return any;
 }
 
+void oracle_deleted(struct site *s, int64_t since_ns)
+{
+	struct listing *l = &s->engine->oracle->other;
+	struct index_txn *t = NULL;
+
+	list(s, l, true);
+	if (index_begin_read(replica_index(s->replica), &t))
+		return;
+	for (size_t i = 0; i < l->n; i++) {
+		struct row row = {0};
+		bool deleted = index_get(t, l->v[i].path, &row) == 0 && row_has_record(&row) && !row.record.live &&
+			       row.place == ROW_NOT_HERE && row.since_ns >= since_ns;
+
+		row_deinit(&row);
+		if (deleted)
+			wrong(s->engine, WRONG_TAKEN, "%c: a scan says that %s was deleted, and it is there", s->name, l->v[i].path);
+	}
+	index_abort(t);
+}
+
 bool oracle_linked(struct site *s)
 {
 	struct oracle *o = s->engine->oracle;

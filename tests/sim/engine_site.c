@@ -237,10 +237,12 @@ void site_scan(struct site *s)
 	const struct observe_path all = {.path = ""};
 	struct observe_result seen = {0};
 	bool acted = s->acted;
+	int64_t began_ns;
 	int r;
 
 	s->dirty = s->acted = s->meddled = false;
 	sim_host_enter(s->host);
+	began_ns = clock_wall_ns();
 	r = observe_run(&options, &scan, &all, 1, NULL, NULL, &seen);
 	if (r || site_died(s))
 		s->acted = s->acted || acted;
@@ -251,6 +253,8 @@ void site_scan(struct site *s)
 		site_close(s);
 	} else if (checked(s, "observe_run", r) == 0) {
 		scanned(s, &seen, acted || s->excused);
+		if (seen.deleted && !s->meddled)
+			oracle_deleted(s, began_ns);
 	}
 }
 
