@@ -40,7 +40,7 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DSYNCD_VERSION='"$
 	-fno-strict-aliasing $(WARNINGS) $(PKG_CFLAGS) $(CFLAGS)
 
 # Layers, low to high. A file includes its own layer and lower ones only (tests/layers.sh).
-base := bucket buf clock error file file_shared log pool random sync
+base := bucket buf clock error file file_shared log pace pool random sync
 merkle := chunk_tree chunker diff hash ignore index index_check index_nodes index_rows match path rebuild record scan scan_object scan_rows scan_tell store tree version
 tombstones := anew conflict decide knowledge line members observe places purge replica trash undo
 transfer := apply apply_plan compare compare_match fetch fetch_content fetch_deferred frame greet intent learn meeting message pieces place place_set push recover round serve session settle stage transport

@@ -34,6 +34,7 @@ struct pool {
 	bool ending;
 	pthread_t thread[POOL_THREADS_MAX];
 	unsigned threads_max; /* never changes */
+	struct pace *pace;    /* nor does this */
 };
 
 /* Are all jobs done as they are added? */
@@ -63,6 +64,11 @@ int pool_new(struct pool **ret, unsigned threads)
 	p->threads_max = threads < POOL_THREADS_MAX ? threads : POOL_THREADS_MAX;
 	*ret = p;
 	return 0;
+}
+
+void pool_set_pace(struct pool *p, struct pace *pace)
+{
+	p->pace = pace;
 }
 
 void pool_free(struct pool *p)
@@ -97,6 +103,7 @@ static void run(struct pool *p, struct pool_job *job)
 	job->state = RUNNING;
 	pthread_mutex_unlock(&p->lock);
 	job->run(job);
+	pace_worked(p->pace);
 	pthread_mutex_lock(&p->lock);
 	job->state = DONE;
 	if (job->awaited)

@@ -12,6 +12,8 @@
 
 #include <stdbool.h>
 
+#include "base/pace.h"
+
 #define POOL_THREADS_MAX 16
 
 struct pool;
@@ -28,6 +30,7 @@ struct pool_job {
 unsigned pool_threads_usual(void);
 
 int pool_new(struct pool **ret, unsigned threads); /* at most POOL_THREADS_MAX of them are used */
+void pool_set_pace(struct pool *p, struct pace *pace); /* before any job: each is followed by a sleep, if it must; NULL: never */
 void pool_free(struct pool *p);			   /* all jobs must be done or cancelled; joins the threads */
 /* Queue a job; it stays where it is until pool_wait or pool_cancel has returned. heavy: worth waking a thread for it alone. Never
  * fails: where no thread can be made, those who wait do the work. */

@@ -308,6 +308,7 @@ static int fill(struct run *u)
 	u->buffer = next;
 	u->at = 0;
 	want = left < u->capacity ? (size_t)left : u->capacity;
+	pace_read(u->file->pace, want - u->filled);
 	r = file_read(u->file->fd, u->buffers[next] + u->filled, want - u->filled, u->offset + u->filled, &got);
 	if (r != 0)
 		return r;
@@ -379,6 +380,7 @@ static int run_all(struct run *u)
 	while (u->offset < u->file->size && !r) {
 		if (u->file->cancelled && u->file->cancelled(u->file->data))
 			return -ECANCELED;
+		pace_worked(u->file->pace);
 		r = next_chunk(u);
 		if (!r && u->n == ahead)
 			r = hand_out(u);
@@ -422,6 +424,7 @@ static int run_single(const struct chunker_file *file, chunker_emit *emit, void 
 
 	if (!bytes)
 		return -ENOMEM;
+	pace_read(file->pace, file->size);
 	r = file->size ? file_read(file->fd, bytes, (size_t)file->size, 0, &got) : 0;
 	if (r == 0 && file->size && got < file->size)
 		r = CHUNKER_CHANGED;

@@ -370,8 +370,10 @@ static int walk(struct walk *w)
 {
 	int r = 0;
 
-	while (w->depth && !r)
+	while (w->depth && !r) {
 		r = walk_cancelled(w) ? -ECANCELED : step(w);
+		pace_worked(w->o->pace);
+	}
 	while (w->n && !r)
 		r = walk_cancelled(w) ? -ECANCELED : walk_tell_first(w);
 	return r;

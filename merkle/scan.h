@@ -93,6 +93,7 @@ struct scan_options {
 	bool rehash;		    /* trust no stamp: hash the content of `subtree` even when stat is equal */
 	const atomic_bool *cancel;  /* NULL, or checked between entries and between chunks: -ECANCELED */
 	struct pool *pool;	    /* reads and hashes while the walk goes on; NULL, or one without threads: all is done in turn */
+	struct pace *pace;	    /* of the walk and of reading (the pool has its own); NULL: no limit */
 	/* May this row be skipped (a path under an intent)? NULL: none. */
 	bool (*busy)(const char *path, void *data);
 	void *busy_data;

@@ -16,6 +16,7 @@ struct scan_object {
 	struct chunk_tree_node *nodes; /* file of height > 0; owned, children before parents */
 	size_t n_nodes, cap_nodes;
 	struct pool *pool;	       /* helps with a large file, or NULL */
+	struct pace *pace;	       /* or NULL */
 	bool (*cancelled)(void *data); /* NULL: it is read to its end */
 	void *data;
 };

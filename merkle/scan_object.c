@@ -154,6 +154,7 @@ static int read_file(struct scan_object *o, enum hash_algorithm algorithm, int d
 		.bits = bits,
 		.algorithm = algorithm,
 		.pool = o->pool,
+		.pace = o->pace,
 		.cancelled = o->cancelled,
 		.data = o->data,
 	};

@@ -324,6 +324,7 @@ static int read_entry(const struct walk *w, struct entry *e)
 		if (r)
 			return r < 0 ? r : 0;
 	}
+	o->pace = w->o->pace;
 	r = scan_object_read(o, store_algorithm(w->o->store), e->dir, e->name, bits_for(e));
 	e->read = r == 0 && file;
 	return r;

@@ -33,6 +33,8 @@ struct reconcile {
 	char *address; /* of the far one */
 	enum hash_algorithm algorithm;
 	struct link_limits limits;
+	unsigned scan_cpu_percent;
+	uint64_t scan_io;
 	const char *socket, *config_file;
 	struct transport_options transport;
 	uv_loop_t loop;
@@ -59,6 +61,8 @@ static const struct option options[] = {
 	{"hash", required_argument, NULL, 'H'},
 	{"limit-up", required_argument, NULL, 'U'},
 	{"limit-down", required_argument, NULL, 'd'},
+	{"scan-cpu", required_argument, NULL, 'P'},
+	{"scan-io", required_argument, NULL, 'I'},
 	{"socket", required_argument, NULL, 's'},
 	{"config", required_argument, NULL, 'C'},
 	{"quiet", no_argument, NULL, 'q'},
@@ -70,7 +74,8 @@ static const struct option options[] = {
 static const char usage[] =
 	"usage: syncctl reconcile [--mode two-way|push|pull [--revert]] [-i KEY] [--known-hosts FILE] [--syncctl-path CMD]\n"
 	"                         [--transport ssh|syncd-ssh] [--confirm-deletions] [--new] [--hash sha256|blake2b|xxh3]\n"
-	"                         [--limit-up RATE] [--limit-down RATE] [--config FILE] [--socket PATH] [-q] [--json] A B\n"
+	"                         [--limit-up RATE] [--limit-down RATE] [--scan-cpu PERCENT%] [--scan-io RATE]\n"
+	"                         [--config FILE] [--socket PATH] [-q] [--json] A B\n"
 	"A or B is on this machine; push: A to B only, pull: B to A only\n";
 
 static int parse_option(struct reconcile *r, int c)
@@ -108,6 +113,10 @@ static int parse_option(struct reconcile *r, int c)
 		return config_parse_rate(optarg, &r->limits.up.rate);
 	case 'd':
 		return config_parse_rate(optarg, &r->limits.down.rate);
+	case 'P':
+		return config_parse_percent(optarg, &r->scan_cpu_percent);
+	case 'I':
+		return config_parse_rate(optarg, &r->scan_io);
 	case 's':
 		r->socket = optarg;
 		return 0;
@@ -446,9 +455,12 @@ static int run_in_daemon(struct reconcile *r, const char *socket)
 	return code;
 }
 
+DEFINE_CLEANUP(struct pace_limits *, pace_limits_free)
+
 static int open_here(struct reconcile *r)
 {
 	struct folder_options folder;
+	cleanup(pace_limits_free_p) struct pace_limits *pace = NULL;
 	char why[1024];
 	char *holder;
 	int error, code;
@@ -457,6 +469,12 @@ static int open_here(struct reconcile *r)
 	folder.create = true;
 	folder.revert = r->revert;
 	folder.algorithm = r->algorithm;
+	error = pace_limits_new(&pace, r->scan_cpu_percent, r->scan_io);
+	if (error < 0) {
+		log_error("%s", file_error_text(error));
+		return EXIT_FAILED;
+	}
+	folder.pace = pace;
 	error = command_folder_open(&r->folder, &folder, why, sizeof(why), &holder);
 	if (error == 0)
 		return run_here(r);

@@ -61,7 +61,7 @@ struct key {
 };
 
 static parse_function parse_path, parse_socket, parse_text, parse_words, parse_flag, parse_time, parse_bytes, parse_rate,
-	parse_number, parse_list, parse_ids;
+	parse_percent, parse_number, parse_list, parse_ids;
 
 static const struct word log_levels[] = {
 	{"error", LOG_LEVEL_ERROR}, {"warning", LOG_LEVEL_WARNING}, {"info", LOG_LEVEL_INFO}, {"debug", LOG_LEVEL_DEBUG}, {0}};
@@ -83,6 +83,8 @@ static const struct key keys[] = {
 	{IN_DAEMON(limits.up), .name = "limit_up", .parse = parse_rate},
 	{IN_DAEMON(limits.down), .name = "limit_down", .parse = parse_rate},
 	{IN_DAEMON(max_sessions), .name = "max_sessions", .parse = parse_number},
+	{IN_DAEMON(scan_cpu_percent), .name = "scan_cpu", .parse = parse_percent},
+	{IN_DAEMON(scan_io), .name = "scan_io", .parse = parse_rate},
 	{IN_FOLDER(path), .name = "path", .parse = parse_path, .required = true},
 	{IN_FOLDER(state_dir), .name = "state_dir", .parse = parse_path},
 	{IN_FOLDER(algorithm), .name = "hash", .parse = parse_words, WORDS(hashes, "sha256, blake2b or xxh3")},
@@ -300,6 +302,22 @@ int config_parse_rate(const char *text, uint64_t *ret_bytes_per_s)
 	return -EINVAL;
 }
 
+int config_parse_percent(const char *text, unsigned *ret)
+{
+	uint64_t number;
+	const char *p;
+	int r = parse_limit(text, &number, &p);
+
+	if (r < 0)
+		return r;
+	if (strcmp(p, "%") != 0 && (*p || number))
+		return -EINVAL;
+	if (number > CONFIG_PERCENT_MAX)
+		return -ERANGE;
+	*ret = (unsigned)number;
+	return 0;
+}
+
 static int parse_text(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
 {
 	char *copy = strdup(value);
@@ -440,6 +458,17 @@ static int parse_rate(const struct key *key, const char *value, void *to, size_t
 	(void)to_n;
 	*ret_why = r == -ERANGE ? "it is out of range: 1 KiB/s at least, 1024 GiB/s at most, or off"
 				: "it is not a rate: write a number with a unit, like 500 KiB/s, 2 MB/s or 10 Mbit/s, or off";
+	return r < 0 ? -EINVAL : 0;
+}
+
+static int parse_percent(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
+{
+	int r = config_parse_percent(value, to);
+
+	(void)key;
+	(void)to_n;
+	*ret_why = r == -ERANGE ? "it is too much: 100000 % at most"
+				: "it is not a share of a processor: write a number with %, like 25 %, or off";
 	return r < 0 ? -EINVAL : 0;
 }
 

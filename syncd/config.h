@@ -1,7 +1,7 @@
 /*
  * syncd/config.h — syncd.conf: INI, parsed by inih, one table of keys. Errors are "file:line: what, what to do".
  *
- *   [daemon]            socket, log_level, limit_up, limit_down, max_sessions
+ *   [daemon]            socket, log_level, limit_up, limit_down, max_sessions, scan_cpu, scan_io
  *   [folder NAME]       path, state_dir, hash, settle, interval, rescan_interval, conflict, prefer, tombstone_grace, member_expiry,
  *                       trash_keep, trash_max, serve_users, owner, limit_up, limit_down
  *   [peer NAME]         folder, address, mode, revert, transport, identity, known_hosts, syncctl_path, connect_timeout, limit_up, limit_down
@@ -73,6 +73,8 @@ struct config {
 	int log_level;			 /* enum log_level */
 	struct config_limits limits;	 /* of all sessions together */
 	unsigned max_sessions;		 /* at a time; 0: no limit */
+	unsigned scan_cpu_percent;	 /* of one processor, for all whole scans together; 0: no limit */
+	uint64_t scan_io;		 /* bytes a second that they read; 0: no limit */
 	struct config_folder *folders;
 	size_t n_folders;
 	struct config_peer *peers;
@@ -89,5 +91,8 @@ int config_parse_duration(const char *text, int64_t *ret_ms);
 int config_parse_size(const char *text, uint64_t *ret_bytes);
 /* -ERANGE also: neither 0 nor from CONFIG_RATE_MIN to CONFIG_RATE_MAX. 0 and off need no unit. */
 int config_parse_rate(const char *text, uint64_t *ret_bytes_per_s);
+/* "25%" or "25 %"; 0 and off: 0. -ERANGE: more than CONFIG_PERCENT_MAX. */
+int config_parse_percent(const char *text, unsigned *ret);
+#define CONFIG_PERCENT_MAX 100000
 
 #endif

@@ -331,6 +331,7 @@ static void place_open(struct place *p)
 		.member_expiry_ms = c->member_expiry_ms,
 		.trash_keep_ms = c->trash_keep_ms,
 		.trash_max_bytes = c->trash_max_bytes,
+		.pace = p->daemon->pace,
 		.policy = {.kind = c->conflict, .prefer = p->prefer, .n_prefer = c->n_prefer},
 	};
 	char why[1024] = "";
@@ -535,7 +536,7 @@ int daemon_run(const struct config *config, const char *socket, const char *stat
 	}
 	d.places = calloc(config->n_folders ? config->n_folders : 1, sizeof(*d.places));
 	d.n_places = config->n_folders;
-	if (!d.places)
+	if (!d.places || pace_limits_new(&d.pace, config->scan_cpu_percent, config->scan_io) < 0)
 		return EXIT_FAILED;
 	link_limits_init(&d.limits, config->limits.up, config->limits.down, NULL);
 	code = start(&d);
@@ -551,5 +552,6 @@ int daemon_run(const struct config *config, const char *socket, const char *stat
 		free(d.places[i].prefer);
 	}
 	free(d.places);
+	pace_limits_free(d.pace);
 	return code;
 }

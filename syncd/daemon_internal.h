@@ -68,6 +68,7 @@ struct daemon {
 	const char *socket, *state_dir, *program_dir;
 	struct control_server *control;
 	struct link_limits limits; /* of all sessions */
+	struct pace_limits *pace;  /* of all whole scans; NULL: none */
 	struct turns turns;	   /* each session has one */
 	uv_timer_t turns_timer;
 	struct serving *servings;  /* streams that clients brought */

@@ -227,6 +227,7 @@ int folder_open(struct folder **ret, const struct folder_options *options, char 
 		return -ENOMEM;
 	}
 	f->options = *options;
+	f->pace.limits = options->pace;
 	f->name = strdup(options->name);
 	f->path = strdup(store_path(store));
 	tell_opened(store, options);
@@ -314,6 +315,7 @@ void folder_close(struct folder *f, void (*done)(void *data), void *data)
 	if (!f->closing) {
 		f->closing = true;
 		atomic_store(&f->cancel, true);
+		atomic_store(&f->pace.hurry, true);
 		folder_cancel_asked(f);
 		for (s = f->sessions; s; s = next) {
 			next = s->next;

@@ -34,6 +34,7 @@ struct folder_options {
 	int64_t rescan_interval_ms; /* 0: no periodic scan */
 	int64_t grace_ms, member_expiry_ms, trash_keep_ms;
 	uint64_t trash_max_bytes;
+	struct pace_limits *pace; /* of whole scans; not owned; NULL: none */
 	struct decide_policy policy; /* prefer: owned by the caller, lives as long as the folder */
 };
 

@@ -74,6 +74,8 @@ void folder_mark_dirty(struct folder *f, const char *path, bool whole, int64_t w
 		if (first)
 			f->first_dirty_ns = now;
 	}
+	if (f->scanned) /* what is changed now is looked at after a scan that runs: it is not to be slow any more */
+		atomic_store(&f->pace.hurry, true);
 	d->whole = d->whole || whole;
 	if (!d->first_ns)
 		d->first_ns = now;
@@ -189,11 +191,15 @@ static void run_scan(struct errand *e)
 		free(paths);
 		return;
 	}
-	if (e->whole)
+	if (e->whole) {
 		paths[n++] = (struct observe_path){.path = ""};
-	else
+		scan.pace = &f->pace;
+		pool_set_pace(scan.pool, scan.pace);
+		pace_begin(scan.pace);
+	} else {
 		for (struct dirty *d = e->dirty; d; d = d->hh.next)
 			paths[n++] = (struct observe_path){.path = d->path, .shallow = !d->whole};
+	}
 	e->error = observe_run(&options, &scan, paths, n, add_watch, e, &e->result);
 	pool_free(scan.pool);
 	free(paths);
@@ -526,6 +532,8 @@ static struct errand *next_errand(struct folder *f)
 			e->whole = true;
 		}
 	}
+	if (e->whole)
+		atomic_store(&f->pace.hurry, false);
 	if (e->whole || e->dirty)
 		return e;
 	if (f->upkeep_wanted) {

@@ -9,6 +9,7 @@
 #include <uthash.h>
 
 #include "base/clock.h"
+#include "base/pace.h"
 #include "syncd/folder.h"
 #include "syncd/schedule.h"
 #include "syncd/watch.h"
@@ -101,6 +102,7 @@ struct folder {
 	unsigned failures; /* of scans and recoveries in a row */
 	struct errand *errand;
 	atomic_bool cancel;
+	struct pace pace; /* of the whole scan that runs */
 	struct folder_session *sessions;
 	bool halted, closing;
 	bool damaged; /* the index is, or can't be written: halted for good */

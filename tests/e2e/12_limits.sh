@@ -1,21 +1,24 @@
 #!/bin/bash
 # Limits hold within 5 %: bandwidth of one run, up, as a relay counts it; of a daemon, down, shared by two peers of which one
-# has a lower limit of its own; the number of sessions, where all have their turn. A machine that is busy with other things is
-# only slower: that a limit is reached, too, is asked of the best part of the time, and where what is unlimited was much faster.
+# has a lower limit of its own; what scans read, and take of a processor, as the kernel counts it; the number of sessions, where
+# all have their turn. A machine that is busy with other things is only slower: that a limit is reached, too, is asked of the
+# best part of the time, and where what is unlimited was much faster.
 . "$(dirname "$0")/lib.sh"
 
 MB=1000000
 start_sshd
 start_relay
 
-# sample WHAT: for 4 s, lines of a time and byte counts, once these have grown by 3 % of 5 MB. WHAT: relay (bytes up), or a
-# daemon's socket (received by each folder's session).
+# sample WHAT OF [FILE]: for 4 s, lines of a time and counts, once these have grown. relay FILE (bytes up), daemon SOCKET (bytes
+# received by each folder's sessions), process ID (bytes read, nanoseconds of a processor).
 cat >"$W/sample.py" <<'END'
 import json, subprocess, sys, time
 what, source, program = sys.argv[1:4]
 def look():
     if what == "relay":
         return time.time(), json.load(open(source))["up"]
+    if what == "process":
+        return time.time(), int(open(f"/proc/{source}/io").read().split()[1]), time.clock_gettime_ns(~int(source) << 3 | 2)
     d = json.loads(subprocess.run([program, "status", "--json", "-s", source], stdout=subprocess.PIPE).stdout)
     return (d["time_ms"] / 1000, *(sum(s["bytes_in"] for s in f["sessions"]) for f in d["folders"]))
 first = look()
@@ -27,8 +30,8 @@ while time.monotonic() < end:
     print(*look())
     time.sleep(0.1)
 END
-sample() { python3 "$W/sample.py" "$@" "$BIN/syncctl" >"$W/samples" || fail "no samples"; }
-# holds NAME LIMIT COLUMN…: the columns' sum, in all samples; and in the best second and a half, if it was much faster without
+sample() { python3 "$W/sample.py" "$1" "$2" "$BIN/syncctl" >"${3:-$W/samples}" || fail "no samples"; }
+# holds NAME LIMIT FAST COLUMN…: the columns' sum, in all samples; and in the best second and a half, if it was much faster without
 cat >"$W/holds.py" <<'END'
 import sys
 name, limit, fast = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
@@ -42,8 +45,8 @@ print(f"{name}: {whole / limit:.1%} of the limit in {samples[-1][0] - samples[0]
 sys.exit(whole > 1.05 * limit or (best < 0.95 * limit and fast > 5 * limit))
 END
 holds() {
-    local name=$1 limit=$2
-    shift 2
+    local name=$1 limit=$2 fast=$3
+    shift 3
     python3 "$W/holds.py" "$name" "$limit" "$fast" "$W/samples" "$@" || fail "$name: not within 5 %"
 }
 
@@ -67,7 +70,31 @@ run=$!
 sample relay "$W/relay.count"
 wait "$run" || { fail "a copy with a limit"; cat "$W/err"; }
 want_equal "$W/a" "$W/b1" "a copy with a limit"
-holds "up, one run" $MB 1
+holds "up, one run" $MB "$fast" 1
+
+# --- scans ---
+mkdir "$W/i" "$W/c"
+head -c $((70 * MB)) /dev/urandom | tee "$W/i/big" >"$W/c/big"
+read -r fast_io fast_cpu < <(python3 -c '
+import hashlib, sys, time
+begin = time.monotonic()
+hashlib.sha256(open(sys.argv[1], "rb").read())
+took = time.monotonic() - begin
+print(7e7 / took, time.process_time() / took * 1e9)' "$W/i/big")
+scanning() { # NAME DIRECTORY LIMIT
+    daemon "$1" "[daemon]"$'\n'"$3"$'\n'"[folder f]"$'\n'"path = $2"$'\n'"[peer p]"$'\n'"folder = f"$'\n'"address = $2.far"
+}
+scanning I "$W/i" "scan_io = 10 MB/s"
+sample process "$DAEMON_PID" "$W/samples.io" &
+run=$!
+scanning C "$W/c" "scan_cpu = 4%"
+sample process "$DAEMON_PID"
+wait "$run"
+holds "a scan's share of a processor" 40000000 "$fast_cpu" 2
+mv "$W/samples.io" "$W/samples"
+holds "what a scan reads" $((10 * MB)) "$fast_io" 1
+stop "$PID_I"
+stop "$PID_C"
 
 # --- down, a daemon with two peers ---
 mkdir "$W/far1" "$W/far2" "$W/l1" "$W/l2"
@@ -89,8 +116,8 @@ folder = two
 address = $(remote "$W/far2")
 $(peer_options)"
 sample daemon "$W/d/D/sock"
-holds "down, one of two peers" $((MB / 5)) 1
-holds "down, the daemon" $MB 1 2
+holds "down, one of two peers" $((MB / 5)) "$fast" 1
+holds "down, the daemon" $MB "$fast" 1 2
 ctl D status >"$W/out"
 grep -q 'at most 195 KiB/s received' "$W/out" || { fail "status says nothing of limits"; cat "$W/out"; }
 want_sync "$W/far1" "$W/l1" 60 "under a limit"

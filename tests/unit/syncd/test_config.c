@@ -152,7 +152,8 @@ static void test_every_key(void **state)
 	const struct config_peer *p;
 
 	good(t, "\xef\xbb\xbf# a comment after a byte order mark\r\n"
-		"[daemon]\r\nsocket = /run//x.sock\nlog_level=debug\nlimit_up = 2 MB/s\nlimit_down = 10Mbit/s\nmax_sessions = 5\n\n"
+		"[daemon]\r\nsocket = /run//x.sock\nlog_level=debug\nlimit_up = 2 MB/s\nlimit_down = 10Mbit/s\nmax_sessions = 5\n"
+		"scan_cpu = 25%\nscan_io = 20 MiB/s\n\n"
 		"  [ folder  My.docs_1-a ] ; a comment\n"
 		"\tpath = /nowhere/a b=c:d/ ; a comment\n"
 		"state_dir = /nowhere/state\nhash = blake2b\nsettle = 0\ninterval: 100ms\nrescan_interval = 0\n"
@@ -186,8 +187,10 @@ static void test_every_key(void **state)
 	assert_string_equal(f->serve_users[2], "owner-x");
 	assert_string_equal(f->serve_users[3], "bob");
 	assert_false(f->owner);
-	assert_int_equal(f->line, 9);
+	assert_int_equal(f->line, 11);
 	assert_int_equal(t->config->max_sessions, 5);
+	assert_int_equal(t->config->scan_cpu_percent, 25);
+	assert_int_equal(t->config->scan_io, 20 << 20);
 	assert_int_equal(t->config->limits.up, 2000000);
 	assert_int_equal(t->config->limits.down, 1250000);
 	assert_int_equal(f->limits.up, 1 << 20);
@@ -352,6 +355,10 @@ static void test_values(void **state)
 	bad(t, FOLDER "trash_max = 20 GB\n", "it is not a size");
 	bad(t, FOLDER "trash_max = 99999999 T\n", "it is too large");
 	bad(t, "[daemon]\nlimit_up = 500\n", "2: limit_up = '500': it is not a rate: write a number with a unit");
+	bad(t, "[daemon]\nscan_cpu = 25\n", "2: scan_cpu = '25': it is not a share of a processor: write a number with %");
+	bad(t, "[daemon]\nscan_cpu = 25%%\n", "it is not a share of a processor");
+	bad(t, "[daemon]\nscan_cpu = 100001 %\n", "it is too much: 100000 % at most");
+	good(t, "[daemon]\nscan_cpu = off\nscan_io = 0\n");
 	bad(t, "[daemon]\nmax_sessions = 5 K\n", "2: max_sessions = '5 K': it is not a number up to 1000000");
 	bad(t, "[daemon]\nmax_sessions = 1000001\n", "it is not a number up to 1000000");
 	bad(t, "[daemon]\nmax_sessions = many\n", "it is not a number");
@@ -524,7 +531,7 @@ static void test_example(void **state)
 	}
 	fclose(f);
 	good(t, text);
-	assert_int_equal(keys, 31); /* all there are, but for prefer */
+	assert_int_equal(keys, 33); /* all there are, but for prefer */
 	folder = &t->config->folders[0];
 	assert_int_equal(t->config->log_level, LOG_LEVEL_INFO);
 	assert_int_equal(t->config->limits.up + t->config->limits.down, 0);
