@@ -44,7 +44,7 @@ copy_build() {
 		[ ! -d "$BUILD/$part" ] || cp -al "$BUILD/$part" "$variant/" || exit 1
 	done
 	cp -p "$BUILD"/lib*.a "$variant/" || exit 1
-	rm -f "$variant/$1.o" "$variant/real/$1.o" "$variant/lib${1%%/*}.a"
+	rm -f "$variant/$1".[do] "$variant/real/$1".[do] "$variant/lib${1%%/*}.a"
 }
 
 # One campaign: 0 not found, else it was; AFTER says after how much.
