@@ -31,6 +31,8 @@
 struct frame_writer {
 	ZSTD_CCtx *zstd; /* NULL: nothing was compressed yet */
 	int zstd_level;
+	unsigned poor; /* long payloads in a row that did not get shorter */
+	unsigned pass; /* long ones to come that are not tried */
 	XXH3_state_t *xxh;
 	uint64_t number; /* of the next frame */
 };
@@ -96,9 +98,14 @@ int frame_writer_new(struct frame_writer **ret, int zstd_level)
 		frame_writer_free(w);
 		return -ENOMEM;
 	}
-	w->zstd_level = zstd_level < FRAME_LEVEL_MAX ? zstd_level : FRAME_LEVEL_MAX;
+	frame_writer_level(w, zstd_level);
 	*ret = w;
 	return 0;
+}
+
+void frame_writer_level(struct frame_writer *w, int zstd_level)
+{
+	w->zstd_level = zstd_level < FRAME_LEVEL_MAX ? zstd_level : FRAME_LEVEL_MAX;
 }
 
 void frame_writer_free(struct frame_writer *w)
@@ -116,9 +123,16 @@ static bool zstd_wanted(struct frame_writer *w)
 	if (w->zstd)
 		return true;
 	w->zstd = ZSTD_createCCtx();
-	if (w->zstd) /* which clamps what is below its own minimum */
-		ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, w->zstd_level);
 	return w->zstd != NULL;
+}
+
+/* 1, 3, 7 … long payloads are passed after one that did not get shorter, and another, and another. */
+static void watch_gain(struct frame_writer *w, size_t n, bool gained)
+{
+	if (n < FRAME_LONG_BYTES)
+		return;
+	w->poor = gained ? 0 : w->poor + 1;
+	w->pass = w->poor < 6 ? (1u << w->poor) - 1 : FRAME_PASS_MAX;
 }
 
 /* Writes the compressed form into room[0..n); its length, 0 if it does not pay. */
@@ -128,10 +142,16 @@ static size_t compress_payload(struct frame_writer *w, uint8_t *room, const void
 	size_t worth = n - (n + 19) / 20;
 	size_t packed;
 
+	if (w->pass && n >= FRAME_LONG_BYTES) {
+		w->pass--;
+		return 0;
+	}
 	if (!zstd_wanted(w))
 		return 0;
+	ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, w->zstd_level); /* which clamps what is below its own minimum */
 	packed = ZSTD_compress2(w->zstd, room + FRAME_RAW_LENGTH_BYTES,
 		worth - FRAME_RAW_LENGTH_BYTES, payload, n);
+	watch_gain(w, n, !ZSTD_isError(packed));
 	if (ZSTD_isError(packed))
 		return 0; /* mostly: does not fit into what would be worth it */
 	put_u32(&length, (uint32_t)n);

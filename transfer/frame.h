@@ -27,6 +27,8 @@
 #define FRAME_VERSION_PUSH 5
 #define FRAME_COMPRESS_MIN_BYTES 128 /* shorter payloads are not tried */
 #define FRAME_LEVEL_MAX 19	     /* of zstd; beyond it memory grows without use to us */
+#define FRAME_LONG_BYTES (8 * 1024) /* a payload of so many bytes says something about the next one */
+#define FRAME_PASS_MAX 31
 #define FRAME_GARBAGE_BYTES 80	     /* of a foreign stream's beginning are kept */
 
 void frame_put_preface(struct buf *out);
@@ -36,7 +38,9 @@ struct frame_writer;
 /* A level above FRAME_LEVEL_MAX is taken as that. */
 int frame_writer_new(struct frame_writer **ret, int zstd_level);
 void frame_writer_free(struct frame_writer *w);
-/* Append one frame to out; compresses where that pays (a gain of 5 %) and `compress` is set. The payload must not be
+void frame_writer_level(struct frame_writer *w, int zstd_level); /* from now on */
+/* Append one frame to out; compresses where that pays (a gain of 5 %) and `compress` is set. After long payloads for which it did
+ * not, the next ones (up to FRAME_PASS_MAX) are passed through. The payload must not be
  * inside out. On failure (-EMSGSIZE, or out's sticky error) nothing was appended and the frame was not counted. */
 int frame_write(struct frame_writer *w, struct buf *out, uint8_t type, const void *payload, size_t n, bool compress);
 /* The same in two halves, so that another thread may do what costs time: with a writer of its own it appends frames that have no

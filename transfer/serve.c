@@ -4,6 +4,10 @@
  * Requests wait in a queue and are answered on the read lane, many in one job, and only while the output is short: a peer that
  * asks for much and reads slowly holds up nobody but itself. The job compresses, too, so that the caller's thread only moves
  * bytes. What is read is what stands on disk now; the peer checks it against the hash that it asked for.
+ *
+ * The compression of content follows the backlog: where the output was empty each time when more of it was read, the wire waits for
+ * us, and less is spent on each byte; where it was not empty for longer than what the peer asks for without having dealt with it, the
+ * wire is what is waited for, and there is time for more.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,6 +19,10 @@
 /* In one job: more would keep the wire waiting, less would be spent on handing over. */
 #define READ_BYTES (512 * 1024)
 #define READ_REQUESTS 128
+#define WIRE_FREE_BYTES ((uint64_t)8 * 1024 * 1024)
+#define WIRE_BUSY_BYTES (2 * (uint64_t)SESSION_WINDOW_BYTES)
+
+static const int levels[SERVE_LEVELS] = {1, 3, 6, 9}; /* of zstd */
 
 int serve_fetch(struct session *s, struct message_fetch *m)
 {
@@ -221,11 +229,25 @@ void serve_run_read(struct session_job *job)
 	close_keep(state.dir);
 }
 
+void serve_watch_wire(struct session *s, uint64_t content, bool taken)
+{
+	s->wire_free = taken ? s->wire_free + content : 0;
+	s->wire_busy = taken ? 0 : s->wire_busy + content;
+	if (s->wire_free >= WIRE_FREE_BYTES && s->level > 0) {
+		s->level--;
+		s->wire_free = 0;
+	} else if (s->wire_busy >= WIRE_BUSY_BYTES && s->level < SERVE_LEVELS - 1) {
+		s->level++;
+		s->wire_busy = 0;
+	}
+}
+
 int serve_done_read(struct session *s, struct session_job *job)
 {
 	if (job->error)
 		return job->error;
 	s->content_out += job->content;
+	serve_watch_wire(s, job->content, s->out.len == s->out_at);
 	return session_send_prepared(s, &job->frames);
 }
 
@@ -250,6 +272,7 @@ int serve_pump(struct session *s)
 	job = session_job_new(s, JOB_READ, SESSION_LANE_READ);
 	if (!job)
 		return -ENOMEM;
+	frame_writer_level(s->read_writer, levels[s->level]);
 	job->requests = s->serve_head;
 	for (size_t n = 0; *at && n < READ_REQUESTS && bytes < bytes_max; n++, at = &(*at)->next) {
 		bytes += request_bytes(&(*at)->request);

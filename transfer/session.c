@@ -484,6 +484,7 @@ int session_new(struct session **ret, const struct session_options *options)
 	s->replica = options->replica;
 	s->ignore = options->ignore;
 	s->nonce = random_id();
+	s->level = SERVE_LEVEL_FIRST;
 	s->fetch_tail = &s->fetch_head;
 	s->fetches_tail = &s->fetches;
 	s->tree_tail = &s->tree_head;

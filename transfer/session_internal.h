@@ -13,6 +13,8 @@
 
 #define ASKS_MAX 32 /* ranges asked for and not answered */
 #define MATCHES_MAX SESSION_PAIRS_MAX
+#define SERVE_LEVELS 4	    /* of compression */
+#define SERVE_LEVEL_FIRST 1
 
 /* A vector shared by the offers of one message. */
 struct shared_vector {
@@ -308,6 +310,9 @@ struct session {
 	/* serving */
 	struct serve_request *serve_head, **serve_tail;
 	size_t serve_n, serve_names;
+	unsigned level;	    /* content's compression; see serve.c */
+	uint64_t wire_free; /* content read since the wire had not yet taken what was read before */
+	uint64_t wire_busy; /* content read since it last had */
 
 	/* jobs */
 	struct session_job *queue[SESSION_LANES], **queue_tail[SESSION_LANES];
@@ -440,5 +445,7 @@ void serve_run_read(struct session_job *job);
 int serve_done_read(struct session *s, struct session_job *job);
 void serve_reset(struct session *s);
 void serve_requests_free(struct serve_request *list);
+/* So much content was read. taken: what was read before it is on its way. */
+void serve_watch_wire(struct session *s, uint64_t content, bool taken);
 
 #endif

@@ -279,6 +279,33 @@ static void test_compression_only_where_it_pays(void **state)
 	assert_int_equal(p->wire.len - before, FRAME_HEADER_BYTES + FRAME_COMPRESS_MIN_BYTES - 1);
 }
 
+/* What does not get shorter is passed through more and more often, but what does is seen again, and short payloads are all tried. */
+static void test_noise_is_passed(void **state)
+{
+	struct pair *p = *state;
+	cleanup_free uint8_t *text = some_bytes(FRAME_LONG_BYTES, false), *noise = some_bytes(FRAME_LONG_BYTES, true);
+	unsigned passed = 0;
+
+	for (int i = 0; i < 100; i++)
+		frame_write(p->w, &p->wire, TYPE_BULK, noise, FRAME_LONG_BYTES, true);
+	assert_int_equal(p->wire.len, FRAME_PREFACE_BYTES + 100 * (FRAME_HEADER_BYTES + FRAME_LONG_BYTES));
+	for (size_t before = p->wire.len; passed <= FRAME_PASS_MAX; passed++, before = p->wire.len) {
+		frame_write(p->w, &p->wire, TYPE_BULK, text, FRAME_LONG_BYTES, true);
+		if (p->wire.len - before < FRAME_LONG_BYTES)
+			break;
+		before = p->wire.len;
+		frame_write(p->w, &p->wire, TYPE_SMALL, text, 1000, true);
+		assert_true(p->wire.len - before < 500);
+	}
+	assert_true(passed > 0 && passed <= FRAME_PASS_MAX);
+	for (int i = 0; i < 10; i++) { /* and all is as it was */
+		size_t before = p->wire.len;
+
+		frame_write(p->w, &p->wire, TYPE_BULK, text, FRAME_LONG_BYTES, true);
+		assert_true(p->wire.len - before < FRAME_LONG_BYTES / 2);
+	}
+}
+
 static void test_levels(void **state)
 {
 	struct pair *p = *state;
@@ -672,6 +699,7 @@ int main(void)
 		T(test_many_frames_in_one_feed),
 		T(test_prepared),
 		T(test_compression_only_where_it_pays),
+		T(test_noise_is_passed),
 		T(test_levels),
 		T(test_a_full_output_is_not_half_written),
 		T(test_every_flipped_bit_is_seen),
