@@ -19,7 +19,7 @@
 #include "tombstones/purge.h"
 #include "tombstones/trash.h"
 
-#define COALESCE_MS 5	      /* between an event and its scan, so that a burst is one scan */
+#define COALESCE_MS 2	      /* between an event and its scan, so that a burst is one scan */
 #define BURST_PATHS 100	      /* more dirty paths than this: wait for quiet, so that deletions are counted together */
 #define BURST_QUIET_MS 200
 #define BURST_MAX_MS 2000

@@ -1,7 +1,7 @@
 /*
  * transfer/push.c — what changed here since the peer had all, sent with the HELLO that begins a round.
  *
- * When both sides' roots were equal at the end of a round, the peer has what we had at `fed_seq`. What changed since stands in the
+ * When both sides' roots were equal in a round, as it began or at its end, the peer has what we had at `fed_seq`. What changed since stands in the
  * index's list of changes: if it is not much, a PUSH takes it along, and the peer deals with it before it says HELLO. If the roots
  * are equal then, the round is over without a walk; whatever is odd, left out or skipped is found by the comparison that follows.
  *
@@ -83,7 +83,7 @@ static int compare_rows_by_path(const void *a, const void *b)
 	return strcmp(((const struct message_pushed *)a)->path, ((const struct message_pushed *)b)->path);
 }
 
-static int read_changes(struct session *s, struct message_push *m)
+static int read_changes(struct session *s, struct message_push *m, uint64_t *ret_seq)
 {
 	struct compose c = {.s = s, .m = m};
 	int r = index_begin_read(replica_index(s->replica), &c.t);
@@ -92,7 +92,7 @@ static int read_changes(struct session *s, struct message_push *m)
 		return r;
 	r = index_changes(c.t, s->fed_seq, add_change, &c);
 	if (r == 0 && m->n)
-		r = round_fill_hello(s, c.t, &m->hello, version_lineage_count(replica_lineage(s->replica)));
+		r = round_fill_hello(s, c.t, version_lineage_count(replica_lineage(s->replica)), &m->hello, ret_seq);
 	index_abort(c.t);
 	return r;
 }
@@ -121,7 +121,7 @@ static void add_contents(struct session_job *job)
 void push_run(struct session_job *job)
 {
 	struct message_push *m = &job->push.push;
-	int r = read_changes(job->session, m);
+	int r = read_changes(job->session, m, &job->seq);
 
 	if (r < 0 || r == PUSH_TOO_MANY || !m->n) {
 		job->error = r < 0 ? r : 0;
@@ -147,7 +147,7 @@ int push_done(struct session *s, struct session_job *job)
 	if (r == 0)
 		r = session_send_prepared(s, &job->frames);
 	s->content_out += job->content;
-	round_said_hello(s, &job->push.push.hello);
+	round_said_hello(s, &job->push.push.hello, job->seq);
 	return r;
 }
 

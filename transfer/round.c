@@ -87,7 +87,7 @@ static int read_root(struct session *s, struct hash *ret)
 	return r;
 }
 
-int round_fill_hello(struct session *s, struct index_txn *t, struct message_hello *h, size_t n_lineage)
+int round_fill_hello(struct session *s, struct index_txn *t, size_t n_lineage, struct message_hello *h, uint64_t *ret_seq)
 {
 	struct index_counts counts = {0};
 	int r = tree_root(t, TREE_LIVE, &h->root);
@@ -101,11 +101,13 @@ int round_fill_hello(struct session *s, struct index_txn *t, struct message_hell
 	h->lineage_digest = lineage_digest(replica_lineage(s->replica), n_lineage);
 	h->ignore_digest = s->ignore ? ignore_digest(s->ignore) : 0;
 	h->own = replica_own(s->replica);
+	*ret_seq = counts.head_seq;
 	return r;
 }
 
-void round_said_hello(struct session *s, const struct message_hello *h)
+void round_said_hello(struct session *s, const struct message_hello *h, uint64_t seq)
 {
+	s->hello_seq = seq;
 	s->lineage_digest = h->lineage_digest;
 	s->root = h->root;
 	s->live = h->live;
@@ -121,19 +123,20 @@ int round_send_hello(struct session *s)
 {
 	struct index_txn *t = NULL;
 	union message m = {.hello = {.round = s->round, .held = round_held(s)}};
+	uint64_t seq = 0;
 	int r = index_begin_read(replica_index(s->replica), &t);
 
 	if (r < 0)
 		return r;
 	s->lineage_shown = version_lineage_count(replica_lineage(s->replica)); /* others may add to it at any time */
-	r = round_fill_hello(s, t, &m.hello, s->lineage_shown);
+	r = round_fill_hello(s, t, s->lineage_shown, &m.hello, &seq);
 	index_abort(t);
 	/* In the first round what the peer lacks is sent once the digests are known to differ. */
 	if (r == 0 && s->round > 1)
 		r = round_send_lineage(s, false);
 	if (r == 0)
 		r = session_send(s, MESSAGE_HELLO, &m);
-	round_said_hello(s, &m.hello);
+	round_said_hello(s, &m.hello, seq);
 	knowledge_deinit(&m.hello.knowledge);
 	return r;
 }
@@ -360,14 +363,15 @@ static int end_round(struct session *s)
 {
 	bool moved = s->round == 1 || !hash_equal(&s->done_root, &s->last_root) ||
 		     !hash_equal(&s->peer_done_root, &s->last_peer_root) || s->progress;
+	bool alike = hash_equal(&s->done_root, &s->peer_done_root);
 	int r = 0;
 
 	s->state = SESSION_LIVE;
 	if (session_we_take(s) && !session_we_send(s))
 		s->differences = s->differing;
-	s->fed = hash_equal(&s->done_root, &s->peer_done_root);
-	s->fed_seq = s->done_seq;
-	s->in_sync = s->fed || takes_all(s, moved);
+	s->fed = s->equal || alike;
+	s->fed_seq = alike ? s->done_seq : s->hello_seq;
+	s->in_sync = alike || takes_all(s, moved);
 	s->stuck = !s->in_sync && !moved;
 	s->last_root = s->done_root;
 	s->last_peer_root = s->peer_done_root;
@@ -385,6 +389,8 @@ static int end_round(struct session *s)
 		s->finishing = true;
 	if (s->finishing)
 		r = session_bye(s);
+	else if (!s->in_sync && moved && s->equal)
+		s->local_changed = s->local_changed || !hash_equal(&s->done_root, &s->root); /* another round; who has news begins it */
 	else if (!s->in_sync && moved && (s->round > 1 || s->options.client))
 		s->local_changed = true; /* another round; the client begins it, so that the two do not cross */
 	return r;

@@ -166,6 +166,7 @@ struct session_job {
 	uint64_t content;		/* bytes of content in them */
 	/* PUSH */
 	union message push;
+	uint64_t seq; /* that it is of */
 };
 
 /* A range of the walk, from ASK to the last of its ROWS. */
@@ -266,9 +267,9 @@ struct session {
 	uint32_t confirmed_until; /* round up to which session_confirm counts; 0: it was not called */
 
 	/* pushing: see push.c */
-	bool fed;	   /* at the end of the last round the peer had all that we had at fed_seq */
+	bool fed;	   /* in the last round the peer had all that we had at fed_seq */
 	uint64_t fed_seq;  /* local sequence of the index */
-	uint64_t done_seq; /* that DONE's root is of */
+	uint64_t hello_seq, done_seq; /* that the roots of HELLO and DONE are of */
 	bool composing;	   /* JOB_PUSH is under way: HELLO is to be said then */
 	enum push_state push;
 	struct message_push pushed; /* its rows; our HELLO, or the comparison, comes after them */
@@ -359,8 +360,8 @@ int round_start(struct session *s);
 int round_say_hello(struct session *s); /* with what can be pushed: now or soon */
 int round_send_hello(struct session *s);
 /* All but `round` and `held`, as of t. n_lineage: how many entries there were at some time after t began. Any thread. */
-int round_fill_hello(struct session *s, struct index_txn *t, struct message_hello *h, size_t n_lineage);
-void round_said_hello(struct session *s, const struct message_hello *h);
+int round_fill_hello(struct session *s, struct index_txn *t, size_t n_lineage, struct message_hello *h, uint64_t *ret_seq);
+void round_said_hello(struct session *s, const struct message_hello *h, uint64_t seq);
 uint64_t round_held(struct session *s);
 int round_note_head(struct session *s);
 bool round_knowledge_known(const struct session *s); /* of the peer's K: all its incarnations */

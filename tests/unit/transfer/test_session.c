@@ -1855,6 +1855,37 @@ static void test_pushed_both_ways(void **state)
 	with_seeds(20, 2, pushed_both_ways);
 }
 
+/* What changes while a round is going on goes with the next. */
+static void pushed_in_turn(struct world *w)
+{
+	struct site *from = &w->sites[world_below(w, 2)];
+	struct wire *wire = connected(w, count_said);
+	unsigned times = 1 + (unsigned)world_below(w, 6);
+	char path[20];
+
+	for (unsigned i = 0; i < times; i++) {
+		snprintf(path, sizeof(path), "file-%u", i);
+		site_write(from, path, path);
+		site_scan(from);
+		for (size_t steps = world_below(w, 300); steps; steps--) {
+			wire_step(wire, world_below(w, WIRE_STEPS));
+			spread_changes(w);
+		}
+	}
+	world_run(w);
+	sites_expect_equal(&w->sites[0], &w->sites[1]);
+	assert_in_range(said[MESSAGE_PUSH], 1, times);
+	assert_int_equal(said[MESSAGE_HELLO], said[MESSAGE_PUSH]);
+	assert_int_equal(said[MESSAGE_ASK], 0);
+	wire_end(w, wire);
+}
+
+static void test_pushed_in_turn(void **state)
+{
+	(void)state;
+	with_seeds(40, 2, pushed_in_turn);
+}
+
 static void spoil_small(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
 {
 	struct buf b = BUF_INIT;
@@ -2029,6 +2060,7 @@ int main(void)
 		cmocka_unit_test(test_live_triangle),
 		cmocka_unit_test(test_pushed),
 		cmocka_unit_test(test_pushed_both_ways),
+		cmocka_unit_test(test_pushed_in_turn),
 		cmocka_unit_test(test_pushed_with_care),
 		cmocka_unit_test(test_push_to_older),
 		cmocka_unit_test(test_hostile_live_peer),
