@@ -710,6 +710,7 @@ struct wire_options {
 	bool live;
 	bool push, pull; /* as seen by the client; neither: two-way, but for what the world's sites refuse */
 	bool confirmed;	 /* on both sides */
+	size_t ahead;	 /* bytes that may lie before others, in the output, or asked for; 0: as many as usual */
 };
 
 static inline bool site_takes(const struct site *s, const struct site *from)
@@ -735,6 +736,7 @@ static inline struct wire *wire_new(struct world *w, struct site *client, struct
 		options = end_options(e, i == 0);
 		options.live = o && o->live;
 		options.confirmed = o && o->confirmed;
+		options.output_high = options.window_bytes = o ? o->ahead : 0;
 		world_ok(w, session_new(&e->session, &options));
 	}
 	wire->piece = (size_t[]){7, 300, 5000, WORLD_PIPE_BYTES}[world_below(w, 4)];

@@ -2020,6 +2020,52 @@ static void test_hostile_live_peer(void **state)
 	with_seeds(40, 2, hostile_live);
 }
 
+/* --- a caller that moves bytes slowly --- */
+
+#define AHEAD 65536
+#define CHUNK_MAX 131072 /* of files of this size */
+
+static uint64_t asked, asked_most, ready_most;
+
+static void count_ahead(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	union message m;
+	size_t ready;
+
+	session_output(wire->end[i].session, &ready);
+	ready_most = ready > ready_most ? ready : ready_most;
+	assert_int_equal(message_decode(type, p, n, &m), 0);
+	for (size_t k = 0; type == MESSAGE_FETCH && k < m.fetch.n; k++)
+		for (size_t l = 0; l < m.fetch.v[k].n; l++)
+			asked += m.fetch.v[k].v[l].length;
+	if (type == MESSAGE_DATA)
+		asked -= m.data.n;
+	asked_most = asked > asked_most ? asked : asked_most;
+	message_deinit(type, &m);
+	say(wire, i, type, p, n);
+}
+
+static void slow_wire(struct world *w)
+{
+	struct end end;
+
+	asked = asked_most = ready_most = 0;
+	write_big(&w->sites[0], "big", 3000000, w->seed);
+	make_some(&w->sites[0], "some");
+	sync_through(w, count_ahead, &(struct wire_options){.ahead = AHEAD}, &end);
+	sites_expect_equal(&w->sites[0], &w->sites[1]);
+	assert_int_equal(asked, 0);
+	assert_in_range(asked_most, 1, AHEAD + CHUNK_MAX);
+	assert_in_range(ready_most, 1, 2 * (AHEAD + CHUNK_MAX)); /* what was ready, and what was being read */
+}
+
+/* Little is asked for, and little is ready to be sent, so that nothing has to wait for long behind it. */
+static void test_slow_wire(void **state)
+{
+	(void)state;
+	with_seeds(4, 2, slow_wire);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -2058,6 +2104,7 @@ int main(void)
 		cmocka_unit_test(test_skipped_is_not_deleted),
 		cmocka_unit_test(test_forgotten_in_a_round),
 		cmocka_unit_test(test_live_triangle),
+		cmocka_unit_test(test_slow_wire),
 		cmocka_unit_test(test_pushed),
 		cmocka_unit_test(test_pushed_both_ways),
 		cmocka_unit_test(test_pushed_in_turn),
