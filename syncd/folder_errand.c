@@ -18,6 +18,7 @@
 #include "syncd/watch.h"
 #include "tombstones/purge.h"
 #include "tombstones/trash.h"
+#include "transfer/partial.h"
 
 #define COALESCE_MS 2	      /* between an event and its scan, so that a burst is one scan */
 #define BURST_PATHS 100	      /* more dirty paths than this: wait for quiet, so that deletions are counted together */
@@ -224,6 +225,7 @@ static void run_upkeep(struct errand *e)
 	struct folder *f = e->folder;
 	const struct folder_options *o = &f->options;
 	struct folder_upkeep *u = &e->upkeep;
+	unsigned partials;
 	struct purge_policy policy = {
 		.grace_ns = o->grace_ms * CLOCK_NS_PER_MS,
 		.member_expiry_ns = o->member_expiry_ms * CLOCK_NS_PER_MS,
@@ -237,6 +239,8 @@ static void run_upkeep(struct errand *e)
 	u->error = trash_expire(replica_store(f->replica), policy.now_ns, o->trash_keep_ms * CLOCK_NS_PER_MS,
 		o->trash_max_bytes, &u->freed);
 	replica_unlock(f->replica);
+	if (u->error == 0)
+		u->error = partial_expire(replica_store(f->replica), policy.now_ns, &partials);
 	if (u->error == 0)
 		u->error = count_tombstones(f, &u->left);
 }

@@ -91,7 +91,8 @@ int apply_preview(struct index_txn *t, const struct knowledge *k, const struct a
  * keep-both the loser goes to trash, unless it lost because the peer only sends. */
 int apply_batch(const struct apply_options *options, struct apply_item *items, size_t n);
 
-/* After opening a replica and after a failed batch: finish or undo what intents name, then empty the staging directory (the
+/* After opening a replica and after a failed batch: finish or undo what intents name, then empty the staging directory, but for
+ * what a transfer that was cut may go on with (transfer/partial.h; the
  * first time under an index: what is in it goes to trash, as nobody knows what it is). Takes the writer lock. What can't be
  * looked at keeps its intent, and is no event meanwhile (replica_unfinished). -ESTALE (of apply_batch, too): the root is another one now. */
 int apply_recover(struct replica *r, uint64_t *ret_intents);

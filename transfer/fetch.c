@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "tombstones/trash.h"
 #include "transfer/fetch_internal.h"
+#include "transfer/partial.h"
 
 #define MAKE_ROOM_BYTES (16 * 1024 * 1024) /* of trash that go at a time when the disk is full */
 
@@ -135,9 +136,12 @@ static bool is_full(int error)
 bool fetch_make_room(struct replica *replica, int error)
 {
 	uint64_t removed = 0;
+	unsigned partials = 0;
 
 	if (!is_full(error))
 		return false;
+	if (partial_expire(replica_store(replica), 0, &partials) == 0 && partials)
+		return true;
 	replica_lock(replica);
 	trash_make_room(replica_store(replica), MAKE_ROOM_BYTES, &removed);
 	replica_unlock(replica);
@@ -148,6 +152,8 @@ int fetch_settle(struct session *s, struct offer *o)
 {
 	bool dirty = false, skip = false;
 
+	if (o->stage && (o->result == APPLY_NONE || o->result == APPLY_DONE || o->result == APPLY_NOT_HELD))
+		stage_unwanted(o->stage);
 	switch (o->result) {
 	case APPLY_NONE:
 		return 0;

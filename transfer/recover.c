@@ -24,6 +24,7 @@
 #include "base/defect.h"
 #include "merkle/path.h"
 #include "tombstones/trash.h"
+#include "transfer/partial.h"
 #include "transfer/settle.h"
 
 #define TIME_SLACK_NS                                                              \
@@ -901,7 +902,7 @@ static int empty_staging(struct recovery *v, int64_t now_ns)
 	int r = list_names(store_staging(v->store), &l);
 
 	for (size_t k = 0; r == 0 && k < l.n; k++)
-		if (!kept(v, l.v[k]))
+		if (!kept(v, l.v[k]) && (v->first || !partial_stays(v->store, l.v[k], now_ns)))
 			r = empty_one(v, l.v[k], now_ns);
 	return r;
 }

@@ -20,8 +20,8 @@
 #include "base/defect.h"
 #include "base/error.h"
 #include "base/random.h"
+#include "transfer/partial.h"
 
-#define STAGE_NAME_BYTES 16
 #define STAGE_SOURCES_MAX 4	       /* files of equal content that are tried */
 #define STAGE_HOLE_BYTES 4096	       /* zeros are left out in aligned units of this */
 #define STAGE_RECUT_FACTOR 16	       /* of an old version: this × the new size … */
@@ -48,7 +48,10 @@ struct stage {
 	struct store *store;	 /* the replica's */
 	char *path;
 	struct content content;
-	char name[STAGE_NAME_BYTES + 1];
+	char name[PARTIAL_NAME_BYTES];
+	bool partial; /* `name` is the content's: the object is locked, and what is in it outlives the stage */
+	bool filled;  /* something is in it that did not come from here */
+	uint64_t left_bytes; /* an earlier transfer left so much of it */
 	int fd;	      /* the object; -1 after stage_finish */
 	bool linked;  /* the object is in staging under `name` */
 	bool whole;   /* complete by a local copy */
@@ -76,12 +79,26 @@ static enum hash_algorithm algorithm(const struct stage *s)
 
 /* --- the object --- */
 
+static void random_name(char ret[PARTIAL_NAME_BYTES])
+{
+	snprintf(ret, PARTIAL_NAME_BYTES, "%016llx", (unsigned long long)random_id());
+}
+
 static int create_object(struct stage *s)
 {
-	int r;
+	int r = PARTIAL_NONE;
 
+	if (s->content.size >= PARTIAL_BYTES_MIN && s->content.height) {
+		partial_name(s->name, &s->content.root);
+		r = partial_open(s->store, s->name, &s->fd, &s->left_bytes);
+	}
+	if (r != PARTIAL_NONE) {
+		s->linked = s->partial = r == 0;
+		s->filled = s->left_bytes > 0;
+		return r;
+	}
 	do {
-		snprintf(s->name, sizeof(s->name), "%016llx", (unsigned long long)random_id());
+		random_name(s->name);
 		r = file_create(store_staging(s->store), s->name, 0600, &s->fd);
 	} while (r == FILE_EXISTS);
 	if (r > 0)
@@ -323,13 +340,33 @@ int stage_begin(struct stage **ret, struct replica *r, const char *path,
 	return e;
 }
 
+/* For the next one who wants the content. */
+static bool leave_partial(const struct stage *s)
+{
+	char name[PARTIAL_NAME_BYTES];
+
+	if (!s->filled || s->whole)
+		return false;
+	if (s->partial)
+		return true;
+	if (s->fd >= 0 || s->content.size < PARTIAL_BYTES_MIN || !s->content.height)
+		return false;
+	partial_name(name, &s->content.root);
+	return file_rename_noreplace(store_staging(s->store), s->name, store_staging(s->store), name) == 0;
+}
+
+void stage_unwanted(struct stage *s)
+{
+	s->filled = false;
+}
+
 void stage_free(struct stage *s)
 {
 	if (!s)
 		return;
-	close_keep(s->fd);
-	if (s->linked)
+	if (s->linked && !leave_partial(s))
 		(void)file_unlink(store_staging(s->store), s->name); /* recovery empties staging */
+	close_keep(s->fd);
 	drop_nodes(s);
 	free(s->chunks);
 	free(s->order);
@@ -526,6 +563,72 @@ static int place(struct stage *s, const struct hash *hash, const uint8_t *bytes,
 	return 0;
 }
 
+/* --- what an earlier transfer left --- */
+
+/* 0, STAGE_MISMATCH, or < 0. */
+static int read_chunk(const struct stage *s, const struct stage_chunk *c, uint8_t *buffer)
+{
+	struct hash hash;
+	size_t got = 0;
+	int r = file_read(s->fd, buffer, c->length, c->offset, &got);
+
+	if (r != 0)
+		return r;
+	hash_bytes(algorithm(s), buffer, got, &hash);
+	return got == c->length && hash_equal(&hash, &c->hash) ? 0 : STAGE_MISMATCH;
+}
+
+/* Zeros where something is that does not count. */
+static int clear_chunk(struct stage *s, const struct stage_chunk *c)
+{
+	static const uint8_t zeros[65536];
+	uint64_t at = c->offset, end = c->offset + c->length, to;
+	int r;
+
+	while ((r = file_next_data(s->fd, at, end, &at, &to)) == 0)
+		for (size_t n; r == 0 && at < to; at += n) {
+			n = to - at < sizeof(zeros) ? (size_t)(to - at) : sizeof(zeros);
+			r = file_write(s->fd, zeros, n, at);
+			if (r < 0)
+				return r;
+		}
+	return r == FILE_END ? 0 : r;
+}
+
+static int take_left(struct stage *s)
+{
+	cleanup_free uint8_t *buffer = malloc(CHUNK_BYTES_MAX);
+	uint64_t from, to;
+	int r = buffer ? 0 : -ENOMEM;
+
+	if (r == 0)
+		s->filled = false;
+	for (size_t i = 0; r == 0 && i < s->n_chunks; i++) {
+		struct stage_chunk *c = &s->chunks[i];
+
+		if (c->zero || file_next_data(s->fd, c->offset, c->offset + c->length, &from, &to) != 0)
+			continue;
+		r = read_chunk(s, c, buffer);
+		c->there = r == 0;
+		if (r == STAGE_MISMATCH)
+			r = 0;
+	}
+	for (size_t i = 0; r == 0 && i < s->n_chunks; i++)
+		if (!s->chunks[i].there)
+			r = clear_chunk(s, &s->chunks[i]);
+	for (size_t i = 0; r == 0 && i < s->n_chunks; i++) {
+		const struct stage_chunk *c = &s->chunks[i];
+
+		if (!c->there || c->present)
+			continue;
+		r = read_chunk(s, c, buffer); /* once more, as it may stand at other places as well */
+		if (r == 0)
+			r = place(s, &c->hash, buffer, c->length, STAGE_NOT_OLD);
+		s->filled = true;
+	}
+	return r > 0 ? -EIO : r;
+}
+
 /* --- the old version --- */
 
 /* A chunk that the index says stands in the old version, and that is wanted. */
@@ -693,19 +796,12 @@ static int verify_shared(struct stage *s)
 
 	for (size_t i = 0; r == 0 && i < s->n_chunks; i++) {
 		const struct stage_chunk *c = &s->chunks[i];
-		struct hash hash;
-		size_t got = 0;
 
 		if (!c->there)
 			continue;
-		r = file_read(s->fd, buffer, c->length, c->offset, &got);
-		if (r != 0)
-			break;
-		hash_bytes(algorithm(s), buffer, got, &hash);
-		if (got != c->length || !hash_equal(&hash, &c->hash))
-			r = STAGE_MISMATCH;
-		else if (!c->present)
-			r = place(s, &hash, buffer, got, c->offset);
+		r = read_chunk(s, c, buffer);
+		if (r == 0 && !c->present)
+			r = place(s, &c->hash, buffer, c->length, c->offset);
 	}
 	return r;
 }
@@ -886,6 +982,8 @@ int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t
 		r = group_chunks(s);
 	if (r == 0 && s->n_chunks > 1) /* a lone one gives it its length */
 		r = file_truncate(s->fd, s->content.size);
+	if (r == 0 && s->left_bytes)
+		r = take_left(s);
 	if (r == 0 && s->left > 0)
 		r = take_from_old(s);
 	if (r == 0)
@@ -939,7 +1037,10 @@ int stage_write(struct stage *s, uint32_t chunk, const void *bytes, size_t n)
 	hash_bytes(algorithm(s), bytes, n, &hash);
 	if (!hash_equal(&hash, &c->hash) && !DEFECT(CONTENT_UNVERIFIED))
 		return STAGE_MISMATCH;
+	s->filled = true;
 	r = place(s, DEFECT(CONTENT_UNVERIFIED) ? &c->hash : &hash, bytes, n, STAGE_NOT_OLD);
+	if (r == -ENOSPC || r == -EDQUOT)
+		s->filled = false; /* leave the room to others, unless this one goes on */
 	if (r < 0)
 		return r;
 	return s->left ? 0 : STAGE_COMPLETE;
@@ -947,6 +1048,8 @@ int stage_write(struct stage *s, uint32_t chunk, const void *bytes, size_t n)
 
 int stage_finish(struct stage *s)
 {
+	char name[PARTIAL_NAME_BYTES];
+	int staging = store_staging(s->store);
 	struct file_stat st;
 	int r;
 
@@ -959,6 +1062,14 @@ int stage_finish(struct stage *s)
 		return r > 0 ? -EIO : r;
 	if (st.nlink == 0)
 		return -ESTALE;
+	if (s->partial) {
+		random_name(name);
+		r = file_rename_noreplace(staging, s->name, staging, name);
+		if (r != 0)
+			return r > 0 ? -ESTALE : r;
+		memcpy(s->name, name, sizeof(name));
+		s->partial = false;
+	}
 	s->fd = close_keep(s->fd);
 	return 0;
 }

@@ -8,8 +8,9 @@
  * be repeated.
  *
  *   stage_begin      looks for the content here: files of equal content (index_by_content) are cloned or copied and verified
- *   stage_chunks     (else) takes the list of chunks; those found in the old version of the path are copied and verified, zero
- *                    chunks become holes, the rest is `missing` (a chunk that occurs more than once only at its first place)
+ *                    (stage_chunks then goes on with what a transfer that was cut left of it)
+ *   stage_chunks     (else) takes the list of chunks; those found in the old version of the path are copied (shared, where the file
+ *                    system can and they stand where they stood) and verified, zero chunks become holes, the rest is `missing` (a chunk that occurs more than once only at its first place)
  *   stage_write      one missing chunk's bytes: hash checked, written
  *   stage_finish     all there: truncates to size; the object stays in staging under stage_name()
  */
@@ -38,7 +39,10 @@ enum stage_outcome {
  * cut finer than a file of that size is; -EINVAL:
  * no path. *ret is set also with STAGE_COMPLETE. O(size) if a local file of equal content is there. */
 int stage_begin(struct stage **ret, struct replica *r, const char *path, const struct content *content);
-void stage_free(struct stage *s); /* removes the staged object unless it was taken (stage_taken) */
+/* Removes the staged object unless it was taken (stage_taken). What a peer sent of a large content, and is still wanted, is left
+ * to the next stage of that content (transfer/partial.h), which hashes it. */
+void stage_free(struct stage *s);
+void stage_unwanted(struct stage *s); /* nobody wants the content any more */
 
 /* entries: the level-0 entries of the whole file, in order (for height 0: the one chunk). Checked (-EBADMSG): their lengths add
  * up to the size, each is one that the chunker makes, zero ones hash like zeros, and their tree has the announced root.

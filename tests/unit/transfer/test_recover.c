@@ -9,6 +9,7 @@
 #include "tests/unit/where.h"
 
 #include <sys/wait.h>
+#include <time.h>
 
 #include "transfer/intent.h"
 
@@ -857,6 +858,23 @@ static void test_index_lost(void **state)
 }
 
 /* An end while the file system was probed. */
+/* What a transfer may go on with stays, but not for ever, and not under an index that does not await it. */
+static void test_partial_left(void **state)
+{
+	struct fixture *f = fx_new_in(where_memory());
+	struct timespec times[] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = time(NULL) - 4 * 24 * 3600}};
+
+	(void)state;
+	fx_write(f, ".syncd/staging/partial-0123", "half of a content");
+	fx_write(f, ".syncd/staging/partial-4567", "half of an old one");
+	OK(utimensat(AT_FDCWD, fx_path(f, ".syncd/staging/partial-4567"), times, 0));
+	fx_write(f, ".syncd/staging/0123456789abcdef", "a whole one");
+	OK(apply_recover(f->r, NULL));
+	assert_int_equal(fx_staging(f), 1);
+	assert_true(fx_exists(f, ".syncd/staging/partial-0123"));
+	fx_free(f);
+}
+
 static void test_probe_left(void **state)
 {
 	struct fixture *f = fx_new();
@@ -889,6 +907,7 @@ int main(void)
 		cmocka_unit_test(test_renames_that_leave_both_names),
 		cmocka_unit_test(test_unreadable_for_a_while),
 		cmocka_unit_test(test_index_lost),
+		cmocka_unit_test(test_partial_left),
 		cmocka_unit_test(test_probe_left),
 	};
 

@@ -17,6 +17,7 @@
 
 #include "base/error.h"
 #include "tests/unit/where.h"
+#include "transfer/partial.h"
 
 #define ALGORITHM HASH_SHA256
 
@@ -922,6 +923,150 @@ static bool mount_small(const char *where)
 		mount("tmpfs", where, "tmpfs", 0, "size=3m") == 0;
 }
 
+/* --- a transfer that was cut --- */
+
+/* The missing chunks from one share of them to another, in sixteenths. */
+static void send_part(struct fixture *f, const struct announced *a, size_t from, size_t to)
+{
+	size_t n;
+	const struct stage_missing *m = stage_missing(f->s, &n);
+
+	for (size_t i = n * from / 16; i < n * to / 16; i++)
+		assert_in_range(stage_write(f->s, m[i].chunk, a->bytes + m[i].offset, m[i].length), 0, STAGE_COMPLETE);
+}
+
+static void cut(struct fixture *f)
+{
+	stage_free(f->s);
+	f->s = NULL;
+}
+
+/* Noise with zeros in it: of chunks, and between. */
+static uint8_t *holed_noise(size_t n)
+{
+	uint8_t *p = noise(n);
+
+	memset(p + n / 4, 0, 8192);
+	memset(p + n / 2, 0, 1 << 20);
+	return p;
+}
+
+static void test_goes_on_where_it_was_cut(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 4 << 20, whole;
+	cleanup_free uint8_t *p = holed_noise(size);
+	cleanup(announced_deinit) struct announced a = announce(f, p, size, chunk_bits_for_size(size));
+
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	whole = missing_bytes(f);
+	send_part(f, &a, 0, 8);
+	cut(f);
+	assert_int_equal(staged_count(f), 1);
+	assert_int_equal(begin(f, "new", &a), 0);
+	cut(f); /* before it knows the chunks */
+	assert_int_equal(staged_count(f), 1);
+	assert_int_equal(begin(f, "elsewhere", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	assert_in_range(missing_bytes(f), whole / 4, whole * 5 / 8);
+	send_missing(f, &a);
+	finish(f, &a);
+	assert_int_equal(staged_count(f), 1);
+
+	/* complete, but not put in place */
+	cut(f);
+	assert_int_equal(staged_count(f), 1);
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), STAGE_COMPLETE);
+	finish(f, &a);
+	stage_unwanted(f->s);
+	cut(f);
+	assert_int_equal(staged_count(f), 0);
+}
+
+/* Nothing but what hashes to a chunk counts, and nothing else shows. */
+static void test_what_was_left_is_not_believed(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 4 << 20, whole;
+	cleanup_free uint8_t *p = holed_noise(size);
+	cleanup(announced_deinit) struct announced a = announce(f, p, size, chunk_bits_for_size(size));
+	char junk[30000];
+	int fd;
+
+	memset(junk, 'x', sizeof(junk));
+	for (int k = 0; k < 3; k++) {
+		assert_int_equal(begin(f, "new", &a), 0);
+		assert_int_equal(chunks(f, &a), 0);
+		if (k == 0) {
+			whole = missing_bytes(f);
+			send_part(f, &a, 4, 8);
+		}
+		fd = open(staged_path(f), O_WRONLY);
+		assert_true(fd >= 0);
+		for (size_t at = k * 100000; at < size + 200000; at += 300000)
+			assert_int_equal(pwrite(fd, junk, sizeof(junk), at), sizeof(junk));
+		close(fd);
+		if (k < 2)
+			cut(f);
+	}
+	cut(f);
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	assert_in_range(missing_bytes(f), whole * 3 / 4, whole);
+	send_missing(f, &a);
+	finish(f, &a);
+}
+
+static void test_two_at_a_time(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 4 << 20;
+	cleanup_free uint8_t *p = holed_noise(size);
+	cleanup(announced_deinit) struct announced a = announce(f, p, size, chunk_bits_for_size(size));
+	struct stage *first;
+
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	send_part(f, &a, 0, 8);
+	first = f->s;
+	f->s = NULL;
+	assert_int_equal(begin(f, "other", &a), 0);
+	assert_string_not_equal(stage_name(f->s), stage_name(first));
+	assert_int_equal(chunks(f, &a), 0);
+	send_missing(f, &a);
+	finish(f, &a);
+	cut(f); /* the place of what is left is taken */
+	f->s = first;
+	assert_int_equal(staged_count(f), 1);
+	send_part(f, &a, 8, 16);
+	finish(f, &a);
+}
+
+static void test_expired(void **state)
+{
+	struct fixture *f = *state;
+	struct store *store = replica_store(f->r);
+	size_t size = 4 << 20;
+	cleanup_free uint8_t *p = holed_noise(size);
+	cleanup(announced_deinit) struct announced a = announce(f, p, size, chunk_bits_for_size(size));
+	int64_t now = clock_wall_ns();
+	unsigned n;
+
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks(f, &a), 0);
+	send_part(f, &a, 0, 8);
+	assert_int_equal(partial_expire(store, 0, &n), 0);
+	assert_int_equal(n, 0); /* it is being filled */
+	cut(f);
+	assert_int_equal(partial_expire(store, now, &n), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(partial_expire(store, now + PARTIAL_KEEP_NS + CLOCK_NS_PER_S, &n), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(staged_count(f), 0);
+}
+
 static void test_full_disk(void **state)
 {
 	struct fixture *f = *state;
@@ -1000,6 +1145,10 @@ int main(void)
 		T(test_one_hash_of_two_lengths),
 		T(test_names_and_removal),
 		T(test_object_removed_meanwhile),
+		T(test_goes_on_where_it_was_cut),
+		T(test_what_was_left_is_not_believed),
+		T(test_two_at_a_time),
+		T(test_expired),
 		T(test_full_disk),
 	};
 
