@@ -587,6 +587,24 @@ static int queue_apply(struct session *s, struct batch *b)
 
 /* --- driving --- */
 
+static int compare_paths(const void *a, const void *b)
+{
+	return strcmp((*(struct offer *const *)a)->path, (*(struct offer *const *)b)->path);
+}
+
+/* A path stands in a batch at most once (transfer/apply.h), whatever the peer told. */
+static int check_paths(struct session *s, struct offer *const *v, size_t n)
+{
+	struct offer *sorted[SESSION_BATCH_OFFERS];
+
+	memcpy(sorted, v, n * sizeof(*sorted));
+	qsort(sorted, n, sizeof(*sorted), compare_paths);
+	for (size_t i = 1; i < n; i++)
+		if (strcmp(sorted[i - 1]->path, sorted[i]->path) == 0)
+			return session_protocol_error(s, "two rows for one path");
+	return 0;
+}
+
 /* Move the first offers of the filling batch into one of their own and plan it. */
 static int plan_next(struct session *s)
 {
@@ -610,6 +628,9 @@ static int plan_next(struct session *s)
 	n = from->n < SESSION_BATCH_OFFERS ? from->n : SESSION_BATCH_OFFERS;
 	if (n > 1 && n < from->n && from->v[n - 1]->move_from)
 		n--; /* both halves of a move */
+	r = check_paths(s, from->v, n);
+	if (r < 0)
+		return r;
 	b = batch_new(s, BATCH_PLANNING);
 	job = session_job_new(s, JOB_PLAN, SESSION_LANE_PLAN);
 	if (!b || !job) {

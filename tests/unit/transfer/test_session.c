@@ -2014,10 +2014,49 @@ static void hostile_live(struct world *w)
 	site_expect_tidy(b);
 }
 
+/* Two rows for one path. */
+static void say_path_twice(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	struct buf b = BUF_INIT;
+	union message m;
+
+	if (type != MESSAGE_PAIR && type != MESSAGE_ROWS) {
+		say(wire, i, type, p, n);
+		return;
+	}
+	assert_int_equal(message_decode(type, p, n, &m), 0);
+	if (m.pair.n_items > 1) {
+		free(m.pair.items[1].path);
+		m.pair.items[1].path = strdup(m.pair.items[0].path);
+	}
+	assert_int_equal(message_encode(type, &m, &b), 0);
+	message_deinit(type, &m);
+	say(wire, i, type, b.data, b.len);
+	buf_deinit(&b);
+}
+
+/* It harms its own session, and not the folder. */
+static void hostile_twice(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire *wire;
+
+	make_some(a, "first");
+	world_sync(w, a, b, NULL);
+	make_some(w->seed & 1 ? a : b, "second");
+	wire = wire_new(w, a, b, NULL);
+	wire_tamper(wire, say_path_twice);
+	run_to_end(w, wire);
+	assert_false(a->broken || b->broken);
+	assert_true(wire->end[0].status.failed);
+	wire_free(wire);
+}
+
 static void test_hostile_live_peer(void **state)
 {
 	(void)state;
 	with_seeds(40, 2, hostile_live);
+	with_seeds(4, 2, hostile_twice);
 }
 
 /* --- a caller that moves bytes slowly --- */
