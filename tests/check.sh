@@ -30,13 +30,26 @@ run() { $MAKE --no-print-directory BUILD="$BUILD" "$@"; }
 # step NAME COMMAND…: run it, its output in a file; say how long it took, and what it said if it failed. STATUS: its exit status.
 step() {
 	name=$1
-	log=$logs/$(printf %s "$1" | tr -c 'A-Za-z0-9_\n' -).log
+	log=$(log_of "$1")
 	shift
 	printf '%-44s' "$name"
+	timed "$log" "$@"
+	tell
+}
+
+log_of() { printf '%s/%s.log' "$logs" "$(printf %s "$1" | tr -c 'A-Za-z0-9_\n' -)"; }
+
+# timed LOG COMMAND…: its exit status and how long it took are in LOG.end then.
+timed() {
 	began=$(date +%s)
-	"$@" >"$log" 2>&1 </dev/null
-	STATUS=$?
-	took=$(($(date +%s) - began))
+	into=$1
+	shift
+	"$@" >"$into" 2>&1 </dev/null
+	echo $? $(($(date +%s) - began)) >"$into.end"
+}
+
+tell() {
+	read -r STATUS took <"$log.end"
 	if [ "$STATUS" -eq 0 ]; then
 		printf '%5d s  ok\n' "$took"
 	else
@@ -45,10 +58,12 @@ step() {
 	fi
 }
 
+count() { if [ "$STATUS" -eq 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi; }
+
 # A step that counts as one.
 one() {
 	step "$@"
-	if [ "$STATUS" -eq 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+	count
 }
 
 # One that mounts file systems.
@@ -84,14 +99,41 @@ e2e_script() {
 	return $code
 }
 
+# The two that take longest wait for most of their time: they run side by side.
+long="02_daemons_two_way 05_kill_nine"
+
+e2e_long() {
+	for name in $long; do
+		rm -f "$(log_of "$name").end"
+		(
+			trap 'rm -rf ${own:+"$own"}' EXIT
+			trap 'exit 130' INT TERM
+			timed "$(log_of "$name")" e2e_script "tests/e2e/$name.sh"
+		) &
+	done
+	wait
+	for name in $long; do
+		log=$(log_of "$name")
+		printf '%-44s' "$name"
+		[ -e "$log.end" ] || echo "1 0" >"$log.end" # it was ended
+		tell
+		count
+	done
+}
+
 e2e() {
 	one "build" build all
+	[ "$(id -u)" -ne 0 ] || e2e_long
 	for script in tests/e2e/[0-9]*.sh; do
+		name=$(basename "$script" .sh)
 		if [ "$(id -u)" -ne 0 ]; then
 			skipped=$((skipped + 1))
-		else
-			one "$(basename "$script" .sh)" e2e_script "$script"
+			continue
 		fi
+		case " $long " in
+		*" $name "*) ;;
+		*) one "$name" e2e_script "$script" ;;
+		esac
 	done
 	[ "$skipped" -eq 0 ] || echo "the end-to-end tests start an SSH server: they need root"
 }
