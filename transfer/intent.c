@@ -8,6 +8,7 @@
 #include "merkle/path.h"
 
 #define VERSION 1
+#define VERSION_MOVED 2 /* of those that have this fate alone: what knows version 1 reads all others */
 
 enum {
 	FLAG_ASIDE_THERE = 1,
@@ -74,7 +75,7 @@ static uint8_t get_u8_max(struct cursor *c, uint8_t max)
 void intent_put(struct buf *b, const struct intent *i)
 {
 	assert(i->op != INTENT_RECORD && i->path);
-	put_u8(b, VERSION);
+	put_u8(b, i->fate == INTENT_MOVED ? VERSION_MOVED : VERSION);
 	put_u8(b, i->op);
 	put_u8(b, i->fate);
 	put_u8(b, i->becomes);
@@ -117,12 +118,12 @@ static bool intent_sound(const struct intent *i)
 
 void intent_get(struct cursor *c, struct intent *ret)
 {
-	uint8_t flags;
+	uint8_t version = get_u8(c), flags;
 
-	if (get_u8(c) != VERSION)
-		cursor_fail(c);
 	ret->op = get_u8_max(c, INTENT_SET);
 	ret->fate = get_u8_max(c, INTENT_MOVED);
+	if (version != (ret->fate == INTENT_MOVED ? VERSION_MOVED : VERSION))
+		cursor_fail(c);
 	ret->becomes = get_u8_max(c, INTENT_UNCHANGED);
 	ret->place = get_u8_max(c, ROW_COLLIDES);
 	flags = get_u8_max(c, FLAGS_ALL);

@@ -124,6 +124,35 @@ static void test_without_record(void **state)
 	buf_deinit(&b);
 }
 
+/* What is moved came with version 2, and is alone in it. */
+static void test_versions(void **state)
+{
+	struct intent i = {
+		.op = INTENT_REMOVE,
+		.fate = INTENT_MOVED,
+		.becomes = INTENT_UNCHANGED,
+		.path = strdup("d"),
+		.displaced = strdup("apply-3"),
+	};
+	struct buf b = BUF_INIT;
+
+	(void)state;
+	intent_put(&b, &i);
+	assert_int_equal(b.data[0], 2);
+	assert_int_equal(decode_only(&b), 0);
+	b.data[0] = 1;
+	assert_int_equal(decode_only(&b), -EBADMSG);
+	buf_clear(&b);
+	i.fate = INTENT_TRASH;
+	intent_put(&b, &i);
+	assert_int_equal(b.data[0], 1);
+	assert_int_equal(decode_only(&b), 0);
+	b.data[0] = 2;
+	assert_int_equal(decode_only(&b), -EBADMSG);
+	intent_deinit(&i);
+	buf_deinit(&b);
+}
+
 /* Every prefix is refused, and so is anything behind. */
 static void test_cut(void **state)
 {
@@ -227,6 +256,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_without_record),
+		cmocka_unit_test(test_versions),
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_unsound),
 		cmocka_unit_test(test_turned_bytes),
