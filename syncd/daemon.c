@@ -536,8 +536,10 @@ int daemon_run(const struct config *config, const char *socket, const char *stat
 	}
 	d.places = calloc(config->n_folders ? config->n_folders : 1, sizeof(*d.places));
 	d.n_places = config->n_folders;
-	if (!d.places || pace_limits_new(&d.pace, config->scan_cpu_percent, config->scan_io) < 0)
+	if (!d.places || pace_limits_new(&d.pace, config->scan_cpu_percent, config->scan_io) < 0) {
+		log_error("cannot begin: %s", file_error_text(-ENOMEM));
 		return EXIT_FAILED;
+	}
 	link_limits_init(&d.limits, config->limits.up, config->limits.down, NULL);
 	code = start(&d);
 	if (code == 0) {

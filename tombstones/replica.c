@@ -61,6 +61,7 @@ struct replica {
 	uint64_t era; /* raised when an incarnation ends */
 	bool suspect;
 	uint64_t forgotten; /* paths, since the start */
+	bool all_unfinished;
 	char **unfinished; /* owned */
 	size_t n_unfinished;
 	int64_t doubt_ns[REPLICA_DOUBTS]; /* when one ended an incarnation last; 0: never */
@@ -464,14 +465,23 @@ void replica_set_unfinished(struct replica *r, char **paths, size_t n)
 	free_unfinished(r);
 	r->unfinished = paths;
 	r->n_unfinished = n;
+	r->all_unfinished = false;
+	pthread_mutex_unlock(&r->state);
+}
+
+void replica_all_unfinished(struct replica *r)
+{
+	pthread_mutex_lock(&r->state);
+	r->all_unfinished = true;
 	pthread_mutex_unlock(&r->state);
 }
 
 bool replica_unfinished(struct replica *r, const char *path)
 {
-	bool found = false;
+	bool found;
 
 	pthread_mutex_lock(&r->state);
+	found = r->all_unfinished;
 	for (size_t i = 0; i < r->n_unfinished && !found; i++) {
 		const char *at = r->unfinished[i];
 

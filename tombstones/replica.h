@@ -63,9 +63,11 @@ void replica_unlock(struct replica *r);
 /*
  * Paths where a change is half done, as recovery could not look at something there: what is on disk at, below or above them is
  * neither a user's doing nor known, so nothing of it becomes an event. In memory, as recovery runs at each opening.
- * Takes paths, and what it points to, over; they replace those of before.
+ * Takes paths, and what it points to, over; they replace those of before. After a batch that failed it is so everywhere, until
+ * recovery says where.
  */
 void replica_set_unfinished(struct replica *r, char **paths, size_t n);
+void replica_all_unfinished(struct replica *r);
 bool replica_unfinished(struct replica *r, const char *path); /* path "": any at all */
 
 /* A write transaction with K loaded; the writer lock must be held by the caller. */

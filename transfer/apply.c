@@ -582,6 +582,8 @@ int apply_batch(const struct apply_options *options, struct apply_item *items, s
 	r = store_check_root(b.store) == 0 ? batch_run(&b, items, n) : -ESTALE;
 	if (r == 0)
 		clean_staging(&b);
+	else
+		replica_all_unfinished(options->replica); /* no scan is to see it before recovery has */
 	replica_unlock(options->replica);
 	if (r != 0)
 		report_failure(items, n, r);

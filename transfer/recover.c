@@ -915,23 +915,22 @@ static int add_path(char **v, size_t *n, const char *path)
 	return v[*n] ? (++*n, 0) : -ENOMEM;
 }
 
-/* Nothing there is an event until the next recovery. */
-static int note_unfinished(struct recovery *v)
+/* Nothing there is an event until the next recovery. *ret: heap. */
+static int list_unfinished(const struct recovery *v, char ***ret, size_t *ret_n)
 {
 	char **paths = calloc(2 * v->n + 1, sizeof(*paths)); /* with the names of conflict copies */
-	size_t n = 0;
 	int r = paths ? 0 : -ENOMEM;
 
+	*ret = paths;
 	for (size_t k = 0; r == 0 && k < v->n; k++) {
 		const struct pending *e = &v->v[k];
 
 		if (e->verdict != UNKNOWN)
 			continue;
-		r = add_path(paths, &n, e->intent.path);
+		r = add_path(paths, ret_n, e->intent.path);
 		if (r == 0 && e->intent.aside)
-			r = add_path(paths, &n, e->intent.aside);
+			r = add_path(paths, ret_n, e->intent.aside);
 	}
-	replica_set_unfinished(v->replica, paths, n);
 	return r;
 }
 
@@ -962,8 +961,6 @@ static int recover_locked(struct recovery *v, int64_t now_ns)
 	v->place.touched.many = v->n > 0; /* what was done before the end may not be durable either */
 	if (v->n > 0)
 		r = place_sync(&v->place);
-	if (r == 0)
-		r = note_unfinished(v);
 	if (r == 0 && v->n > 0)
 		r = write_down(v, now_ns);
 	if (r == 0)
@@ -975,11 +972,18 @@ int apply_recover(struct replica *r, uint64_t *ret_intents)
 {
 	struct recovery v = {.replica = r, .store = replica_store(r)};
 	int64_t now_ns = clock_wall_ns();
+	char **unfinished = NULL;
+	size_t n = 0;
 	int e;
 
 	place_init(&v.place, v.store, now_ns);
 	replica_lock(r);
 	e = recover_locked(&v, now_ns);
+	if (e == 0)
+		e = list_unfinished(&v, &unfinished, &n);
+	replica_set_unfinished(r, unfinished, n);
+	if (e != 0)
+		replica_all_unfinished(r);
 	replica_unlock(r);
 	if (e == 0 && ret_intents)
 		*ret_intents = v.n;

@@ -412,6 +412,8 @@ static bool failure_at(struct failure *w)
 			(void)file_unlink(store_staging(fx_store(f)), item->staged);
 	}
 	assert_true(r < 0 || !w->for_good || !w->reached || fx_intents(f) == 0);
+	if (r < 0 && fx_scan(f).events != 0) /* one that was at it at the time */
+		fail_msg("what failed at point %u is taken for a user's doing before recovery has seen it", w->at);
 	points_arm(refuse, NULL);
 	OK(apply_recover(f->r, NULL));
 	assert_int_equal(fx_staging(f), 0);
