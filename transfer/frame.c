@@ -126,13 +126,14 @@ static bool zstd_wanted(struct frame_writer *w)
 	return w->zstd != NULL;
 }
 
-/* 1, 3, 7 … long payloads are passed after one that did not get shorter, and another, and another. */
+/* One is passed after so many that did not get shorter, and more after each further one. */
 static void watch_gain(struct frame_writer *w, size_t n, bool gained)
 {
 	if (n < FRAME_LONG_BYTES)
 		return;
 	w->poor = gained ? 0 : w->poor + 1;
-	w->pass = w->poor < 6 ? (1u << w->poor) - 1 : FRAME_PASS_MAX;
+	if (w->poor >= FRAME_POOR_MIN)
+		w->pass = w->poor - FRAME_POOR_MIN < FRAME_PASS_MAX ? w->poor - FRAME_POOR_MIN + 1 : FRAME_PASS_MAX;
 }
 
 /* Writes the compressed form into room[0..n); its length, 0 if it does not pay. */

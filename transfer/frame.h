@@ -28,7 +28,8 @@
 #define FRAME_COMPRESS_MIN_BYTES 128 /* shorter payloads are not tried */
 #define FRAME_LEVEL_MAX 19	     /* of zstd; beyond it memory grows without use to us */
 #define FRAME_LONG_BYTES (8 * 1024) /* a payload of so many bytes says something about the next one */
-#define FRAME_PASS_MAX 31
+#define FRAME_POOR_MIN 16
+#define FRAME_PASS_MAX 7
 #define FRAME_GARBAGE_BYTES 80	     /* of a foreign stream's beginning are kept */
 
 void frame_put_preface(struct buf *out);
@@ -39,8 +40,8 @@ struct frame_writer;
 int frame_writer_new(struct frame_writer **ret, int zstd_level);
 void frame_writer_free(struct frame_writer *w);
 void frame_writer_level(struct frame_writer *w, int zstd_level); /* from now on */
-/* Append one frame to out; compresses where that pays (a gain of 5 %) and `compress` is set. After long payloads for which it did
- * not, the next ones (up to FRAME_PASS_MAX) are passed through. The payload must not be
+/* Append one frame to out; compresses where that pays (a gain of 5 %) and `compress` is set. After FRAME_POOR_MIN long payloads in a row
+ * for which it did not, long ones are passed through, up to FRAME_PASS_MAX at a time. The payload must not be
  * inside out. On failure (-EMSGSIZE, or out's sticky error) nothing was appended and the frame was not counted. */
 int frame_write(struct frame_writer *w, struct buf *out, uint8_t type, const void *payload, size_t n, bool compress);
 /* The same in two halves, so that another thread may do what costs time: with a writer of its own it appends frames that have no
