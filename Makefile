@@ -14,6 +14,7 @@
 #   make sim-trees     NAMES=2 EVERY=1 SEED= JOBS=1   all pairs of trees of up to 4 nodes under the rules
 #   make sim-sessions  RUNS=300 SEED=         random histories of real replicas and sessions
 #   make sim           RUNS=1000 SEED= FEATURES=all   histories of whole replicas on simulated machines (tests/README.md)
+#   make fast-sims     the programs of these four in $(BUILD)/fast, for long campaigns: compiled for what short ones did (gcc)
 #   make crash         POINTS=1000 SEED= FS=ext4,xfs,btrfs   kills and power losses of the real programs (tests/README.md)
 #   make defects    BUDGET=120 DEFECTS=       deliberate defects: which test finds each, after how long
 #   make faults        EACH= BUDGET= SEED=    their calls and allocations fail, one at a time (tests/README.md)
@@ -194,7 +195,7 @@ differential: $(BUILD)/decide-driver
 # Random histories of replicas in memory under the rules, judged against ground truth. JOBS: processes.
 sim-rules sim-trees: JOBS ?= 1
 sim-rules: RUNS ?= 20000
-rules_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,rules_world jobs heap)
+rules_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,rules_world jobs heap locks)
 objects += $(rules_objects) $(BUILD)/tests/sim/rules.o
 
 $(BUILD)/sim-rules: $(BUILD)/tests/sim/rules.o $(rules_objects) $(rule_archives)
@@ -234,7 +235,7 @@ sim-sessions: $(BUILD)/sim-sessions
 # Whole replicas on simulated machines: crashes, faults, cuts, users at any call. What it prints says how to see a history again.
 sim: RUNS ?= 1000
 sim: FEATURES ?= all
-engine_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,engine engine_history engine_judge engine_oracle engine_site engine_user engine_wire heap)
+engine_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,engine engine_history engine_judge engine_oracle engine_site engine_user engine_wire heap locks)
 objects += $(engine_objects)
 
 $(BUILD)/sim: $(engine_objects) $(BUILD)/tests/sim/jobs.o $(sim_objects) $(archives)
@@ -249,6 +250,19 @@ sim: $(BUILD)/sim
 	@for s in $(sim_seeds); do timeout 60 $< 1 $${s#*/} $${s%/*} >$(BUILD)/sim.log 2>&1 || \
 		{ cat $(BUILD)/sim.log; echo "again: $< 1 $${s#*/} $${s%/*}"; exit 1; }; done
 	@COMMIT=$$(git rev-parse --short HEAD 2>/dev/null) $< $(RUNS) '$(SEED)' $(FEATURES)
+
+# For long campaigns: a short one is watched, and all is compiled again for what it did. One history of `sim` is one process.
+fast_sims := $(patsubst %,$(BUILD)/fast/%,sim sim-rules sim-trees)
+fast_make = $(MAKE) --no-print-directory BUILD=$(BUILD)/fast NO_WERROR=1
+.PHONY: fast-sims
+fast-sims:
+	@rm -rf $(BUILD)/fast
+	+@$(fast_make) CFLAGS='-O2 -g -w -fprofile-generate' $(fast_sims)
+	@for s in $$(seq 60); do $(BUILD)/fast/sim 1 $$s; done >/dev/null 2>&1
+	@$(BUILD)/fast/sim-rules 3000 1 >/dev/null
+	@$(BUILD)/fast/sim-trees -n 2 -e 300 -s 1 >/dev/null
+	@find $(BUILD)/fast -type f ! -name '*.gcda' -delete
+	+@$(fast_make) AR=gcc-ar CFLAGS='-O2 -g -w -flto=auto -fprofile-use' $(fast_sims)
 
 # The real programs on real file systems: killed at their calls, and without power. Root, loop devices; tests/README.md.
 crash: POINTS ?= 1000

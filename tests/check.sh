@@ -157,8 +157,7 @@ case $what in
 e2e) e2e ;;
 check | full)
 	points=210 faults=100 minutes=0.4
-	cases=100000 rules=300000 sessions=${SESSION_RUNS:-100} seed=1 names=2 every=3
-	[ -z "${CI:-}" ] || rules=1000000
+	cases=100000 rules=1000000 sessions=${SESSION_RUNS:-100} seed=1 names=2 every=3
 	if [ "$what" = full ]; then
 		points=3000 faults= minutes=60
 		cases=1000000 rules=10000000 sessions=3000 seed= names=3 every=1

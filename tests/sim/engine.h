@@ -19,7 +19,7 @@
  *   engine_user.c     users
  *   engine_oracle.c   truth, checked while it runs
  *   engine_judge.c    and at the end
- *   heap.c            malloc
+ *   heap.c, locks.c   malloc and locks, of one thread
  */
 #ifndef TESTS_SIM_ENGINE_H
 #define TESTS_SIM_ENGINE_H
