@@ -209,7 +209,8 @@ void oracle_watch(struct site *s); /* from now on, its disk */
 void oracle_before(struct site *s);
 enum oracle_cause { ORACLE_USER, ORACLE_CRASH, ORACLE_RESTORE };
 void oracle_after(struct site *s, enum oracle_cause cause);
-/* After that: the user had to do with the path in the middle of what the replica did; it may be put aside for that. */
+/* After that: the user had to do with the path in the middle of what the replica did; it, and what is below, may be put aside for
+ * that. */
 void oracle_met(struct site *s, const char *path);
 /* After a crash, once the replica is open again: did it bring back what the index has nothing of? */
 bool oracle_unrecorded(struct site *s);

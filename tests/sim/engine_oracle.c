@@ -369,9 +369,11 @@ static void appeared(struct site *s, const struct item *now, enum oracle_cause c
 	struct oracle *o = s->engine->oracle;
 	const struct item *was = listed_at(&o->before, now->hash);
 	struct spot *spot = spot_get(o, now->path, now->hash, now->token);
+	/* without an order among names, a directory may be where a user moved it, and have what he had moved out of it before */
+	bool mixed = s->acted && s->disk->options.order != SIM_ORDERED;
 
-	if (cause == ORACLE_CRASH && !s->excused && now->node->kind == FILE_KIND_REGULAR && !now->node->user_wrote && !spot->placed &&
-			!is_copy(now->path) && now->path[strlen(now->path) - 1] != '~') /* a user's own */
+	if (cause == ORACLE_CRASH && !s->excused && !mixed && now->node->kind == FILE_KIND_REGULAR && !now->node->user_wrote &&
+			!spot->placed && !is_copy(now->path) && now->path[strlen(now->path) - 1] != '~') /* a user's own */
 		wrong(s->engine, WRONG_EVENT, "%c: after a crash %s is %s", s->name, now->path, o->tokens[now->token].name);
 	if (!spot->placed && cause == ORACLE_USER)
 		spot->before = was ? was->token : 0;
@@ -488,10 +490,10 @@ void oracle_after(struct site *s, enum oracle_cause cause)
 void oracle_met(struct site *s, const char *path)
 {
 	struct oracle *o = s->engine->oracle;
-	const struct item *was = listed_at(&o->before, path_hash(path));
 
-	if (was)
-		o->tokens[was->token].moved = true;
+	for (size_t i = 0; i < o->before.n; i++)
+		if (strcmp(o->before.v[i].path, path) == 0 || path_is_below(o->before.v[i].path, path))
+			o->tokens[o->before.v[i].token].moved = true;
 }
 
 bool oracle_unrecorded(struct site *s)
@@ -811,6 +813,15 @@ static void judge_spot(struct engine *e, const struct spot *spot)
 	wrong(e, WRONG_TAKEN, "%s: a directory that nobody removed is gone", spot->path);
 }
 
+/* Of two with one past, one moved it away and the other one back: each saw the version that it says was deleted. */
+static bool in_trash(struct engine *e, uint32_t token)
+{
+	for (unsigned i = 0; i < e->n_sites; i++)
+		if (token_below(&e->sites[i], ours(&e->sites[i], "trash"), token))
+			return true;
+	return false;
+}
+
 void oracle_judge(struct engine *e)
 {
 	struct oracle *o = e->oracle;
@@ -819,7 +830,7 @@ void oracle_judge(struct engine *e)
 	for (size_t i = 0; i < o->after.n; i++)
 		judge_item(e, &o->after.v[i]);
 	for (size_t i = TOKEN_DIRECTORY + 1; i < o->n_tokens; i++)
-		if (!o->tokens[i].found && !o->tokens[i].removed)
+		if (!o->tokens[i].found && !o->tokens[i].removed && !(e->cloned && in_trash(e, (uint32_t)i)))
 			wrong(e, WRONG_LOST, "%s is nowhere", o->tokens[i].name);
 	for (size_t i = 1; i < o->n_spots; i++)
 		judge_spot(e, &o->spots[i]);
