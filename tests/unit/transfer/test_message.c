@@ -601,7 +601,7 @@ static void push_of(union message *m, size_t n)
 	m->push.rows = sample_array(n, sizeof(*m->push.rows));
 	for (size_t i = 0; i < n; i++) {
 		struct message_pushed *row = &m->push.rows[i];
-		char path[20];
+		char path[32];
 
 		snprintf(path, sizeof(path), "p%05zu", i);
 		row->path = strdup(path);
