@@ -157,10 +157,10 @@ case $what in
 e2e) e2e ;;
 check | full)
 	points=210 faults=100 minutes=0.4
-	cases=100000 rules=1000000 sessions=${SESSION_RUNS:-100} seed=1 names=2 every=3
+	cases=100000 rules=1000000 sessions=${SESSION_RUNS:-100} engine=20000 seed=1 names=2 every=3
 	if [ "$what" = full ]; then
 		points=3000 faults= minutes=60
-		cases=1000000 rules=10000000 sessions=3000 seed= names=3 every=1
+		cases=1000000 rules=10000000 sessions=3000 engine=200000 seed= names=3 every=1
 		export KILLS="${KILLS:-1000}"
 		if [ -z "${TREE:-}" ]; then
 			one "unpack the kernel's sources" kernel_tree
@@ -180,7 +180,7 @@ check | full)
 	one "pairs of small trees under the rules" run sim-trees NAMES=$names EVERY=$every SEED=$seed JOBS="$(nproc)"
 	one "deliberate defects of the rules" run defects DEFECTS=fast
 	one "histories of real sessions" run sim-sessions RUNS=$sessions SEED=$seed
-	one "histories of whole replicas" run sim RUNS=$((sessions * 20)) SEED=$seed
+	one "histories of whole replicas" run sim RUNS=$engine SEED=$seed
 	as_root "kills and power losses" run crash POINTS=$points SEED=$seed
 	as_root "three machines, their users and a nemesis" run soak MINUTES=$minutes EPOCH=25 SEED=$seed
 	as_root "each call and allocation fails once" run faults WHAT=calls,lasting,allocations BUDGET=$faults SEED=$seed
