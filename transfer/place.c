@@ -505,16 +505,21 @@ static void stamp_placed(int dir, const char *name, struct place_outcome *o)
 	o->looked_ns = now;
 }
 
-/* A name that the index doesn't know is taken: by a user's new object, or by another spelling of
- * it. */
+/* A name that the index doesn't know is taken: by a user's new object, or by another spelling of it. What a user took away in this
+ * moment is not listed either: the object must stand there before and after. */
 static void name_taken(int dir, const char *name, struct place_outcome *o)
 {
-	bool listed;
-	int r = name_listed(dir, name, &listed);
+	struct file_stat before, after;
+	bool listed = false;
+	int r = file_stat_at(dir, name, &before);
 
+	if (r == 0)
+		r = name_listed(dir, name, &listed);
+	if (r == 0 && !listed)
+		r = file_stat_at(dir, name, &after);
 	if (r != 0) {
 		place_failed(o, r);
-	} else if (listed) {
+	} else if (listed || before.ino != after.ino) {
 		place_result(o, APPLY_CHANGED);
 	} else {
 		o->place = ROW_COLLIDES;

@@ -81,6 +81,7 @@ int __wrap_file_lease_read(int fd)
 	(void)points_pass("file_lease_read");
 	return points.no_lease ? FILE_UNSUPPORTED : __real_file_lease_read(fd);
 }
+POINT(file_dir_open, (int dir, struct file_dir **ret), (dir, ret))
 POINT(file_lease_release, (int fd), (fd))
 POINT(file_open_read, (int dir, const char *name, int *ret_fd), (dir, name, ret_fd))
 POINT(file_open_seen, (int dir, const char *name, int *ret_fd, struct file_stat *ret), (dir, name, ret_fd, ret))

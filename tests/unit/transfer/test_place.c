@@ -611,6 +611,41 @@ static void test_emptied_trash(void **state)
 	}
 }
 
+/* What he made where something new belongs, and takes away again in that moment, is no other spelling of it. */
+static void take_away(unsigned point, const char *call, void *data)
+{
+	struct step *s = data;
+
+	(void)call;
+	if (point != s->at)
+		return;
+	s->reached = true;
+	(void)unlink(fx_path(s->f, "d/new"));
+}
+
+static void test_taken_away(void **state)
+{
+	bool reached = true;
+
+	(void)state;
+	for (unsigned at = 1; reached; at++) {
+		struct fixture *f = fx_new_in(where_memory());
+		struct step s = {.f = f, .at = at};
+
+		tree_file(f);
+		fx_scan(f);
+		new_file(f);
+		fx_write(f, "d/new", "user");
+		points_arm(take_away, &s);
+		OK(fx_apply_raw(f));
+		points_arm(NULL, NULL);
+		if (f->items[0].result != APPLY_DONE && f->items[0].result != APPLY_CHANGED)
+			fail_msg("point %u: %s", at, apply_result_name(f->items[0].result));
+		reached = s.reached;
+		fx_free(f);
+	}
+}
+
 /* A private directory of his own stands where one was just made: its mode is not taken for the one that is still to be set. */
 static void put_private(unsigned point, const char *call, void *data)
 {
@@ -664,6 +699,7 @@ int main(void)
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_swapped_parent),
 		cmocka_unit_test(test_emptied_trash),
+		cmocka_unit_test(test_taken_away),
 		cmocka_unit_test(test_private_directory),
 	};
 
