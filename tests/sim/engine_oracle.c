@@ -494,6 +494,9 @@ void oracle_met(struct site *s, const char *path)
 	for (size_t i = 0; i < o->before.n; i++)
 		if (strcmp(o->before.v[i].path, path) == 0 || path_is_below(o->before.v[i].path, path))
 			o->tokens[o->before.v[i].token].moved = true;
+	for (size_t i = 0; i < o->after.n; i++) /* a directory goes with what it is in */
+		if (o->after.v[i].token == TOKEN_DIRECTORY && path_is_below(o->after.v[i].path, path))
+			spot_get(o, o->after.v[i].path, o->after.v[i].hash, TOKEN_DIRECTORY)->removed = true;
 }
 
 bool oracle_unrecorded(struct site *s)

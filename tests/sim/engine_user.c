@@ -313,6 +313,8 @@ static void act(struct user *u)
 	oracle_after(u->site, ORACLE_USER);
 	if (u->site->meddled)
 		oracle_met(u->site, u->path);
+	if (u->site->meddled && *u->other)
+		oracle_met(u->site, u->other);
 	u->site->acted = true;
 }
 
