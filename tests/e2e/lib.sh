@@ -78,7 +78,18 @@ conflict_copies() { find "$@" -path '*/.syncd' -prune -o -name '*.sync-conflict-
 
 # --- sshd on loopback ---
 
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+# One that no connection is given as its own meanwhile.
+free_port() {
+    python3 -c 'import random, socket
+while True:
+    port, s = random.randrange(20000, 32000), socket.socket()
+    try:
+        s.bind(("127.0.0.1", port))
+    except OSError:
+        continue
+    print(port)
+    break'
+}
 
 start_sshd() {
     mkdir -p "$W/ssh" /run/sshd
