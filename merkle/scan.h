@@ -90,7 +90,8 @@ struct scan_options {
 				       below that directory is scanned instead */
 	bool shallow;		    /* of a directory: itself and its direct children only (children that are directories
 				       and have no row are scanned whole) */
-	bool rehash;		    /* trust no stamp: hash the content of `subtree` even when stat is equal */
+	int64_t rehash_before_ns;   /* trust no stamp that was recorded before (wall clock): hash the content even when stat is
+				       equal. What is stored through a mapping may show in none. 0: all are trusted */
 	const atomic_bool *cancel;  /* NULL, or checked between entries and between chunks: -ECANCELED */
 	struct pool *pool;	    /* reads and hashes while the walk goes on; NULL, or one without threads: all is done in turn */
 	struct pace *pace;	    /* of the walk and of reading (the pool has its own); NULL: no limit */

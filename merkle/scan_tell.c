@@ -284,7 +284,7 @@ static bool trusted(const struct walk *w, const struct entry *e, const struct st
 	if (DEFECT(MTIME_TRUSTED) && row && row->record.kind == scan_kind(&e->object.st) && now->size == row->stamp.size &&
 			now->mtime_ns == row->stamp.mtime_ns)
 		return true;
-	return row && row->record.kind == scan_kind(&e->object.st) && !w->o->rehash &&
+	return row && row->record.kind == scan_kind(&e->object.st) && row->recorded_ns >= w->o->rehash_before_ns &&
 	       !scan_racy(row, w->window_ns) && stamp_equal(now, &row->stamp);
 }
 
@@ -319,7 +319,7 @@ static int read_entry(const struct walk *w, struct entry *e)
 	bool file = o->st.kind == FILE_KIND_REGULAR;
 	int r;
 
-	if (file && !row_on_disk(e) && !w->o->rehash && o->st.size && !w->nothing_known) {
+	if (file && !row_on_disk(e) && !w->o->rehash_before_ns && o->st.size && !w->nothing_known) {
 		r = scan_object_recognise(o, w->o->store, w->window_ns, e->dir, e->name);
 		if (r)
 			return r < 0 ? r : 0;

@@ -53,7 +53,8 @@ static void arm_settle(struct folder *f)
 	uv_timer_start(&f->settle_timer, on_settle, (uint64_t)ms, 0);
 }
 
-void folder_mark_dirty(struct folder *f, const char *path, bool whole, int64_t wait_ms)
+/* The entry; NULL: there was no memory, and all is scanned. */
+static struct dirty *mark_dirty(struct folder *f, const char *path, bool whole, int64_t wait_ms)
 {
 	int64_t now = clock_monotonic_ns();
 	struct dirty *d = NULL;
@@ -70,7 +71,7 @@ void folder_mark_dirty(struct folder *f, const char *path, bool whole, int64_t w
 		if (!d || !d->hh.tbl) {
 			free(d);
 			f->scan_wanted = true;
-			return;
+			return NULL;
 		}
 		if (first)
 			f->first_dirty_ns = now;
@@ -84,6 +85,21 @@ void folder_mark_dirty(struct folder *f, const char *path, bool whole, int64_t w
 	if (d->due_ns > d->first_ns + WRITING_MAX_NS)
 		d->due_ns = d->first_ns + WRITING_MAX_NS;
 	arm_settle(f);
+	return d;
+}
+
+void folder_mark_dirty(struct folder *f, const char *path, bool whole, int64_t wait_ms)
+{
+	(void)mark_dirty(f, path, whole, wait_ms);
+}
+
+/* What stores through a mapping left shows in no stamp, but for the close. */
+static void mark_closed(struct folder *f, const char *path)
+{
+	struct dirty *d = mark_dirty(f, path, false, 0);
+
+	if (d)
+		d->closed_ns = clock_wall_ns();
 }
 
 static void on_watch_told(enum watch_what what, const char *path, void *data)
@@ -93,6 +109,9 @@ static void on_watch_told(enum watch_what what, const char *path, void *data)
 	switch (what) {
 	case WATCH_SETTLED:
 		folder_mark_dirty(f, path, false, 0);
+		break;
+	case WATCH_CLOSED:
+		mark_closed(f, path);
 		break;
 	case WATCH_WRITING:
 		folder_mark_dirty(f, path, false, f->options.settle_ms);
@@ -199,7 +218,7 @@ static void run_scan(struct errand *e)
 		pace_begin(scan.pace);
 	} else {
 		for (struct dirty *d = e->dirty; d; d = d->hh.next)
-			paths[n++] = (struct observe_path){.path = d->path, .shallow = !d->whole};
+			paths[n++] = (struct observe_path){.path = d->path, .shallow = !d->whole, .rehash_before_ns = d->closed_ns};
 	}
 	e->error = observe_run(&options, &scan, paths, n, add_watch, e, &e->result);
 	pool_free(scan.pool);
@@ -408,7 +427,10 @@ static void scan_over(struct folder *f, struct errand *e)
 		if (e->whole)
 			f->scan_wanted = true;
 		HASH_ITER(hh, e->dirty, d, next) {
-			folder_mark_dirty(f, d->path, d->whole, 20);
+			struct dirty *again = mark_dirty(f, d->path, d->whole, 20);
+
+			if (again && again->closed_ns < d->closed_ns)
+				again->closed_ns = d->closed_ns;
 		}
 	}
 	if (e->whole)
@@ -527,8 +549,8 @@ static struct errand *next_errand(struct folder *f)
 		f->scan_wanted = f->scan_confirmed = false;
 	}
 	HASH_ITER(hh, f->dirty, d, next) {
-		if (d->due_ns > now && !e->whole)
-			continue;
+		if (e->whole ? d->closed_ns != 0 : d->due_ns > now)
+			continue; /* a whole scan trusts stamps; what was closed comes after it */
 		HASH_DEL(f->dirty, d);
 		HASH_ADD_STR(e->dirty, path, d);
 		if (!d->hh.tbl) {

@@ -18,6 +18,7 @@
 struct dirty {
 	UT_hash_handle hh;
 	bool whole;	   /* all below, not only the path and its children */
+	int64_t closed_ns; /* wall clock: what was recorded before is hashed, whatever the stamp says; 0: it is not */
 	int64_t first_ns;  /* when it was marked first */
 	int64_t due_ns;	   /* not before: still being written */
 	char path[];

@@ -318,7 +318,11 @@ static void on_event(struct watch *w, const struct inotify_event *e)
 		return; /* a watched directory tells it itself */
 	}
 	/* A new file is being written as a rule: IN_CLOSE_WRITE settles it; a new symlink or hard link waits a little. */
-	collect_child(w, e->mask & (IN_MODIFY | IN_CREATE) ? WATCH_WRITING : WATCH_SETTLED, n, e->name);
+	collect_child(w,
+		e->mask & IN_CLOSE_WRITE	      ? WATCH_CLOSED
+		: e->mask & (IN_MODIFY | IN_CREATE) ? WATCH_WRITING
+						      : WATCH_SETTLED,
+		n, e->name);
 }
 
 static void tell_collected(struct watch *w)

@@ -13,7 +13,8 @@
 #include <stdint.h>
 
 enum watch_what {
-	WATCH_SETTLED,	/* the path: closed after writing, moved, deleted, attributes, made (directory, symlink) */
+	WATCH_SETTLED,	/* the path: moved, deleted, attributes, made (directory, symlink) */
+	WATCH_CLOSED,	/* the path: closed after it was open for writing. Stores through a mapping may have left its stamp as it was */
 	WATCH_WRITING,	/* the path: being written, not closed yet */
 	WATCH_SUBTREE,	/* the directory and all below: new or moved in, its watches are missing */
 	WATCH_OVERFLOW, /* events were lost: everything ("" is given) */

@@ -1518,6 +1518,7 @@ int observe_run(const struct observe_options *options, const struct scan_options
 
 		x.scan.subtree = paths[i].path;
 		x.scan.shallow = paths[i].shallow;
+		x.scan.rehash_before_ns = paths[i].rehash_before_ns;
 		x.whole = x.whole || (!*paths[i].path && !paths[i].shallow);
 		r = scan_run(&x.scan, &sink, &counts);
 		add_counts(&result.scan, &counts);

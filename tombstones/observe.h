@@ -62,14 +62,15 @@ struct observe_result {
 	struct scan_counts scan;
 };
 
-/* A path to look at; shallow as in scan_options. */
+/* A path to look at; shallow and rehash_before_ns as in scan_options. */
 struct observe_path {
 	const char *path;
 	bool shallow;
+	int64_t rehash_before_ns;
 };
 
-/* Scan the paths one after the other ({"", false}: everything) and observe what is seen as one look, with one budget.
- * scan->store must be the replica's; its subtree and shallow are set here. Paths may overlap: what was seen first of a path
+/* Scan the paths one after the other ({.path = ""}: everything) and observe what is seen as one look, with one budget.
+ * scan->store must be the replica's; its subtree, shallow and rehash_before_ns are set here. Paths may overlap: what was seen first of a path
  * counts. Takes the writer lock per batch. STORE_ROOT_CHANGED: nothing was concluded from absences. After a failure *ret
  * says what was committed until then. */
 int observe_run(const struct observe_options *options, const struct scan_options *scan, const struct observe_path *paths,

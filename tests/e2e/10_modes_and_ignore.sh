@@ -200,3 +200,41 @@ want_code 9 "a file where something is ignored" rec "$A" "$B"
 grep -q "'d': .*ignored" "$W/err" || fail "what could not be put in place is not named: $(cat "$W/err")"
 "$BIN/syncctl" reconcile --json "$A" "$B" >"$W/json" 2>/dev/null
 grep -q '"path": "d"' "$W/json" || fail "what could not be put in place is not in the JSON: $(cat "$W/json")"
+
+# --- what is stored through a mapping shows in no time, until the page was written back, which a tmpfs never does ---
+fresh
+mkdir "$W/mnt.map"
+mount -t tmpfs -o size=64m tmpfs "$W/mnt.map" || die "cannot mount"
+daemon map "[folder map]
+path = $W/mnt.map
+[peer b]
+folder = map
+address = $B"
+python3 - "$W/mnt.map/m" <<'EOF' &
+import mmap, os, sys, time
+with open(sys.argv[1], "w+b") as f:
+    f.write(bytes(4096))
+    f.flush()
+    m = mmap.mmap(f.fileno(), 4096)
+m[0:5] = b"first"
+os.utime(sys.argv[1], (1600000000, 1600000000))
+time.sleep(4)  # it is a file that nobody was at for some time
+open(sys.argv[1] + ".mapped", "w").close()
+until = time.monotonic() + 60
+while not os.path.exists(sys.argv[1] + ".scanned") and time.monotonic() < until:
+    time.sleep(0.05)
+before = os.stat(sys.argv[1])
+m[0:5] = b"later"
+m.close()
+after = os.stat(sys.argv[1])
+sys.exit((before.st_mtime_ns, before.st_ctime_ns) != (after.st_mtime_ns, after.st_ctime_ns))
+EOF
+MAPPER=$!
+wait_for 30 test -e "$W/mnt.map/m.mapped" || die "the mapping"
+want "a scan that records it" ctl map scan map
+want "a flush" ctl map flush map
+sleep 1
+grep -q first "$B/m" || fail "what was stored first is not at the peer"
+touch "$W/mnt.map/m.scanned"
+wait "$MAPPER" || fail "a store through a mapping is seen in the file's times: nothing was tried"
+wait_for 20 grep -q later "$B/m" || fail "what was stored through a mapping is not seen when it is closed"

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -502,9 +503,47 @@ static void test_clean_tree_is_not_read(void **state)
 		assert_int_equal(f->counts.bytes_hashed, 0);
 		assert_int_equal(f->counts.files, 2);
 	}
-	assert_int_equal(scan_with(f, (struct scan_options){.rehash = true}), 0);
+	assert_int_equal(scan_with(f, (struct scan_options){.rehash_before_ns = INT64_MAX}), 0);
 	assert_seen(f, "");
 	assert_int_equal(f->counts.bytes_hashed, 200001);
+}
+
+#define LATER_NS (10 * CLOCK_NS_PER_S) /* a record of that age is not too young to be trusted */
+
+static void forge_recorded_later(struct row *row)
+{
+	row->recorded_ns += LATER_NS;
+}
+
+/* The first store through a mapping sets the times, later ones do not, until the page was written back: who knows that somebody
+ * was at it asks for a look at the content. */
+static void test_stored_through_a_mapping(void **state)
+{
+	const struct timespec old[] = {{1600000000, 0}, {1600000000, 0}};
+	struct fixture *f = *state;
+	char *stored;
+	int fd;
+
+	put_file(f, "m", "hello");
+	fd = open(at(f, "m"), O_RDWR);
+	assert_true(fd >= 0);
+	stored = mmap(NULL, 5, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_true(stored != MAP_FAILED);
+	stored[0] = 'j';
+	assert_int_equal(futimens(fd, old), 0); /* for some time nobody was at it */
+	scan_and_take(f);
+	edit_row(f, "m", forge_recorded_later);
+	stored[0] = 'c';
+	assert_int_equal(munmap(stored, 5), 0);
+	assert_int_equal(close(fd), 0);
+	scan(f);
+	assert_seen(f, "");
+	assert_int_equal(scan_with(f, (struct scan_options){.rehash_before_ns = clock_wall_ns()}), 0);
+	assert_seen(f, "");
+	assert_int_equal(f->counts.bytes_hashed, 0);
+	assert_int_equal(scan_with(f, (struct scan_options){.rehash_before_ns = clock_wall_ns() + 2 * LATER_NS}), 0);
+	assert_seen(f, "changed m\n");
+	assert_int_equal(f->counts.bytes_hashed, 5);
 }
 
 static void test_new_over_rows_that_are_not_on_disk(void **state)
@@ -727,7 +766,7 @@ static void test_rehash_trusts_no_stamp(void **state)
 	edit_row(f, "f", forge_content);
 	scan(f);
 	assert_seen(f, "");
-	assert_int_equal(scan_with(f, (struct scan_options){.rehash = true}), 0);
+	assert_int_equal(scan_with(f, (struct scan_options){.rehash_before_ns = INT64_MAX}), 0);
 	assert_seen(f, "changed f\n");
 }
 
@@ -1275,7 +1314,7 @@ static void test_moved_files_are_recognised(void **state)
 	assert_seen(f, "new renamed\ngone alone\n");
 	assert_true(f->counts.bytes_hashed == 0 || f->counts.bytes_hashed == 200000);
 	take(f);
-	assert_int_equal(scan_with(f, (struct scan_options){.rehash = true}), 0);
+	assert_int_equal(scan_with(f, (struct scan_options){.rehash_before_ns = INT64_MAX}), 0);
 	assert_seen(f, "");
 }
 
@@ -1670,7 +1709,7 @@ static void assert_index_is_disk(struct fixture *f)
 	assert_int_equal(index_counts(t, &counts), 0);
 	index_abort(t);
 	assert_int_equal(counts.live, f->counts.files + f->counts.directories + f->counts.symlinks);
-	assert_int_equal(scan_with(f, (struct scan_options){.rehash = true}), 0);
+	assert_int_equal(scan_with(f, (struct scan_options){.rehash_before_ns = INT64_MAX}), 0);
 	assert_seen(f, "");
 }
 
@@ -1735,6 +1774,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_empty_root, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_new_objects_in_path_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_clean_tree_is_not_read, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stored_through_a_mapping, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			test_new_over_rows_that_are_not_on_disk, setup, teardown),
 		cmocka_unit_test_setup_teardown(

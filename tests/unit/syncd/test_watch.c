@@ -187,7 +187,7 @@ static void test_a_file_is_made_written_and_closed(void **state)
 	assert_int_equal(times_told(t, WATCH_SETTLED, "a/new"), 0);
 	close(fd);
 	look(t);
-	assert_told(t, WATCH_SETTLED, "a/new");
+	assert_told(t, WATCH_CLOSED, "a/new");
 	assert_int_equal(t->n, 1);
 }
 
@@ -251,7 +251,7 @@ static void test_longest_name(void **state)
 	snprintf(path, sizeof(path), "a/b/c/%s", name);
 	write_file(t, path);
 	look(t);
-	assert_told(t, WATCH_SETTLED, path);
+	assert_told(t, WATCH_CLOSED, path);
 }
 
 /* --- directories --- */
@@ -269,7 +269,7 @@ static void test_a_new_subtree(void **state)
 	assert_int_equal(watch_count(t->watch), 6);
 	write_file(t, "a/new/below/file");
 	look(t);
-	assert_told(t, WATCH_SETTLED, "a/new/below/file");
+	assert_told(t, WATCH_CLOSED, "a/new/below/file");
 }
 
 static void test_directories_attributes(void **state)
@@ -310,7 +310,7 @@ static void test_a_directory_goes(void **state)
 	scan(t, "a/b/c");
 	write_file(t, "a/b/c/file");
 	look(t);
-	assert_told(t, WATCH_SETTLED, "a/b/c/file");
+	assert_told(t, WATCH_CLOSED, "a/b/c/file");
 }
 
 static void test_a_moved_directory_keeps_working(void **state)
@@ -326,8 +326,8 @@ static void test_a_moved_directory_keeps_working(void **state)
 	write_file(t, "moved/file");
 	write_file(t, "moved/c/file");
 	look(t);
-	assert_told(t, WATCH_SETTLED, "moved/file");
-	assert_told(t, WATCH_SETTLED, "moved/c/file");
+	assert_told(t, WATCH_CLOSED, "moved/file");
+	assert_told(t, WATCH_CLOSED, "moved/c/file");
 	assert_false(told_at_all(t, "a/b/file"));
 	assert_false(told_at_all(t, "a/b/c/file"));
 	/* its parent under it, both in one read */
@@ -336,8 +336,8 @@ static void test_a_moved_directory_keeps_working(void **state)
 	look(t);
 	write_file(t, "again/c/a/file");
 	look(t);
-	assert_told(t, WATCH_SETTLED, "again/c/a/file");
-	assert_int_equal(t->n, times_told(t, WATCH_SETTLED, "again/c/a/file") + times_told(t, WATCH_WRITING, "again/c/a/file"));
+	assert_told(t, WATCH_CLOSED, "again/c/a/file");
+	assert_int_equal(t->n, times_told(t, WATCH_CLOSED, "again/c/a/file") + times_told(t, WATCH_WRITING, "again/c/a/file"));
 }
 
 static void test_a_directory_moves_over_an_empty_one(void **state)
@@ -352,7 +352,7 @@ static void test_a_directory_moves_over_an_empty_one(void **state)
 	assert_int_equal(watch_count(t->watch), 4);
 	write_file(t, "empty/c/file");
 	look(t);
-	assert_told(t, WATCH_SETTLED, "empty/c/file");
+	assert_told(t, WATCH_CLOSED, "empty/c/file");
 }
 
 static void test_directories_are_exchanged(void **state)
@@ -372,8 +372,8 @@ static void test_directories_are_exchanged(void **state)
 	write_file(t, "a/b/below/file");
 	write_file(t, "other/c/file");
 	look(t);
-	assert_told(t, WATCH_SETTLED, "a/b/below/file");
-	assert_told(t, WATCH_SETTLED, "other/c/file");
+	assert_told(t, WATCH_CLOSED, "a/b/below/file");
+	assert_told(t, WATCH_CLOSED, "other/c/file");
 }
 
 /* What is outside is not ours: its watches go, and nothing of it is told. */
@@ -407,7 +407,7 @@ static void test_a_directory_moves_out_and_back(void **state)
 		assert_int_equal(watch_count(t->watch), 4);
 		write_file(t, "a/b/c/file");
 		look(t);
-		assert_told(t, WATCH_SETTLED, "a/b/c/file");
+		assert_told(t, WATCH_CLOSED, "a/b/c/file");
 	}
 	/* and away for good: nothing may remember it */
 	assert_int_equal(unlinkat(t->fd, "a/b/c/file", 0), 0);
@@ -441,7 +441,7 @@ static void test_very_many_directories_move_out(void **state)
 	assert_int_equal(watch_count(t->watch), 4);
 	write_file(t, "a/b/c/file");
 	look(t);
-	assert_told(t, WATCH_SETTLED, "a/b/c/file");
+	assert_told(t, WATCH_CLOSED, "a/b/c/file");
 }
 
 /* The scan is ahead of the events: it finds directories where their events have not yet put them. */
@@ -458,7 +458,7 @@ static void test_the_scan_is_ahead_of_the_events(void **state)
 	scan(t, "");
 	write_file(t, "a/c/file");
 	look(t);
-	assert_told(t, WATCH_SETTLED, "a/c/file");
+	assert_told(t, WATCH_CLOSED, "a/c/file");
 	/* a move and its end, seen by the scan in between */
 	move(t, "a/c", "c");
 	scan(t, "");
@@ -466,7 +466,7 @@ static void test_the_scan_is_ahead_of_the_events(void **state)
 	scan(t, "");
 	write_file(t, "c/new");
 	look(t);
-	assert_told(t, WATCH_SETTLED, "c/new");
+	assert_told(t, WATCH_CLOSED, "c/new");
 	assert_int_equal(watch_count(t->watch), 3);
 }
 
@@ -487,7 +487,7 @@ static void test_a_directory_appears_below_its_child(void **state)
 	assert_int_equal(watch_count(t->watch), 4);
 	write_file(t, "b/a/file");
 	look(t);
-	assert_told(t, WATCH_SETTLED, "b/a/file");
+	assert_told(t, WATCH_CLOSED, "b/a/file");
 }
 
 /* Without a watched parent a watch has no path: it is not kept, and one that is kept elsewhere stays. */
@@ -508,7 +508,7 @@ static void test_a_directory_whose_parent_is_not_watched(void **state)
 	look(t);
 	write_file(t, "a/b/c/file");
 	look(t);
-	assert_told(t, WATCH_SETTLED, "a/b/c/file");
+	assert_told(t, WATCH_CLOSED, "a/b/c/file");
 }
 
 static void test_a_deep_tree(void **state)
@@ -526,13 +526,13 @@ static void test_a_deep_tree(void **state)
 	strcat(path, "/f");
 	write_file(t, path);
 	look(t);
-	assert_told(t, WATCH_SETTLED, path);
+	assert_told(t, WATCH_CLOSED, path);
 	move(t, "d", "e");
 	look(t);
 	path[0] = 'e';
 	write_file(t, path);
 	look(t);
-	assert_told(t, WATCH_SETTLED, path);
+	assert_told(t, WATCH_CLOSED, path);
 	move(t, "e", "../outside/e");
 	look(t);
 	assert_int_equal(watch_count(t->watch), 4);
@@ -608,7 +608,7 @@ static void test_the_root_is_another(void **state)
 	write_file(t, "a/b/c/file");
 	write_file(t, "a/file");
 	look(t);
-	assert_told(t, WATCH_SETTLED, "c/file");
+	assert_told(t, WATCH_CLOSED, "c/file");
 	assert_false(told_at_all(t, "a/file"));
 	assert_false(told_at_all(t, "file"));
 }
@@ -680,7 +680,7 @@ static void test_a_scan_in_another_thread(void **state)
 	assert_int_equal(watch_count(t->watch), 4);
 	write_file(t, "a/b/c/file");
 	look(t);
-	assert_told(t, WATCH_SETTLED, "a/b/c/file");
+	assert_told(t, WATCH_CLOSED, "a/b/c/file");
 }
 
 static void test_free_with_things_left_to_tell(void **state)

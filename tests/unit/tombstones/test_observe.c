@@ -70,7 +70,7 @@ static int look_at(struct bench *b, const struct observe_path *paths, size_t n)
 
 static void look(struct bench *b)
 {
-	assert_int_equal(look_at(b, &(struct observe_path){"", false}, 1), 0);
+	assert_int_equal(look_at(b, &(struct observe_path){.path = ""}, 1), 0);
 }
 
 /* Nothing more is to be said of what was just looked at. */
@@ -737,7 +737,7 @@ static void test_root_changed(void **state)
 	look(b);
 	unlink(place_at(&b->p, "a"));
 	b->directory = lose_root;
-	assert_int_equal(look_at(b, &(struct observe_path){"", false}, 1), STORE_ROOT_CHANGED);
+	assert_int_equal(look_at(b, &(struct observe_path){.path = ""}, 1), STORE_ROOT_CHANGED);
 	b->directory = NULL;
 	assert_int_equal(rename(lost_name(b), b->p.root), 0);
 	assert_int_equal(b->result.events, 0);
@@ -748,7 +748,7 @@ static void test_root_changed(void **state)
 
 static void test_several_paths(void **state)
 {
-	const struct observe_path paths[] = {{"d", true}, {"d/f", false}, {"e", false}};
+	const struct observe_path paths[] = {{.path = "d", .shallow = true}, {.path = "d/f"}, {.path = "e"}};
 	struct bench *b = *state;
 
 	place_mkdir(&b->p, "d");
@@ -964,7 +964,7 @@ static void test_suspect(void **state)
 /* A look at a part does not end the suspicion; what was taken from a peer meanwhile is fetched again. */
 static void test_suspect_in_part(void **state)
 {
-	const struct observe_path part = {"d", false};
+	const struct observe_path part = {.path = "d"};
 	struct version_dots dots = {0};
 	struct bench *b = *state;
 
