@@ -605,20 +605,19 @@ static int open_root(struct store *s, const char *root)
 static int open_made(const struct store *s, int dir, const char *name, int *ret_fd, bool *ret_made)
 {
 	cleanup_close int fd = -1;
-	int r;
+	int r, opened, tries = 0;
 
-	r = file_mkdir(dir, name, 0700);
-	if (r && r != FILE_EXISTS && r != FILE_DENIED && r != -EROFS)
-		return refused(r);
-	*ret_made = r == 0;
-	if (r == FILE_DENIED || r == -EROFS) {
-		if (file_open_directory_at(dir, name, &fd))
+	do { /* somebody who empties the trash may remove it in between */
+		r = file_mkdir(dir, name, 0700);
+		if (r && r != FILE_EXISTS && r != FILE_DENIED && r != -EROFS)
 			return refused(r);
-	} else {
-		r = file_open_directory_at(dir, name, &fd);
-		if (r)
-			return r == FILE_VANISHED ? -ENOTDIR : refused(r);
-	}
+		opened = file_open_directory_at(dir, name, &fd);
+	} while (opened == FILE_VANISHED && r >= 0 && r != FILE_DENIED && ++tries < 4);
+	*ret_made = r == 0;
+	if (opened && (r == FILE_DENIED || r == -EROFS))
+		return refused(r);
+	if (opened)
+		return opened == FILE_VANISHED ? -ENOTDIR : refused(opened);
 	if (*ret_made) {
 		r = give(s, fd);
 		if (r)

@@ -93,13 +93,12 @@ void folder_mark_dirty(struct folder *f, const char *path, bool whole, int64_t w
 	(void)mark_dirty(f, path, whole, wait_ms);
 }
 
-/* What stores through a mapping left shows in no stamp, but for the close. */
-static void mark_closed(struct folder *f, const char *path)
+void folder_distrust(struct folder *f, const char *path)
 {
 	struct dirty *d = mark_dirty(f, path, false, 0);
 
 	if (d)
-		d->closed_ns = clock_wall_ns();
+		d->distrust_ns = clock_wall_ns();
 }
 
 static void on_watch_told(enum watch_what what, const char *path, void *data)
@@ -110,8 +109,8 @@ static void on_watch_told(enum watch_what what, const char *path, void *data)
 	case WATCH_SETTLED:
 		folder_mark_dirty(f, path, false, 0);
 		break;
-	case WATCH_CLOSED:
-		mark_closed(f, path);
+	case WATCH_CLOSED: /* what stores through a mapping left shows in no stamp */
+		folder_distrust(f, path);
 		break;
 	case WATCH_WRITING:
 		folder_mark_dirty(f, path, false, f->options.settle_ms);
@@ -218,7 +217,7 @@ static void run_scan(struct errand *e)
 		pace_begin(scan.pace);
 	} else {
 		for (struct dirty *d = e->dirty; d; d = d->hh.next)
-			paths[n++] = (struct observe_path){.path = d->path, .shallow = !d->whole, .rehash_before_ns = d->closed_ns};
+			paths[n++] = (struct observe_path){.path = d->path, .shallow = !d->whole, .rehash_before_ns = d->distrust_ns};
 	}
 	e->error = observe_run(&options, &scan, paths, n, add_watch, e, &e->result);
 	pool_free(scan.pool);
@@ -429,8 +428,8 @@ static void scan_over(struct folder *f, struct errand *e)
 		HASH_ITER(hh, e->dirty, d, next) {
 			struct dirty *again = mark_dirty(f, d->path, d->whole, 20);
 
-			if (again && again->closed_ns < d->closed_ns)
-				again->closed_ns = d->closed_ns;
+			if (again && again->distrust_ns < d->distrust_ns)
+				again->distrust_ns = d->distrust_ns;
 		}
 	}
 	if (e->whole)
@@ -549,8 +548,8 @@ static struct errand *next_errand(struct folder *f)
 		f->scan_wanted = f->scan_confirmed = false;
 	}
 	HASH_ITER(hh, f->dirty, d, next) {
-		if (e->whole ? d->closed_ns != 0 : d->due_ns > now)
-			continue; /* a whole scan trusts stamps; what was closed comes after it */
+		if (e->whole ? d->distrust_ns != 0 : d->due_ns > now)
+			continue; /* a whole scan trusts stamps; what is not trusted comes after it */
 		HASH_DEL(f->dirty, d);
 		HASH_ADD_STR(e->dirty, path, d);
 		if (!d->hh.tbl) {

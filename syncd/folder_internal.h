@@ -18,7 +18,7 @@
 struct dirty {
 	UT_hash_handle hh;
 	bool whole;	   /* all below, not only the path and its children */
-	int64_t closed_ns; /* wall clock: what was recorded before is hashed, whatever the stamp says; 0: it is not */
+	int64_t distrust_ns; /* wall clock: what was recorded before is hashed, whatever its stamp says; 0: it is not */
 	int64_t first_ns;  /* when it was marked first */
 	int64_t due_ns;	   /* not before: still being written */
 	char path[];
@@ -137,6 +137,7 @@ void folder_kept_path(const struct store *store, const struct folder_options *o,
 /* folder_errand.c */
 int folder_start_watch(struct folder *f);
 void folder_mark_dirty(struct folder *f, const char *path, bool whole, int64_t wait_ms);
+void folder_distrust(struct folder *f, const char *path); /* hash it, whatever its stamp says */
 void folder_start_errand(struct folder *f); /* begin the next one, if none runs */
 void folder_cancel_asked(struct folder *f);
 

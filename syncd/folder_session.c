@@ -129,6 +129,15 @@ static void on_dirty(struct session *core, const char *path, void *data)
 	folder_mark_dirty(s->folder, path, false, 50);
 }
 
+static void on_doubted(struct session *core, const char *path, void *data)
+{
+	struct folder_session *s = data;
+
+	(void)core;
+	log_debug("%s: %s is asked for again: it is read anew", s->folder->name, quoted(path));
+	folder_distrust(s->folder, path);
+}
+
 void folder_changed(struct folder *f, const struct folder_session *except)
 {
 	struct folder_session *s, *next;
@@ -211,6 +220,7 @@ static struct session_options core_options(struct folder_session *s, const struc
 		.host = {.greeted = on_greeted,
 			.tell = on_tell,
 			.dirty = on_dirty,
+			.doubted = on_doubted,
 			.changed = on_changed,
 			.round_over = on_round_over,
 			.held = on_held,

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "base/error.h"
 #include "transfer/session_internal.h"
@@ -23,6 +24,28 @@
 #define WIRE_BUSY_BYTES (2 * (uint64_t)SESSION_WINDOW_BYTES)
 
 static const int levels[SERVE_LEVELS] = {1, 3, 6, 9}; /* of zstd */
+
+/* A content is asked for in many requests of one round; in another one, only if something went wrong with it. */
+static void note_asked(struct session *s, const struct message_request *request)
+{
+	struct served now = {.round = s->round};
+	uint64_t seed;
+
+	memcpy(&seed, request->content.root.bytes, sizeof(seed));
+	now.name = XXH3_64bits_withSeed(request->path, strlen(request->path), seed);
+
+	for (size_t i = 0; i < SERVED_MAX; i++) {
+		struct served *was = &s->served[i];
+
+		if (was->name != now.name)
+			continue;
+		if (was->round != now.round && s->options.host.doubted)
+			s->options.host.doubted(s, request->path, s->options.host.data);
+		was->round = now.round;
+		return;
+	}
+	s->served[s->served_at++ % SERVED_MAX] = now;
+}
 
 int serve_fetch(struct session *s, struct message_fetch *m)
 {
@@ -37,6 +60,7 @@ int serve_fetch(struct session *s, struct message_fetch *m)
 			return -ENOMEM;
 		request->request = m->v[i];
 		memset(&m->v[i], 0, sizeof(m->v[i]));
+		note_asked(s, &request->request);
 		s->serve_names += request->request.n_names;
 		*s->serve_tail = request;
 		s->serve_tail = &request->next;

@@ -62,6 +62,9 @@ struct session_host {
 	void (*tell)(struct session *s, const char *path, enum decide_action action, enum apply_result result, int error, void *data);
 	/* A path is not as the index says: scan it. */
 	void (*dirty)(struct session *s, const char *path, void *data);
+	/* The peer asks for a path's content again in a later round: what it got may not have been what our record says, as after a
+	 * power loss that left new bytes under old times. Hash it, whatever its stamp is. */
+	void (*doubted)(struct session *s, const char *path, void *data);
 	/* Our index was changed by this session: tell other sessions. */
 	void (*changed)(struct session *s, void *data);
 	/* A round is over. */

@@ -129,6 +129,13 @@ struct stage_op {
 };
 
 /* The peer's request, waiting to be read. */
+/* A content that the peer asked for, and in which round last. */
+#define SERVED_MAX 64
+struct served {
+	uint64_t name; /* hash of path and content; 0: none */
+	uint64_t round;
+};
+
 struct serve_request {
 	struct message_request request;
 	struct serve_request *next;
@@ -311,6 +318,8 @@ struct session {
 	/* serving */
 	struct serve_request *serve_head, **serve_tail;
 	size_t serve_n, serve_names;
+	struct served served[SERVED_MAX]; /* the last ones, round about */
+	unsigned served_at;
 	unsigned level;	    /* content's compression; see serve.c */
 	uint64_t wire_free; /* content read since the wire had not yet taken what was read before */
 	uint64_t wire_busy; /* content read since it last had */

@@ -75,6 +75,7 @@ struct site {
 	bool mounted, paused;
 	bool made;	/* the folder was there once, and is not to be made again */
 	bool dirty;	/* a session says that the disk is not as the index says */
+	int64_t distrust_ns; /* and that no stamp of before says what is there; 0: it does not */
 	bool broken;	/* a batch failed: to be recovered when no session is left */
 	bool changed;	/* the index was changed: sessions are to be told */
 	bool full;	/* trash may go to make room */

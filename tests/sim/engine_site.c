@@ -234,13 +234,14 @@ void site_scan(struct site *s)
 {
 	const struct observe_options options = {.replica = s->replica, .confirmed = true};
 	const struct scan_options scan = {.store = replica_store(s->replica), .ignore = s->ignore};
-	const struct observe_path all = {.path = ""};
+	const struct observe_path all = {.path = "", .rehash_before_ns = s->distrust_ns};
 	struct observe_result seen = {0};
 	bool acted = s->acted;
 	int64_t began_ns;
 	int r;
 
 	s->dirty = s->acted = s->meddled = false;
+	s->distrust_ns = 0;
 	sim_host_enter(s->host);
 	began_ns = clock_wall_ns();
 	r = observe_run(&options, &scan, &all, 1, NULL, NULL, &seen);
@@ -252,7 +253,8 @@ void site_scan(struct site *s)
 		tell(s->engine, "  %c: the root is not there", s->name);
 		site_close(s);
 	} else if (checked(s, "observe_run", r) == 0) {
-		scanned(s, &seen, acted || s->excused);
+		/* a power loss may have left what a user wrote under old times */
+		scanned(s, &seen, acted || s->excused || all.rehash_before_ns);
 		if (seen.deleted && !s->meddled)
 			oracle_deleted(s, began_ns);
 	}

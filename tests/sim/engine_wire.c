@@ -41,6 +41,16 @@ static void on_dirty(struct session *session, const char *path, void *data)
 	((struct end *)data)->site->dirty = true;
 }
 
+static void on_doubted(struct session *session, const char *path, void *data)
+{
+	struct site *s = ((struct end *)data)->site;
+
+	(void)session;
+	(void)path;
+	s->dirty = true;
+	s->distrust_ns = clock_wall_ns();
+}
+
 static void on_changed(struct session *session, void *data)
 {
 	(void)session;
@@ -98,7 +108,7 @@ struct wire *wire_new(struct engine *e, struct site *client, struct site *server
 			.preserve_owner = true,
 			.grace_ns = e->grace_ns,
 			.open = {.place = (char *)"/x", .sends = 1, .takes = 1, .live = live},
-			.host = {.opened = on_opened, .greeted = on_greeted, .tell = on_tell, .dirty = on_dirty, .changed = on_changed,
+			.host = {.opened = on_opened, .greeted = on_greeted, .tell = on_tell, .dirty = on_dirty, .doubted = on_doubted, .changed = on_changed,
 				.broken = on_broken, .data = end},
 		};
 

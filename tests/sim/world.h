@@ -108,6 +108,7 @@ struct site {
 	struct replica *replica;
 	struct ignore *ignore;
 	bool dirty;   /* a session says that the disk is not as the index says */
+	bool doubted; /* and that no stamp says what is there */
 	bool broken;  /* an apply failed: recover */
 	bool changed; /* the index was changed: the other sessions are to be told */
 	struct observe_result seen; /* of the last scan */
@@ -280,10 +281,11 @@ static inline void site_scan_confirmed(struct site *s, bool confirmed)
 {
 	struct observe_options options = {.replica = s->replica, .confirmed = confirmed};
 	struct scan_options scan = {.store = replica_store(s->replica), .ignore = s->ignore};
+	const struct observe_path all = {.path = "", .rehash_before_ns = s->doubted ? INT64_MAX : 0};
 
-	s->dirty = false;
+	s->dirty = s->doubted = false;
 	s->seen = (struct observe_result){0};
-	world_ok(s->world, observe_run(&options, &scan, &(struct observe_path){.path = ""}, 1, NULL, NULL, &s->seen));
+	world_ok(s->world, observe_run(&options, &scan, &all, 1, NULL, NULL, &s->seen));
 	if (s->seen.raced || s->seen.unsettled)
 		s->dirty = true;
 	if (s->seen.events) {
@@ -656,6 +658,15 @@ static inline void on_dirty(struct session *s, const char *path, void *data)
 	((struct end *)data)->site->dirty = true;
 }
 
+static inline void on_doubted(struct session *s, const char *path, void *data)
+{
+	struct site *site = ((struct end *)data)->site;
+
+	(void)s;
+	(void)path;
+	site->dirty = site->doubted = true;
+}
+
 static inline void on_changed(struct session *s, void *data)
 {
 	struct end *e = data;
@@ -698,6 +709,7 @@ static inline struct session_options end_options(struct end *e, bool client)
 			.greeted = on_greeted,
 			.tell = on_tell,
 			.dirty = on_dirty,
+			.doubted = on_doubted,
 			.changed = on_changed,
 			.round_over = on_round_over,
 			.broken = on_broken,

@@ -1636,6 +1636,51 @@ static void test_skipped_is_not_deleted(void **state)
 	with_seeds(20, 2, skipped_is_not_deleted);
 }
 
+/* What is there by now has the recorded mtime; its stamp is the record's, which is old enough to be trusted. */
+static void forge_stamp(struct site *s, const char *path)
+{
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}};
+	struct row row = {0};
+	struct replica_txn t;
+	struct file_stat st;
+
+	replica_lock(s->replica);
+	assert_int_equal(replica_begin(s->replica, &t), 0);
+	assert_int_equal(index_get(t.index, path, &row), 0);
+	times[1] = (struct timespec){row.record.mtime_ns / CLOCK_NS_PER_S, row.record.mtime_ns % CLOCK_NS_PER_S};
+	assert_int_equal(utimensat(AT_FDCWD, site_at(s, path), times, 0), 0);
+	assert_int_equal(file_stat_at(store_root(replica_store(s->replica)), path, &st), 0);
+	stamp_of(&st, &row.stamp);
+	row.recorded_ns += 10 * CLOCK_NS_PER_S;
+	assert_int_equal(index_restamp(t.index, path, &row), 0);
+	assert_int_equal(replica_commit(&t), 0);
+	replica_unlock(s->replica);
+	row_deinit(&row);
+}
+
+/* As after a power loss: no scan sees it, but who is asked for the content a second time looks at it. */
+static void new_bytes_under_old_times(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+
+	site_write(a, "d", "as it was recorded");
+	site_scan(a);
+	site_write(a, "d", "as a user left it!");
+	forge_stamp(a, "d");
+	site_scan(a);
+	assert_int_equal(a->seen.events, 0);
+	world_sync(w, a, b, NULL);
+	world_sync(w, a, b, NULL);
+	sites_expect_equal(a, b);
+	assert_int_equal(found(b, "as a user left it!", NULL), 1);
+}
+
+static void test_new_bytes_under_old_times(void **state)
+{
+	(void)state;
+	with_seeds(5, 2, new_bytes_under_old_times);
+}
+
 /* What undoing, ignoring and the like do to a path that is to be fetched again. */
 static void forget_path(struct site *s, const char *path)
 {
@@ -2141,6 +2186,7 @@ int main(void)
 		cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_implied_directory),
 		cmocka_unit_test(test_skipped_is_not_deleted),
+		cmocka_unit_test(test_new_bytes_under_old_times),
 		cmocka_unit_test(test_forgotten_in_a_round),
 		cmocka_unit_test(test_live_triangle),
 		cmocka_unit_test(test_slow_wire),
