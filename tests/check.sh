@@ -169,7 +169,7 @@ case $what in
 e2e) e2e ;;
 check | full)
 	points=300 faults=330 minutes=0.4 engine=20000
-	both=$((2 * $(nproc))) # what waits for disks, and for processes
+	some=$((2 * $(nproc))) many=$((4 * $(nproc))) # of what waits for disks, and for programs that try again
 	cases=100000 rules=1000000 sessions=${SESSION_RUNS:-100} seed=1 names=2 every=3
 	if [ "$what" = full ]; then
 		points=3000 faults= minutes=60
@@ -194,9 +194,9 @@ check | full)
 	one "deliberate defects of the rules" run defects DEFECTS=fast
 	one "histories of real sessions" run sim-sessions RUNS=$sessions SEED=$seed
 	one "histories of whole replicas" run sim RUNS=$engine SEED=$seed
-	as_root "kills and power losses" run crash POINTS=$points SEED=$seed JOBS=$both
+	as_root "kills and power losses" run crash POINTS=$points SEED=$seed JOBS=$some
 	as_root "three machines, their users and a nemesis" run soak MINUTES=$minutes EPOCH=25 SEED=$seed
-	as_root "each call and allocation fails once" run faults WHAT=calls,lasting,allocations BUDGET=$faults SEED=$seed JOBS=$both
+	as_root "each call and allocation fails once" run faults WHAT=calls,lasting,allocations BUDGET=$faults SEED=$seed JOBS=$many
 	one "manual pages" run check-man
 	one "documents" run check-docs
 	e2e
