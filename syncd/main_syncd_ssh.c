@@ -9,12 +9,8 @@
  * libssh2 loses its way when a packet could be sent in part only and another is to follow. Its output therefore
  * goes to a buffer of ours (the send callback takes all), which is flushed to the socket as that takes it.
  *
- * libssh2 also has each block of 16 bytes encrypted by a call of its own, which costs libcrypto five times what the encryption does.
- * These calls come to a function of ours that takes the key stream from libcrypto in longer pieces: see EVP_Cipher.
- *
  * Algorithms are pinned: what Debian's libssh2 lacks fixes for (ChaCha20-Poly1305, CBC, EtM, compression) is never offered.
  */
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -41,7 +37,6 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "merkle/hash.h"
 #include "syncd/known_hosts.h"
 #include "transfer/transport.h"
 
@@ -49,12 +44,9 @@
 #define HOST_KEYS "ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521"
 #define CIPHERS "aes256-ctr,aes128-ctr"
 #define MACS "hmac-sha2-256,hmac-sha2-512"
-#define MACS_WITHOUT_SHA "hmac-sha2-512,hmac-sha2-256" /* its blocks are longer: faster where the processor has no SHA extensions */
 
-#define WINDOW_BYTES (8u * 1024 * 1024) /* what the far side may send ahead: so much every round trip */
-#define SSH_OUT_HIGH (256 * 1024) /* bytes waiting for the socket, above which no more is taken from stdin */
+#define SSH_OUT_HIGH (1024 * 1024) /* bytes waiting for the socket, above which no more is taken from stdin */
 #define PUMP_BYTES 65536
-#define STREAM_BYTES 4096 /* of a key stream that are made at a time */
 #define KEEPALIVE_S 15
 #define DEAD_NS (60 * CLOCK_NS_PER_S) /* no byte from the server for so long: it is gone */
 
@@ -66,7 +58,6 @@ struct client {
 	LIBSSH2_SESSION *session;
 	LIBSSH2_CHANNEL *channel;
 	struct buf out;	     /* for the socket */
-	size_t out_at;	     /* bytes of it that were sent: taken out at times only, as that moves the rest */
 	int64_t heard_ns;
 	struct known_hosts *known;
 };
@@ -91,73 +82,6 @@ static const char *ssh_error(struct client *c)
 	return text && *text ? text : "no reason given";
 }
 
-/* --- the cipher --- */
-
-/* Of a context in counter mode: what comes next is combined with it, wherever blocks begin. */
-struct stream {
-	size_t at; /* bytes that were used */
-	uint8_t bytes[STREAM_BYTES];
-};
-
-static int stream_fill(EVP_CIPHER_CTX *ctx, struct stream *s)
-{
-	static const uint8_t zeros[STREAM_BYTES];
-	int n;
-
-	s->at = 0;
-	return EVP_CipherUpdate(ctx, s->bytes, &n, zeros, STREAM_BYTES) == 1 && n == STREAM_BYTES;
-}
-
-/* A context that is made or keyed anew has no stream: libcrypto clears it, and what it holds for its user, too. */
-static struct stream *stream_of(EVP_CIPHER_CTX *ctx)
-{
-	struct stream *s = EVP_CIPHER_CTX_get_app_data(ctx);
-
-	if (s || EVP_CIPHER_CTX_get_mode(ctx) != EVP_CIPH_CTR_MODE)
-		return s;
-	s = malloc(sizeof(*s)); /* goes with the process: there are two, and two more each time keys are exchanged */
-	if (s) {
-		s->at = STREAM_BYTES;
-		EVP_CIPHER_CTX_set_app_data(ctx, s);
-	}
-	return s;
-}
-
-/* in may be out. */
-static void combine(uint8_t *out, const uint8_t *in, const uint8_t *stream, size_t n)
-{
-	uint64_t a, b;
-
-	for (; n >= sizeof(a); n -= sizeof(a), in += sizeof(a), out += sizeof(a), stream += sizeof(a)) {
-		memcpy(&a, in, sizeof(a));
-		memcpy(&b, stream, sizeof(b));
-		a ^= b;
-		memcpy(out, &a, sizeof(a));
-	}
-	for (size_t i = 0; i < n; i++)
-		out[i] = in[i] ^ stream[i];
-}
-
-/* Stands before libcrypto's function of this name, for libssh2. */
-int EVP_Cipher(EVP_CIPHER_CTX *ctx, unsigned char *out, const unsigned char *in, unsigned n)
-{
-	struct stream *s = stream_of(ctx);
-
-	if (!s) {
-		int (*next)(EVP_CIPHER_CTX *, unsigned char *, const unsigned char *, unsigned);
-
-		*(void **)&next = dlsym(RTLD_NEXT, "EVP_Cipher");
-		return next ? next(ctx, out, in, n) : -1;
-	}
-	for (size_t done = 0, part; done < n; done += part, s->at += part) {
-		if (s->at == STREAM_BYTES && !stream_fill(ctx, s))
-			return -1;
-		part = n - done < STREAM_BYTES - s->at ? n - done : STREAM_BYTES - s->at;
-		combine(out + done, in + done, s->bytes + s->at, part);
-	}
-	return (int)n;
-}
-
 /* --- the socket --- */
 
 static ssize_t take_all(libssh2_socket_t sock, const void *p, size_t n, int flags, void **abstract)
@@ -170,15 +94,10 @@ static ssize_t take_all(libssh2_socket_t sock, const void *p, size_t n, int flag
 	return buf_error(&c->out) ? -ENOMEM : (ssize_t)n;
 }
 
-static size_t unsent(const struct client *c)
-{
-	return c->out.len - c->out_at;
-}
-
 static void flush(struct client *c)
 {
-	while (unsent(c)) {
-		ssize_t n = send(c->sock, c->out.data + c->out_at, unsent(c), MSG_NOSIGNAL);
+	while (c->out.len) {
+		ssize_t n = send(c->sock, c->out.data, c->out.len, MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -186,11 +105,7 @@ static void flush(struct client *c)
 			return;
 		if (n < 0)
 			fail(TRANSPORT_EXIT_CONNECT, "lost the connection to %s: %s", c->host, strerror(errno));
-		c->out_at += (size_t)n;
-		if (c->out_at >= unsent(c)) {
-			buf_consume(&c->out, c->out_at);
-			c->out_at = 0;
-		}
+		buf_consume(&c->out, (size_t)n);
 	}
 }
 
@@ -207,7 +122,7 @@ static void wait_socket(struct client *c)
 	struct pollfd p = {.fd = c->sock, .events = POLLIN};
 
 	flush(c);
-	if (unsent(c))
+	if (c->out.len)
 		p.events |= POLLOUT;
 	if (poll(&p, 1, left_ms(c)) == 0 && !left_ms(c))
 		fail(TRANSPORT_EXIT_CONNECT, "%s did not answer in time", c->host);
@@ -412,7 +327,6 @@ static void open_session(struct client *c)
 		ssize_t (*function)(libssh2_socket_t, const void *, size_t, int, void **);
 		void *object;
 	} send_callback = {.function = take_all};
-	const char *macs = hash_algorithm_usual() == HASH_SHA256 ? MACS : MACS_WITHOUT_SHA;
 	char types[512];
 
 	if (libssh2_init(0) != 0 || !(c->session = libssh2_session_init_ex(NULL, NULL, NULL, c)))
@@ -425,8 +339,8 @@ static void open_session(struct client *c)
 			libssh2_session_method_pref(c->session, LIBSSH2_METHOD_HOSTKEY, types) != 0 ||
 			libssh2_session_method_pref(c->session, LIBSSH2_METHOD_CRYPT_CS, CIPHERS) != 0 ||
 			libssh2_session_method_pref(c->session, LIBSSH2_METHOD_CRYPT_SC, CIPHERS) != 0 ||
-			libssh2_session_method_pref(c->session, LIBSSH2_METHOD_MAC_CS, macs) != 0 ||
-			libssh2_session_method_pref(c->session, LIBSSH2_METHOD_MAC_SC, macs) != 0)
+			libssh2_session_method_pref(c->session, LIBSSH2_METHOD_MAC_CS, MACS) != 0 ||
+			libssh2_session_method_pref(c->session, LIBSSH2_METHOD_MAC_SC, MACS) != 0)
 		fail(TRANSPORT_EXIT_PROTOCOL, "libssh2 lacks the algorithms that syncd insists on: %s", ssh_error(c));
 	if (COMPLETE(c, libssh2_session_handshake(c->session, c->sock)) != 0)
 		fail(TRANSPORT_EXIT_PROTOCOL, "SSH with %s port %u failed: %s", c->host, c->port, ssh_error(c));
@@ -434,8 +348,7 @@ static void open_session(struct client *c)
 
 static void start_command(struct client *c)
 {
-	while (!(c->channel = libssh2_channel_open_ex(c->session, "session", sizeof("session") - 1, WINDOW_BYTES,
-			 LIBSSH2_CHANNEL_PACKET_DEFAULT, NULL, 0))) {
+	while (!(c->channel = libssh2_channel_open_session(c->session))) {
 		if (libssh2_session_last_errno(c->session) != LIBSSH2_ERROR_EAGAIN)
 			fail(TRANSPORT_EXIT_PROTOCOL, "%s opens no channel: %s", c->host, ssh_error(c));
 		wait_socket(c);
@@ -501,7 +414,7 @@ struct pump {
 /* stdin → channel. */
 static void pump_in(struct client *c, struct pump *p)
 {
-	while (unsent(c) < SSH_OUT_HIGH) {
+	while (c->out.len < SSH_OUT_HIGH) {
 		if (p->in_at == p->in_n && !p->in_over) {
 			ssize_t n = read(0, p->in, sizeof(p->in));
 
@@ -566,8 +479,8 @@ static void pump_out(struct client *c, struct pump *p)
 static void wait_for_more(struct client *c, struct pump *p)
 {
 	struct pollfd polls[3] = {
-		{.fd = c->sock, .events = (short)(POLLIN | (unsent(c) ? POLLOUT : 0))},
-		{.fd = !p->in_over && p->in_at == p->in_n && unsent(c) < SSH_OUT_HIGH ? 0 : -1, .events = POLLIN},
+		{.fd = c->sock, .events = (short)(POLLIN | (c->out.len ? POLLOUT : 0))},
+		{.fd = !p->in_over && p->in_at == p->in_n && c->out.len < SSH_OUT_HIGH ? 0 : -1, .events = POLLIN},
 		{.fd = p->out.len ? 1 : -1, .events = POLLOUT},
 	};
 	int seconds = KEEPALIVE_S;

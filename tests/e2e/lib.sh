@@ -102,7 +102,6 @@ ListenAddress 127.0.0.1:$SSH_PORT
 HostKey $W/ssh/host
 AuthorizedKeysFile $W/ssh/authorized
 PidFile none
-RekeyLimit 16M
 StrictModes no
 UsePAM no
 PermitRootLogin yes
