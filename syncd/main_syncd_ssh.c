@@ -409,6 +409,8 @@ struct pump {
 	bool in_over, eof_sent;
 	struct buf out; /* from the channel, for stdout */
 	bool out_over;	/* our reader is gone */
+	bool more;	/* the channel may have more than was taken */
+	unsigned long window; /* of the far side, when it took nothing more */
 };
 
 /* stdin → channel. */
@@ -427,8 +429,10 @@ static void pump_in(struct client *c, struct pump *p)
 		if (p->in_at < p->in_n) {
 			ssize_t n = libssh2_channel_write(c->channel, p->in + p->in_at, p->in_n - p->in_at);
 
-			if (n == LIBSSH2_ERROR_EAGAIN)
-				return; /* the far side's window is full */
+			if (n == LIBSSH2_ERROR_EAGAIN) { /* the far side's window is full */
+				p->window = libssh2_channel_window_write(c->channel);
+				return;
+			}
 			if (n < 0)
 				fail(TRANSPORT_EXIT_PROTOCOL, "cannot send to %s: %s", c->host, ssh_error(c));
 			p->in_at += (size_t)n;
@@ -446,6 +450,7 @@ static void pump_out(struct client *c, struct pump *p)
 	char text[4096];
 	ssize_t n;
 
+	p->more = true;
 	while (p->out.len < SSH_OUT_HIGH) {
 		uint8_t *room = buf_reserve(&p->out, PUMP_BYTES);
 
@@ -455,8 +460,10 @@ static void pump_out(struct client *c, struct pump *p)
 		p->out.len -= n > 0 ? PUMP_BYTES - (size_t)n : PUMP_BYTES;
 		if (n > 0)
 			c->heard_ns = clock_monotonic_ns();
-		if (n == LIBSSH2_ERROR_EAGAIN || n == 0)
+		if (n == LIBSSH2_ERROR_EAGAIN || n == 0) {
+			p->more = false;
 			break;
+		}
 		if (n < 0)
 			fail(TRANSPORT_EXIT_CONNECT, "lost the connection to %s: %s", c->host, ssh_error(c));
 	}
@@ -474,6 +481,14 @@ static void pump_out(struct client *c, struct pump *p)
 		else
 			buf_consume(&p->out, (size_t)n);
 	}
+}
+
+/* What libssh2 has taken from the socket already, the socket does not tell of: data that was not read from the channel, as stdout was
+ * full for a moment, and room in the far side's window that came while we read. */
+static bool is_ready(const struct client *c, const struct pump *p)
+{
+	return (p->more && p->out.len < SSH_OUT_HIGH) ||
+	       (p->in_at < p->in_n && c->out.len < SSH_OUT_HIGH && libssh2_channel_window_write(c->channel) > p->window);
 }
 
 static void wait_for_more(struct client *c, struct pump *p)
@@ -509,7 +524,8 @@ static int carry(struct client *c)
 			break;
 		if (p.out_over)
 			break;
-		wait_for_more(c, &p);
+		if (!is_ready(c, &p))
+			wait_for_more(c, &p);
 	}
 	c->deadline_ns = clock_monotonic_ns() + 5 * CLOCK_NS_PER_S;
 	COMPLETE(c, libssh2_channel_close(c->channel));
