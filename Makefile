@@ -19,7 +19,8 @@
 #   make defects    BUDGET=120 DEFECTS=       deliberate defects: which test finds each, after how long
 #   make faults        EACH= BUDGET= SEED=    their calls and allocations fail, one at a time (tests/README.md)
 #   make soak       MINUTES=60 SEED= EPOCH=40   three machines, their users, and all that may befall them (tests/README.md)
-#   make bench      BENCH='--runs 3 --scale small WORK…'   side by side with rsync, unison and the floors (tests/bench/README.md)
+#   make bench      BENCH='--runs 3 --scale small WORK…'   side by side with its peers and the floors (tests/bench/README.md)
+#   make bench-layers   each layer alone
 #   V=1 shows the commands; BUILD=dir builds elsewhere; CC, CFLAGS and LDFLAGS are yours.
 
 VERSION := 0.1.0
@@ -312,9 +313,15 @@ check check-full: install-test-deps
 e2e:
 	@MAKE='$(MAKE)' BUILD='$(BUILD)' tests/check.sh e2e
 
+# Each layer alone is a program of its own; bench-layers runs it only.
 BENCH ?=
-bench: all
-	@python3 -B tests/bench/bench.py '$(BUILD)/bin' --out '$(BUILD)/bench.json' $(BENCH)
+objects += $(BUILD)/tests/bench/layers.o
+$(BUILD)/layers: $(BUILD)/tests/bench/layers.o $(archives)
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+bench bench-layers: all $(BUILD)/layers
+	@python3 -B tests/bench/bench.py '$(BUILD)/bin' --out '$(BUILD)/$@.json' $(BENCH) $(subst -,,$(@:bench%=%))
 
 install-test-deps:
 	@packaging/install-deps.sh --test
@@ -353,7 +360,7 @@ uninstall:
 	@for f in $(installed); do rm -f "$(at)/$$f"; done
 	@rmdir "$(at)/share/doc/syncd" 2>/dev/null || :
 
-.PHONY: bench check-man check-docs install uninstall
+.PHONY: bench bench-layers check-man check-docs install uninstall
 
 clean:
 	rm -rf $(BUILD)

@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""table.py BENCH.JSON: what the goals say, what was measured, and whether they are met, as a table for README.md. What was not measured
+is left out."""
+import json
+import statistics
+import sys
+
+MIB = 1 << 20
+
+
+def medians(rows):
+    """{tool: [result]} -> {tool: {key: median}}"""
+    return {tool: {k: statistics.median(r[k] for r in results) for k in results[0] if isinstance(results[0][k], (int, float))} for tool, results in rows.items()}
+
+
+class Measured:
+    def __init__(self, path):
+        works = {}
+        with open(path) as f:
+            lines = [json.loads(line) for line in f]
+        self.state = lines[0]
+        for line in lines[1:]:
+            works.setdefault(line.pop("work"), {}).setdefault(line.pop("tool"), []).append(line)
+        self.works = {work: medians(rows) for work, rows in works.items()}
+        self.files = self.state["files"]
+
+    def of(self, work, tool, key="seconds"):
+        return self.works[work][tool][key]
+
+    def best(self, work, tools, key="seconds"):
+        """The least of those tools that were there."""
+        return min(self.works[work][t][key] for t in tools if t in self.works[work])
+
+    def ratio(self, work, mine, tools, key="seconds"):
+        return self.of(work, mine, key) / self.best(work, tools, key)
+
+
+PEERS = ("rsync -a", "rsync -az", "unison", "syncthing", "lsyncd")
+
+
+def peers(part, live=False):
+    return [f"{part}: {p}{', live' if live else ''}" for p in PEERS]
+
+
+# (what, measured from a Measured, how it is shown, goal, is less better?)
+def goals():
+    ratio, size = "{:.2f}", "{:,.0f} B"
+    yield "initial copy of a source tree: time to the best of the peers that sync what they wrote", lambda m: m.ratio("copy", "syncd", ["rsync -a, sync", "syncthing"]), ratio, 1, True
+    yield "the same, to tar over ssh, which does not", lambda m: m.ratio("copy", "syncd", ["tar over ssh"]), ratio, 2, True
+    yield "initial copy of big files: time to rsync and sync", lambda m: m.ratio("big", "syncd", ["rsync -a, sync"]), ratio, 1, True
+    yield "nothing changed among {files} files: bytes", lambda m: m.of("nothing", "nothing: syncd", "bytes"), size, None, True
+    yield "the same: time to rsync", lambda m: m.ratio("nothing", "nothing: syncd", ["nothing: rsync -a"]), ratio, 1, True
+    yield "the same between daemons: bytes, with SSH", lambda m: m.of("nothing", "nothing, live: syncd", "bytes"), size, 4096, True
+    yield "the same: turns of the direction (2 = one round trip)", lambda m: m.of("nothing", "nothing, live: syncd", "turns"), "{:.0f}", 2, True
+    yield "one file of {files} changed, between daemons: bytes, with SSH", lambda m: m.of("nothing", "one edit, live: syncd", "bytes"), size, 4096, True
+    yield "the same, one-shot: bytes", lambda m: m.of("nothing", "one edit: syncd", "bytes"), size, None, True
+    for work in ("4 KiB overwritten", "1 byte at the front", "1 MiB appended", "100 edits of 1 KiB"):
+        yield f"big file, {work}: bytes to the best peer", lambda m, w=work: m.ratio("edits", f"{w}: syncd", peers(w) + peers(w, True), "bytes"), ratio, 1, True
+        yield "the same: time", lambda m, w=work: m.ratio("edits", f"{w}: syncd", peers(w)), ratio, 1, True
+    for part in ("directory", "file"):
+        yield f"{part} of 1 GiB renamed, one-shot: bytes to the best peer", lambda m, p=part: m.ratio("renames", f"{p}: syncd", peers(p), "bytes"), ratio, 1, True
+        yield "the same, live: time to the best peer", lambda m, p=part: m.ratio("renames", f"{p}: syncd, live", [f"{p}: syncthing, live", f"{p}: lsyncd, live"]), ratio, 1, True
+    yield "live latency: median to write, fsync and rename through ssh", lambda m: m.ratio("latency", "median: syncd", ["median: floor"]), ratio, None, True
+    yield "the same: to the best peer", lambda m: m.ratio("latency", "median: syncd", ["median: syncthing", "median: lsyncd"]), ratio, 1, True
+    yield "ten edits at 50 ms: time to the best peer", lambda m: m.ratio("distance", "syncd", [*PEERS, "rsync -a, no-i-r"]), ratio, 1, True
+    yield "history of {steps} commits: bytes to the best peer", lambda m: m.ratio("history", "syncd", PEERS, "bytes"), ratio, 1, True
+    yield "pairing {files} files: time to hashing both", lambda m: m.ratio("pairing", "small files: syncd", ["small files: sha256sum of both"]), ratio, None, True
+    yield "the same: bytes a file", lambda m: m.of("pairing", "small files: syncd", "bytes") / m.files, "{:.2f}", None, True
+    yield "first scan of {files} files: time to a walk that looks at and reads all", lambda m: m.ratio("scan", "small files: syncd", ["small files: stat and read"]), ratio, 3, True
+    yield "index, bytes for each of them", lambda m: m.of("scan", "small files: syncd", "index") / m.files, "{:.0f}", 450, True
+    yield "index of a big file, % of it", lambda m: 100 * m.of("scan", "a big file: syncd", "index") / m.state["big"], "{:.3f}", 0.2, True
+    yield "memory of the daemon, {files} files", lambda m: m.of("memory", "syncd", "idle") / MIB, "{:.1f} MiB", 48, True
+    yield "the same, at most from its start on", lambda m: m.of("memory", "syncd", "anonymous") / MIB, "{:.1f} MiB", 48, True
+    yield "chunks and hashes of a file, two cores: rate to SHA-256 alone on one", lambda m: m.of("layers", "chunk and hash a file, two cores", "of_floor"), ratio, 0.9, False
+    yield "the same on one: rate to what its two parts in a row allow", lambda m: m.of("layers", "chunk and hash a file, one core", "of_floor"), ratio, 0.9, False
+
+
+def main(arguments):
+    m = Measured(arguments[0])
+    s = m.state
+    print(f"Measured on {s['date']} at {s['commit']}, scale {s['scale']}: {s['cpus']} processors ({s['processor']}), Linux {s['linux']}; load {s['load']:.1f}.\n")
+    print("| what | measured | goal | |\n|---|---|---|---|")
+    for what, measure, form, goal, less in goals():
+        try:
+            value = measure(m)
+        except (KeyError, ValueError):
+            continue  # not measured
+        met = "" if goal is None else "met" if (value <= goal if less else value >= goal) else "missed"
+        bound = "" if goal is None else ("≤ " if less else "≥ ") + f"{goal:,}"
+        print(f"| {what.format(files=f'{m.files:,}', steps=s['steps'])} | {form.format(value)} | {bound} | {met} |")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
