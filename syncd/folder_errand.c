@@ -557,8 +557,8 @@ static struct errand *next_errand(struct folder *f)
 			e->whole = true;
 		}
 	}
-	if (e->whole) /* what was changed since the last one waits for this one, too */
-		atomic_store(&f->pace.hurry, f->scanned && e->dirty);
+	if (e->whole) /* what was changed since the last one waits for this one, too: as part of it, or until it is over */
+		atomic_store(&f->pace.hurry, f->scanned && (e->dirty || f->dirty));
 	if (e->whole || e->dirty)
 		return e;
 	if (f->upkeep_wanted) {

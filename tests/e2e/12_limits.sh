@@ -2,7 +2,7 @@
 # Limits hold within 5 %: bandwidth of one run, up, as a relay counts it; of a daemon, down, shared by two peers of which one
 # has a lower limit of its own; what scans read, and take of a processor, as the kernel counts it; the number of sessions, where
 # all have their turn. A machine that is busy with other things is only slower: that a limit is reached, too, is asked of the
-# best part of the time, and where what is unlimited was much faster.
+# best part of the time, and where what is unlimited was much faster. An edit does not wait for a slow scan.
 . "$(dirname "$0")/lib.sh"
 
 MB=1000000
@@ -133,3 +133,36 @@ for f in 1 2 3; do
     [ "$(sessions open)" -le 2 ] || fail "$(sessions open) sessions at a time"
 done
 [ "$(sessions waiting)" = 1 ] || fail "$(sessions waiting) wait, not one"
+
+# --- an edit whose close nobody has seen yet, when a slow scan begins, does not wait for its end ---
+mkdir "$W/m" "$W/n"
+python3 -c '
+import sys
+for n in range(3000):
+    open(f"{sys.argv[1]}/{n}", "w").write(str(n))' "$W/m"
+folder_m=$'[folder m]\npath = '"$W/m"$'\n[peer n]\nfolder = m\naddress = '"$W/n"
+scanning_m() { [ "$(folder_says M scanning) $(folder_says M state)" = "$1 ready" ]; }
+daemon M "$folder_m"
+want_sync "$W/m" "$W/n" 60 "before a slow scan"
+stop "$PID_M"
+daemon M "[daemon]"$'\n'"scan_cpu = 2%"$'\n'"$folder_m"
+wait_for 120 scanning_m False || fail "the first scan does not end"
+begin=$EPOCHREALTIME
+want "a slow scan" ctl M scan m
+wait_for 20 scanning_m True || fail "no slow scan"
+wait_for 120 scanning_m False || fail "a slow scan does not end"
+scanned=$EPOCHREALTIME
+kill -STOP "$PID_M"
+echo edited >"$W/m/17"
+ctl M scan m >"$W/out" 2>&1 &
+run=$!
+sleep 0.2
+edited=$EPOCHREALTIME
+kill -CONT "$PID_M"
+wait_for 120 cmp "$W/m/17" "$W/n/17" || fail "the edit does not arrive"
+python3 -c '
+import sys
+begin, scanned, edited, there = map(float, sys.argv[1:])
+print(f"a scan took {scanned - begin:.2f} s, an edit beside it {there - edited:.2f} s")
+sys.exit(there - edited > (scanned - begin) / 3)' "$begin" "$scanned" "$edited" "$EPOCHREALTIME" || fail "an edit waits for a slow scan"
+wait "$run" || { fail "a scan beside an edit"; cat "$W/out"; }
