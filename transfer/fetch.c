@@ -164,9 +164,8 @@ int fetch_settle(struct session *s, struct offer *o)
 		s->progress = true;
 		break;
 	case APPLY_NEEDS_CONTENT:
-		if (o->move_from)
-			s->copying_round = s->round + !s->push;
-		s->progress = true; /* the next round stages it */
+		s->copying_round = s->round + !s->push;
+		s->progress = true; /* the next round stages it, or what waited for a move goes without */
 		skip = true;
 		break;
 	case APPLY_CHANGED:

@@ -432,6 +432,33 @@ static void test_renamed_directory(void **state)
 	with_seeds(2, 2, renamed_directory);
 }
 
+/* What is renamed into a directory that cannot be made: it is deleted under its old name, and the session ends. */
+static void renamed_to_nowhere(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	struct wire was;
+
+	site_write(a, "p", "moved");
+	world_sync(w, a, b, NULL);
+	assert_int_equal(mkfifo(site_at(b, "q"), 0600), 0);
+	site_mkdir(a, "q");
+	site_rename(a, "p", "q/s");
+	world_sync(w, w->seed & 1 ? a : b, w->seed & 1 ? b : a, &was);
+	assert_true(was.end[0].status.round <= 4);
+	assert_int_equal(site_kind(b, "p"), 0);
+	assert_int_equal(unlink(site_at(b, "q")), 0);
+	for (int i = 0; i < 2; i++)
+		world_sync(w, a, b, NULL);
+	sites_expect_equal(a, b);
+	assert_string_equal(site_read(b, "q/s"), "moved");
+}
+
+static void test_renamed_to_nowhere(void **state)
+{
+	(void)state;
+	with_seeds(4, 2, renamed_to_nowhere);
+}
+
 static void identical_copies(struct world *w)
 {
 	struct site *a = &w->sites[0], *b = &w->sites[1];
@@ -2163,6 +2190,7 @@ int main(void)
 		cmocka_unit_test(test_many_in_the_way),
 		cmocka_unit_test(test_directory_fails),
 		cmocka_unit_test(test_renamed_directory),
+		cmocka_unit_test(test_renamed_to_nowhere),
 		cmocka_unit_test(test_identical_copies),
 		cmocka_unit_test(test_paired),
 		cmocka_unit_test(test_paired_but_for),
