@@ -104,7 +104,7 @@ $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(archives)
 crash_points := file_chmod_fd file_create file_exchange file_fsync file_link file_mkdir file_rename_noreplace \
 	file_rename_replace file_rmdir file_set_mtime_fd file_symlink file_syncfs file_unlink index_commit
 look_points := file_dir_open file_lease_read file_lease_release file_open_read file_open_seen file_stat_at file_stat_fd
-$(BUILD)/unit/tombstones/test_observe: private LDFLAGS += -Wl,--wrap=file_syncfs,--wrap=file_fsync
+$(BUILD)/unit/tombstones/test_observe: private LDFLAGS += -Wl,--wrap=file_syncfs,--wrap=file_fsync,--wrap=file_dir_next
 $(BUILD)/unit/transfer/test_recover: private LDFLAGS += $(foreach f,$(crash_points) file_open_seen file_readlink file_stat_at,-Wl,--wrap=$f)
 $(BUILD)/unit/transfer/test_place: private LDFLAGS += $(foreach f,$(crash_points) $(look_points),-Wl,--wrap=$f)
 

@@ -123,6 +123,11 @@ void folder_note_scan(struct folder *f, const struct told *t)
 			"nothing: it is looked at again with the next whole scan, or the next run");
 		return;
 	}
+	if (t->error == OBSERVE_COVERS) {
+		note_unread(f, t->path, "it was a directory, and not all that was in it could be looked at",
+			"see to what is told of the directory above");
+		return;
+	}
 	switch (t->what) {
 	case SCAN_NEW:
 		if (t->error == FILE_NOT_EMPTY)

@@ -375,6 +375,12 @@ static int leave(struct run *x, struct seen *s, int error)
 	return 0;
 }
 
+/* Is something in this look left as the index has it, so that it looks as if it raced, and will the next time? */
+static bool leaves_any(const struct run *x)
+{
+	return x->stuck || x->result->scan.errors;
+}
+
 /* Record an event for what is on disk. `made` is taken over. row: what the index has of the path, NULL if nothing. */
 static int put_event(struct run *x, struct replica_txn *t, struct seen *s, const char *path, enum replica_event_kind kind,
 	const struct row *row, struct record *made, uint64_t *count)
@@ -897,6 +903,8 @@ static int take(struct run *x, struct replica_txn *t, struct seen *s, bool late,
 		if (!late)
 			return seen_list_take(&x->late, s);
 		r = any_on_disk_below(t->index, s->path);
+		if (r > 0 && leaves_any(x))
+			return leave(x, s, OBSERVE_COVERS);
 		if (r) {
 			tally->raced += r > 0;
 			return r < 0 ? r : 0;
@@ -1307,8 +1315,9 @@ static int undo_gone(struct run *x, struct replica_txn *t, const char *path, str
 	return r < 0 ? r : 0;
 }
 
-static int leave_gone(struct gone *g, int why)
+static int leave_gone(struct run *x, struct gone *g, int why)
 {
+	x->stuck = true;
 	g->left = why;
 	return 0;
 }
@@ -1321,13 +1330,15 @@ static int take_gone(struct run *x, struct replica_txn *t, const char *path, str
 	if (r < 0)
 		return r;
 	if (replica_unfinished(x->options->replica, path))
-		return leave_gone(g, OBSERVE_UNFINISHED);
+		return leave_gone(x, g, OBSERVE_UNFINISHED);
 	if (r == INDEX_ABSENT || row.seq != g->seq || (row.place != ROW_IMPLIED && !is_deletion(&row, g)) ||
 		is_below_aside(x, path)) {
 		tally->raced++;
 		return 0;
 	}
 	r = any_on_disk_below(t->index, path);
+	if (r > 0 && leaves_any(x))
+		return leave_gone(x, g, OBSERVE_COVERS);
 	if (r) {
 		tally->raced += r > 0;
 		return r < 0 ? r : 0;
@@ -1341,7 +1352,7 @@ static int take_gone(struct run *x, struct replica_txn *t, const char *path, str
 		return delete_event(t, path, &row, tally);
 	r = forget(t, path, &row.record);
 	if (r == -ENOSPC)
-		return leave_gone(g, r);
+		return leave_gone(x, g, r);
 	return r ? r : index_drop(t->index, path);
 }
 
@@ -1361,10 +1372,8 @@ static int write_gone_batch(struct run *x, size_t from, size_t to)
 		r = drop_implied(&t, replica_store(x->options->replica), gone_path(&x->gone, i));
 	r = end_batch(x, &t, &tally, r);
 	for (size_t i = from; i < to && !r; i++) {
-		if (!x->gone.v[i].left)
-			continue;
-		x->stuck = true;
-		tell(x, gone_path(&x->gone, i), SCAN_GONE, x->gone.v[i].left);
+		if (x->gone.v[i].left)
+			tell(x, gone_path(&x->gone, i), SCAN_GONE, x->gone.v[i].left);
 	}
 	return r;
 }

@@ -36,6 +36,7 @@ enum observe_local {
 /* In place of an error that is told: */
 #define OBSERVE_LOCAL 1000	/* a local change, left there for now */
 #define OBSERVE_UNFINISHED 1001 /* left there until recovery has finished a change (replica_unfinished) */
+#define OBSERVE_COVERS 1002	/* it was a directory, and what was in it could not be looked at, or is left for now */
 
 struct observe_options {
 	struct replica *replica;

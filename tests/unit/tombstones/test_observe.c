@@ -1397,6 +1397,42 @@ static void test_directory_made_anew_is_durable(void **state)
 	assert_true(watched_syncs + syncs > 0);
 }
 
+static bool listings_fail; /* at their end */
+
+int __real_file_dir_next(struct file_dir *d, const char **ret_name);
+int __wrap_file_dir_next(struct file_dir *d, const char **ret_name);
+int __wrap_file_dir_next(struct file_dir *d, const char **ret_name)
+{
+	int r = __real_file_dir_next(d, ret_name);
+
+	return r == FILE_END && listings_fail ? -EIO : r;
+}
+
+/* A directory became a file, where absences are unproven: there is no use in looking again at once, and for ever. */
+static void test_file_over_unread_directory(void **state)
+{
+	struct bench *b = *state;
+
+	place_mkdir(&b->p, "d");
+	place_write(&b->p, "d/x", "text");
+	look(b);
+	remove_any(b, "d/x");
+	remove_any(b, "d");
+	place_write(&b->p, "d", "file");
+	listings_fail = true;
+	look(b);
+	listings_fail = false;
+	assert_int_equal(b->result.raced, 0);
+	assert_int_equal(b->result.deleted, 0);
+	assert_non_null(strstr(b->told.text, ":d:1002 "));
+	assert_string_equal(state_of(b, "d/x"), ON_DISK);
+	look(b);
+	assert_int_equal(b->result.raced, 0);
+	assert_int_equal(b->result.deleted, 1);
+	assert_int_equal(b->result.changed, 1);
+	look_again(b);
+}
+
 /* A symlink's name is durable with its directory; a time that it was given, as by cp -a, with the file system only. */
 static void test_times_of_symlinks_are_durable(void **state)
 {
@@ -1451,6 +1487,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_undo_first_meeting, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_undo_keeps_off, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_directory_made_anew_is_durable, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_file_over_unread_directory, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_times_of_symlinks_are_durable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many, setup, teardown),
