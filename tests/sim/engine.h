@@ -194,6 +194,7 @@ void wire_free(struct wire *w);
 void wires_run(struct engine *e, unsigned passes);
 void wires_tick(struct engine *e);
 void wires_of_site_end(struct site *s); /* its machine died, or its folder was closed */
+bool wires_heard(const struct site *s);	/* is somebody still reading what it said before? */
 void wires_excuse(struct site *s); /* errors on its wires have a reason */
 
 /* --- engine_user.c --- */
@@ -215,8 +216,9 @@ void oracle_after(struct site *s, enum oracle_cause cause);
 void oracle_met(struct site *s, const char *path);
 /* After a crash, once the replica is open again: did it bring back what the index has nothing of? */
 bool oracle_unrecorded(struct site *s);
-/* What a scan recorded as deleted, since then by the site's clock, is not there. */
-void oracle_deleted(struct site *s, int64_t since_ns);
+/* What a scan recorded as deleted, after that sequence of the index, is not there. */
+void oracle_heard(struct engine *e); /* what was said before a disk became older may still be put in place */
+void oracle_deleted(struct site *s, uint64_t before_seq);
 /* Has a file two names, as a crash in the middle of a rename leaves them? What is set on one is set on the other. */
 bool oracle_linked(struct site *s);
 /* A clone came: what it has, it has of its own. */

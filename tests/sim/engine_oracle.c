@@ -520,7 +520,13 @@ bool oracle_unrecorded(struct site *s)
 	return any;
 }
 
-void oracle_deleted(struct site *s, int64_t since_ns)
+void oracle_heard(struct engine *e)
+{
+	for (size_t i = 1; i < e->oracle->n_spots; i++)
+		e->oracle->spots[i].placed += e->oracle->spots[i].removed;
+}
+
+void oracle_deleted(struct site *s, uint64_t before_seq)
 {
 	struct listing *l = &s->engine->oracle->other;
 	struct index_txn *t = NULL;
@@ -531,7 +537,7 @@ void oracle_deleted(struct site *s, int64_t since_ns)
 	for (size_t i = 0; i < l->n; i++) {
 		struct row row = {0};
 		bool deleted = index_get(t, l->v[i].path, &row) == 0 && row_has_record(&row) && !row.record.live &&
-			       row.place == ROW_NOT_HERE && row.since_ns >= since_ns;
+			       row.place == ROW_NOT_HERE && row.seq > before_seq;
 
 		row_deinit(&row);
 		if (deleted)
@@ -747,13 +753,13 @@ static bool descends(struct oracle *o, const struct spot *late, const struct spo
 }
 
 /* Could two users have come into conflict about the first, as far as we know? Neither had the other's there, or something
- * came to be below. */
+ * came to be below, or where a directory above was. */
 static bool may_meet(struct oracle *o, const struct spot *a, const struct spot *b)
 {
 	if (a->token == b->token)
 		return a->placed > 1;
 	if (a->hash != b->hash)
-		return path_is_below(b->path, a->path);
+		return path_is_below(b->path, a->path) || (path_is_below(a->path, b->path) && b->token != TOKEN_DIRECTORY);
 	return b->token == TOKEN_DIRECTORY || a->placed > 1 || b->placed > 1 || !(descends(o, a, b) || descends(o, b, a));
 }
 

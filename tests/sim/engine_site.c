@@ -145,6 +145,8 @@ void site_restore(struct site *s, bool copied)
 		sim_disk_sync(s->disk);
 	}
 	oracle_after(s, ORACLE_RESTORE);
+	if (wires_heard(s))
+		oracle_heard(s->engine);
 	s->acted = s->excused = true;
 }
 
@@ -230,6 +232,17 @@ static void scanned(struct site *s, const struct observe_result *seen, bool acte
 		wrong(s->engine, WRONG_EVENT, "%c: a scan made %" PRIu64 " events, though no user did anything", s->name, seen->events);
 }
 
+static uint64_t head_seq(struct site *s)
+{
+	struct index_counts counts = {0};
+	struct index_txn *t = NULL;
+
+	if (index_begin_read(replica_index(s->replica), &t) == 0)
+		(void)index_counts(t, &counts);
+	index_abort(t);
+	return counts.head_seq;
+}
+
 void site_scan(struct site *s)
 {
 	const struct observe_options options = {.replica = s->replica, .confirmed = true};
@@ -237,13 +250,13 @@ void site_scan(struct site *s)
 	const struct observe_path all = {.path = "", .rehash_before_ns = s->distrust_ns};
 	struct observe_result seen = {0};
 	bool acted = s->acted;
-	int64_t began_ns;
+	uint64_t before_seq;
 	int r;
 
 	s->dirty = s->acted = s->meddled = false;
 	s->distrust_ns = 0;
 	sim_host_enter(s->host);
-	began_ns = clock_wall_ns();
+	before_seq = head_seq(s);
 	r = observe_run(&options, &scan, &all, 1, NULL, NULL, &seen);
 	if (r || site_died(s))
 		s->acted = s->acted || acted;
@@ -256,7 +269,7 @@ void site_scan(struct site *s)
 		/* a power loss may have left what a user wrote under old times */
 		scanned(s, &seen, acted || s->excused || all.rehash_before_ns);
 		if (seen.deleted && !s->meddled)
-			oracle_deleted(s, began_ns);
+			oracle_deleted(s, before_seq);
 	}
 }
 

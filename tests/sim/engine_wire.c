@@ -256,6 +256,17 @@ void wires_of_site_end(struct site *s)
 		}
 }
 
+bool wires_heard(const struct site *s)
+{
+	for (unsigned j = 0; j < 2 * WIRES_MAX; j++) {
+		const struct wire *w = &s->engine->wires[j / 2];
+
+		if (w->used && w->end[j % 2].site == s && w->end[!(j % 2)].session)
+			return true;
+	}
+	return false;
+}
+
 /* --- moving --- */
 
 static bool send(struct wire *w, int i)
