@@ -285,10 +285,21 @@ static enum verdict finish_directory(struct recovery *v, struct pending *e, cons
 	return DONE;
 }
 
+/* What can't be hashed yet, or has other attributes by now, gets the staged one's stamp: the next scan looks at it. */
+static void landed(struct pending *e, bool looked)
+{
+	struct place_outcome *o = &e->outcome;
+
+	o->stamp = e->intent.staged_stamp;
+	if (looked && place_same_object(&e->found.stamp, &e->intent.staged_stamp)) {
+		o->stamp = e->found.stamp;
+		o->looked_ns = e->found.looked_ns;
+	}
+}
+
 static enum verdict finish_put(struct recovery *v, struct pending *e, const struct seen *at_path)
 {
 	struct intent *i = &e->intent;
-	struct place_outcome *o = &e->outcome;
 	int r;
 
 	if (i->new_kind == RECORD_DIRECTORY)
@@ -298,13 +309,22 @@ static enum verdict finish_put(struct recovery *v, struct pending *e, const stru
 		v->place.touched.many = true; /* what a user wrote, before it is recorded */
 		return DONE_EDITED;
 	}
-	/* What can't be hashed yet gets the staged one's stamp: the next scan looks at it. */
-	o->stamp = i->staged_stamp;
-	if (r == 0 && place_same_object(&e->found.stamp, &i->staged_stamp)) {
-		o->stamp = e->found.stamp;
-		o->looked_ns = e->found.looked_ns;
-	}
+	landed(e, r == 0);
 	return DONE;
+}
+
+/* What came out goes to its name again: 0, or why not. */
+static int put_back(struct recovery *v, const struct intent *i)
+{
+	cleanup_close int dir = -1;
+	const char *name;
+	int r = file_open_parent(store_root(v->store), i->path, &dir, &name);
+
+	if (r == 0)
+		r = place_move(store_staging(v->store), i->displaced, dir, name);
+	if (r == 0)
+		place_touch(&v->place, steal_fd(dir));
+	return r;
 }
 
 /* Without exchange the old object may have a second name in staging, or be there alone while the
@@ -313,8 +333,6 @@ static void undo_steps(struct recovery *v, struct pending *e, const struct seen 
 	const struct seen *displaced)
 {
 	const struct intent *i = &e->intent;
-	cleanup_close int dir = -1;
-	const char *name;
 
 	if (displaced->there != THERE)
 		return;
@@ -322,13 +340,8 @@ static void undo_steps(struct recovery *v, struct pending *e, const struct seen 
 		(void)file_unlink(store_staging(v->store), i->displaced);
 		return;
 	}
-	if (at_path->there == ABSENT &&
-		file_open_parent(store_root(v->store), i->path, &dir, &name) == 0 &&
-		place_move(store_staging(v->store), i->displaced, dir, name) == 0) {
-		place_touch(&v->place, steal_fd(dir));
-		return;
-	}
-	place_dispose(&v->place, i, row_of(e), false, &e->outcome);
+	if (at_path->there != ABSENT || put_back(v, i) != 0)
+		place_dispose(&v->place, i, row_of(e), false, &e->outcome);
 }
 
 /* A new directory goes to its place after all. */
@@ -399,7 +412,6 @@ static enum verdict recover_put(struct recovery *v, struct pending *e)
 static enum verdict recover_put_aside(struct recovery *v, struct pending *e)
 {
 	struct intent *i = &e->intent;
-	struct place_outcome *o = &e->outcome;
 	struct seen aside;
 	int r;
 
@@ -411,8 +423,7 @@ static enum verdict recover_put_aside(struct recovery *v, struct pending *e)
 	r = is_new(&aside, i) ? look(v, i->aside, &e->found) : FILE_VANISHED;
 	if (r != 0 || !record_same_state(&e->found.state, &i->record))
 		return r < 0 ? UNKNOWN : NOT_DONE; /* what is there, the next scan finds */
-	o->stamp = e->found.stamp;
-	o->looked_ns = e->found.looked_ns;
+	landed(e, true);
 	return DONE;
 }
 
@@ -422,21 +433,15 @@ static enum verdict recover_put_aside(struct recovery *v, struct pending *e)
 static enum verdict move_back(struct recovery *v, struct pending *from, const struct seen *at_path, const struct seen *displaced)
 {
 	const struct intent *i = &from->intent;
-	cleanup_close int dir = -1;
-	const char *name;
 	int r, old;
 
 	if (at_path->there == THERE && same_inode(&at_path->stamp, &displaced->stamp)) {
 		(void)file_unlink(store_staging(v->store), i->displaced); /* the first half of a move without replacing */
 		return NOT_DONE;
 	}
-	r = file_open_parent(store_root(v->store), i->path, &dir, &name);
+	r = put_back(v, i);
 	if (r == 0)
-		r = place_move(store_staging(v->store), i->displaced, dir, name);
-	if (r == 0) {
-		place_touch(&v->place, steal_fd(dir));
 		return NOT_DONE;
-	}
 	old = r < 0 ? r : is_old(v, from, displaced);
 	if (old < 0)
 		return UNKNOWN;
@@ -498,9 +503,7 @@ static void settle_outcome(struct pending *e)
 static enum verdict recover_remove(struct recovery *v, struct pending *e)
 {
 	const struct intent *i = &e->intent;
-	cleanup_close int dir = -1;
 	struct seen at_path, displaced;
-	const char *name;
 	int old = 1;
 
 	see(v, i->path, &at_path);
@@ -522,10 +525,7 @@ static enum verdict recover_remove(struct recovery *v, struct pending *e)
 	if (old < 0)
 		return UNKNOWN;
 	if (!old) {
-		if (file_open_parent(store_root(v->store), i->path, &dir, &name) == 0 &&
-			place_move(store_staging(v->store), i->displaced, dir, name) == 0)
-			place_touch(&v->place, steal_fd(dir));
-		else
+		if (put_back(v, i) != 0)
 			place_dispose(&v->place, i, row_of(e), false, &e->outcome);
 		return NOT_DONE;
 	}

@@ -8,6 +8,7 @@
 #include "tests/unit/transfer/apply_points.h"
 #include "tests/unit/where.h"
 
+#include <glob.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -551,6 +552,50 @@ static void test_edited_before_recovery(void **state)
 	}
 }
 
+static void child_put_aside(struct fixture *f, unsigned k)
+{
+	fx_open(f);
+	fx_their_file(f, "w", "new w", FX_AFTER);
+	points_arm(kill_at, &k);
+	OK(apply_batch(&f->options, f->items, f->n));
+	points_arm(NULL, NULL);
+	fx_close(f);
+}
+
+/* Modes that he gives a new conflict copy are seen, too. */
+static void test_copy_touched_before_recovery(void **state)
+{
+	unsigned touched = 0;
+	bool killed = true;
+
+	(void)state;
+	for (unsigned k = 1; killed; k++) {
+		struct fixture *f = fx_new_in(where_memory());
+		glob_t found;
+
+		fx_mkdir(f, "w");
+		fx_write(f, "w/y", "old w");
+		fx_scan(f);
+		fx_close(f);
+		killed = run_child(f, child_put_aside, k);
+		if (glob(fx_path(f, "w.sync-conflict-*"), 0, NULL, &found) == 0) {
+			const char *name = strrchr(found.gl_pathv[0], '/') + 1;
+			struct row row = {0};
+
+			OK(chmod(found.gl_pathv[0], 0700));
+			recovered(f);
+			fx_scan(f);
+			assert_true(fx_row(f, name, &row));
+			assert_int_equal(row.record.mode, 0700);
+			row_deinit(&row);
+			touched++;
+			globfree(&found);
+		}
+		fx_free(f);
+	}
+	assert_true(touched > 3);
+}
+
 static void note_first_commit(unsigned point, const char *call, void *data)
 {
 	bool *w = data; /* synced, committed without */
@@ -902,6 +947,7 @@ int main(void)
 		cmocka_unit_test(test_errors_without_no_replace),
 		cmocka_unit_test(test_errors_from_every_point_on),
 		cmocka_unit_test(test_edited_before_recovery),
+		cmocka_unit_test(test_copy_touched_before_recovery),
 		cmocka_unit_test(test_durable_before_it_is_recorded),
 		cmocka_unit_test(test_deleted_before_recovery),
 		cmocka_unit_test(test_staging_wiped),
