@@ -268,7 +268,6 @@ bool place_hold(struct place *p, int dir, const char *name, const struct row *ou
 		return place_failed(o, r), false;
 	stamp_of(&st, &h->stamp);
 	h->kind = scan_kind(&st);
-	h->nlink = st.nlink;
 	if (h->kind != (ours->place == ROW_IMPLIED ? RECORD_DIRECTORY : ours->record.kind))
 		return place_result(o, APPLY_CHANGED), false;
 	if (DEFECT(LOOK_SKIPPED) && h->kind != RECORD_DIRECTORY)
@@ -753,7 +752,7 @@ static bool take_out(struct place *p, const struct intent *i, const struct row *
 
 	if (!place_hold(p, dir, name, ours, &h, o))
 		return false;
-	if (!h.leased || h.nlink != 1)
+	if (!h.leased || h.stamp.nlink != 1)
 		return place_result(o, APPLY_NEEDS_CONTENT), false;
 	r = place_move(dir, name, staging, i->displaced);
 	if (r != 0)

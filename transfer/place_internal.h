@@ -20,7 +20,6 @@ struct held {
 	bool leased; /* nobody writes to it until the lease is released */
 	bool racy;   /* the stamp alone proves nothing */
 	uint8_t kind;
-	uint32_t nlink;
 	struct stamp stamp;
 };
 

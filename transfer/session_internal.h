@@ -128,7 +128,6 @@ struct stage_op {
 	struct stage_op *next;
 };
 
-/* The peer's request, waiting to be read. */
 /* A content that the peer asked for, and in which round last. */
 #define SERVED_MAX 64
 struct served {
@@ -136,6 +135,7 @@ struct served {
 	uint64_t round;
 };
 
+/* The peer's request, waiting to be read. */
 struct serve_request {
 	struct message_request request;
 	struct serve_request *next;

@@ -84,11 +84,17 @@ static void random_name(char ret[PARTIAL_NAME_BYTES])
 	snprintf(ret, PARTIAL_NAME_BYTES, "%016llx", (unsigned long long)random_id());
 }
 
+/* Is it worth a name by which it is found again, and has it chunks to go on from? */
+static bool may_resume(const struct stage *s)
+{
+	return s->content.size >= PARTIAL_BYTES_MIN && s->content.height;
+}
+
 static int create_object(struct stage *s)
 {
 	int r = PARTIAL_NONE;
 
-	if (s->content.size >= PARTIAL_BYTES_MIN && s->content.height) {
+	if (may_resume(s)) {
 		partial_name(s->name, &s->content.root);
 		r = partial_open(s->store, s->name, &s->fd, &s->left_bytes);
 	}
@@ -349,7 +355,7 @@ static bool leave_partial(const struct stage *s)
 		return false;
 	if (s->partial)
 		return true;
-	if (s->fd >= 0 || s->content.size < PARTIAL_BYTES_MIN || !s->content.height)
+	if (s->fd >= 0 || !may_resume(s))
 		return false;
 	partial_name(name, &s->content.root);
 	return file_rename_noreplace(store_staging(s->store), s->name, store_staging(s->store), name) == 0;
