@@ -458,6 +458,7 @@ int index_open(struct index **ret, int dir, bool create)
 	x = calloc(1, sizeof(*x));
 	if (!x)
 		return -ENOMEM;
+	pthread_mutex_init(&x->trees_lock, NULL);
 	x->checked_s = checked_s;
 	r = file_open_directory_at(dir, "", &x->dir);
 	if (r)
@@ -493,6 +494,7 @@ void index_close(struct index *x)
 	if (x->whole)
 		index_seal(x->dir, x->checked_s);
 	close_keep(x->dir);
+	pthread_mutex_destroy(&x->trees_lock);
 	free(x);
 }
 
@@ -567,6 +569,7 @@ static void txn_free(struct index_txn *t)
 	index_keys_deinit(&t->touched[0]);
 	index_keys_deinit(&t->touched[1]);
 	free(t->released);
+	free(t->trees);
 	free(t);
 }
 
@@ -629,6 +632,8 @@ int index_commit(struct index_txn **txn)
 		return r < 0 ? r : -EIO;
 	}
 	r = index_error(mdb_txn_commit(t->txn));
+	if (!r)
+		index_trees_committed(t);
 	txn_free(t);
 	return r > 0 ? -EIO : r;
 }

@@ -33,6 +33,8 @@ struct index_txn;
 enum index_outcome {
 	INDEX_ABSENT = 1, /* no such row, value or entry; also the end of an iteration */
 	INDEX_MISSING,	  /* index_open without create: there is no index */
+	INDEX_ROOTS_MORE, /* index_roots stopped before the end */
+	INDEX_FORGOTTEN,  /* index_new_trees: look at all of them */
 };
 
 enum index_meta { /* values are part of the format */
@@ -125,6 +127,20 @@ int index_by_inode(struct index_txn *t, uint64_t ino, index_path_emit *emit, voi
 int index_node_put(struct index_txn *w, const struct hash *hash, uint8_t level, const void *payload, size_t n);
 int index_node_get(struct index_txn *t, const struct hash *hash, uint8_t *ret_level, struct buf *ret); /* INDEX_ABSENT */
 int index_node_sweep(struct index_txn *w); /* O(nodes): remove what nothing refers to */
+
+/* --- the trees of files that are on disk, by their roots; a root's name is its XXH3 --- */
+#define INDEX_NEW_TREES 1024 /* are remembered, in memory */
+
+uint64_t index_root_name(const struct hash *root);
+/* Look at up to n nodes after the hash *after, which moves on (zeros: from the beginning), and emit the roots among them. Non-zero
+ * from emit stops (passed on). INDEX_ROOTS_MORE: there are more nodes. */
+typedef int index_root_emit(const struct hash *root, uint8_t level, void *data);
+int index_roots(struct index_txn *t, struct hash *after, size_t n, index_root_emit *emit, void *data);
+/* As index_by_content, of a root's name: there may be others of that name. */
+int index_by_root(struct index_txn *t, uint64_t name, index_path_emit *emit, void *data);
+/* The names of trees that rows took up by commits since the one of number *at, which moves on (0: since the index was opened).
+ * INDEX_FORGOTTEN: there were more than are remembered; *at is the number of the next one then. Any thread. */
+int index_new_trees(struct index *x, uint64_t *at, uint64_t ret[INDEX_NEW_TREES], size_t *ret_n);
 
 /* --- intents --- */
 int index_intent_put(struct index_txn *w, uint64_t batch, uint32_t number, const void *p, size_t n);

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <lmdb.h>
+#include <pthread.h>
 
 #include "merkle/tree.h"
 
@@ -48,6 +49,9 @@ struct index {
 	_Atomic bool whole; /* opened, and nothing in it was found to be damaged since */
 	int64_t checked_s; /* when all of it was last read through; see index_check_sealed */
 	MDB_dbi dbi[INDEX_TABLES];
+	pthread_mutex_t trees_lock; /* of these two */
+	uint64_t n_trees;	    /* put since it was opened */
+	uint64_t trees[INDEX_NEW_TREES]; /* names of the last ones' roots, round about */
 };
 
 /* Keys, each as 2 bytes of length (native order) and bytes, one after the other. */
@@ -71,6 +75,8 @@ struct index_txn {
 	struct index_keys touched[2]; /* write: level-0 keys whose entry changed, by enum tree_which; unsorted */
 	struct hash *released;	      /* write: nodes whose count went to 0; looked at again before commit; owned */
 	size_t n_released, cap_released;
+	uint64_t *trees; /* write: names of the roots that rows took up; owned */
+	size_t n_trees, cap_trees;
 	struct buf scratch; /* a value being put together */
 };
 
@@ -130,6 +136,9 @@ int index_node_acquire(struct index_txn *w, const struct hash *root);
 int index_node_release(struct index_txn *w, const struct hash *root);
 /* Delete what was released and not taken up again. Before each commit. */
 int index_nodes_settle(struct index_txn *w);
+/* A row took up this tree: for index_new_trees, once it is committed. */
+int index_tree_note(struct index_txn *w, const struct hash *root);
+void index_trees_committed(struct index_txn *w);
 
 /* --- tree --- */
 

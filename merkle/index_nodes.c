@@ -206,3 +206,77 @@ int index_node_sweep(struct index_txn *w)
 	}
 	return r == INDEX_ABSENT ? 0 : r;
 }
+
+/* --- whole trees --- */
+
+static int stop_there(const char *path, void *data)
+{
+	(void)path;
+	(void)data;
+	return INDEX_ROOTS_MORE;
+}
+
+int index_roots(struct index_txn *t, struct hash *after, size_t n, index_root_emit *emit, void *data)
+{
+	MDB_cursor *c cleanup(index_table_cursor_close_p) = NULL;
+	MDB_val k = {HASH_BYTES, after->bytes}, v;
+	int r = index_table_cursor(t, INDEX_TABLE_NODES, &c);
+
+	if (r)
+		return r;
+	r = index_error(mdb_cursor_get(c, &k, &v, MDB_SET_RANGE));
+	if (!r && k.mv_size == HASH_BYTES && memcmp(k.mv_data, after->bytes, HASH_BYTES) == 0)
+		r = index_error(mdb_cursor_get(c, &k, &v, MDB_NEXT));
+	for (; !r && n; n--, r = index_error(mdb_cursor_get(c, &k, &v, MDB_NEXT))) {
+		struct cursor value;
+
+		r = k.mv_size == HASH_BYTES ? index_value_open(&k, &v, &value) : -EBADMSG;
+		if (r)
+			return r;
+		memcpy(after->bytes, k.mv_data, HASH_BYTES);
+		(void)get_u64(&value);
+		r = index_by_root(t, index_root_name(after), stop_there, NULL);
+		if (r == INDEX_ROOTS_MORE)
+			r = emit(after, get_u8(&value), data);
+		if (r)
+			return r;
+	}
+	return r == INDEX_ABSENT ? 0 : r ? r : INDEX_ROOTS_MORE;
+}
+
+int index_tree_note(struct index_txn *w, const struct hash *root)
+{
+	int r = array_reserve(&w->trees, &w->cap_trees, w->n_trees + 1, sizeof(*w->trees));
+
+	if (r)
+		return index_fail(w, r);
+	w->trees[w->n_trees++] = index_root_name(root);
+	return 0;
+}
+
+void index_trees_committed(struct index_txn *w)
+{
+	struct index *x = w->x;
+
+	if (!w->n_trees)
+		return;
+	pthread_mutex_lock(&x->trees_lock);
+	for (size_t i = 0; i < w->n_trees; i++)
+		x->trees[x->n_trees++ % INDEX_NEW_TREES] = w->trees[i];
+	pthread_mutex_unlock(&x->trees_lock);
+}
+
+int index_new_trees(struct index *x, uint64_t *at, uint64_t ret[INDEX_NEW_TREES], size_t *ret_n)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&x->trees_lock);
+	if (x->n_trees - *at > INDEX_NEW_TREES) {
+		*at = x->n_trees;
+		r = INDEX_FORGOTTEN;
+	}
+	for (*ret_n = 0; *at < x->n_trees; ++*at)
+		ret[(*ret_n)++] = x->trees[*at % INDEX_NEW_TREES];
+	pthread_mutex_unlock(&x->trees_lock);
+	return r;
+}

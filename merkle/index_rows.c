@@ -205,9 +205,9 @@ static void pair_key(uint8_t *ret, uint64_t value, uint64_t seq)
 	memcpy(ret + 8, &seq, 8);
 }
 
-static uint64_t content_name(const struct content *c)
+uint64_t index_root_name(const struct hash *root)
 {
-	return hash_fast(c->root.bytes, HASH_BYTES, 0);
+	return hash_fast(root->bytes, HASH_BYTES, 0);
 }
 
 /* Take the old pair out and put the new one in; NULL: there is none. */
@@ -237,9 +237,9 @@ static int change_pairs(struct index_txn *w, const struct change *c)
 	int r;
 
 	if (half_has_content(o))
-		pair_key(was, content_name(&o->row->record.content), o->row->seq);
+		pair_key(was, index_root_name(&o->row->record.content.root), o->row->seq);
 	if (half_has_content(n))
-		pair_key(is, content_name(&n->row->record.content), n->row->seq);
+		pair_key(is, index_root_name(&n->row->record.content.root), n->row->seq);
 	r = change_pair(w, INDEX_TABLE_CONTENTS, half_has_content(o) ? was : NULL,
 		half_has_content(n) ? is : NULL);
 	if (r)
@@ -347,6 +347,8 @@ static int apply_change(struct index_txn *w, const struct change *c)
 		r = touch(w, c);
 	if (!r && had && !same_nodes)
 		r = index_node_release(w, old_root);
+	if (!r && has && !same_nodes)
+		r = index_tree_note(w, new_root);
 	return r;
 }
 
@@ -798,7 +800,7 @@ static int pair_row(struct index_txn *t, const MDB_val *pair, char **ret_path, s
 	return 0;
 }
 
-/* Emit the paths of all pairs of `name` whose row has the content, or else the inode. */
+/* Emit the paths of all pairs of `name` whose row has the content, if one is given. */
 static int by_pair(struct index_txn *t, enum index_table table, uint64_t name,
 	const struct content *content, index_path_emit *emit, void *data)
 {
@@ -820,7 +822,9 @@ static int by_pair(struct index_txn *t, enum index_table table, uint64_t name,
 		r = pair_row(t, &k, &path, &row);
 		if (r)
 			return r;
-		if (content ? !content_equal(&row.record.content, content) : row.stamp.ino != name)
+		if (content && !content_equal(&row.record.content, content))
+			continue;
+		if (table == INDEX_TABLE_INODES && row.stamp.ino != name)
 			continue;
 		r = emit(path, data);
 		if (r)
@@ -832,7 +836,12 @@ static int by_pair(struct index_txn *t, enum index_table table, uint64_t name,
 int index_by_content(
 	struct index_txn *t, const struct content *content, index_path_emit *emit, void *data)
 {
-	return by_pair(t, INDEX_TABLE_CONTENTS, content_name(content), content, emit, data);
+	return by_pair(t, INDEX_TABLE_CONTENTS, index_root_name(&content->root), content, emit, data);
+}
+
+int index_by_root(struct index_txn *t, uint64_t name, index_path_emit *emit, void *data)
+{
+	return by_pair(t, INDEX_TABLE_CONTENTS, name, NULL, emit, data);
 }
 
 int index_by_inode(struct index_txn *t, uint64_t ino, index_path_emit *emit, void *data)

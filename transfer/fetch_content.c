@@ -309,7 +309,7 @@ int fetch_nodes(struct session *s, const struct message_nodes *m)
 static bool names_pay(const struct session *s, const struct offer *o, const struct stage_missing *m)
 {
 	return o->poor < POOR_MAX && m->length >= NAMES_BYTES_MIN && m->old_to - m->old_from >= NAMES_BYTES_MIN &&
-	       (session_we_send(s) || stage_old_source(o->stage) == s->peer_replica);
+	       (session_we_send(s) || stage_base_source(o->stage) == s->peer_replica);
 }
 
 static int request_new(struct session *s, struct offer *o, size_t first, size_t n, struct fetch_request **ret)
@@ -619,7 +619,7 @@ static int name_pieces(struct session *s, struct fetch_request *request)
 	cleanup(buf_deinit) struct buf bytes = BUF_INIT;
 	uint64_t done = 0;
 
-	if (stage_open_old(request->offer->stage, &fd) != 0)
+	if (stage_open_base(request->offer->stage, &fd) != 0)
 		return 0;
 	for (size_t i = request->first; i < request->first + request->n; i++) {
 		uint64_t from = missing[i].old_from > done ? missing[i].old_from : done;
@@ -644,7 +644,7 @@ static int write_rebuilt(struct stage_op *op, uint32_t chunk, uint32_t length)
 	cleanup_free uint8_t *bytes = NULL;
 	int r;
 
-	if (stage_open_old(op->offer->stage, &fd) != 0)
+	if (stage_open_base(op->offer->stage, &fd) != 0)
 		return STAGE_MISMATCH;
 	bytes = malloc(length);
 	if (!bytes)
@@ -660,7 +660,7 @@ static int run_op(struct session *s, struct stage_op *op)
 	const struct stage_missing *m;
 
 	if (op->entries)
-		return stage_chunks(op->offer->stage, op->entries, op->n_entries);
+		return stage_chunks(op->offer->stage, op->entries, op->n_entries, s->reuse);
 	if (op->request)
 		return name_pieces(s, op->request);
 	m = &stage_missing(op->offer->stage, NULL)[op->missing];

@@ -499,6 +499,8 @@ int session_new(struct session **ret, const struct session_options *options)
 		r = frame_writer_new(&s->writer, ZSTD_LEVEL);
 	if (r == 0)
 		r = frame_writer_new(&s->read_writer, ZSTD_LEVEL);
+	if (r == 0)
+		r = reuse_new(&s->reuse);
 	if (r == 0) {
 		frame_put_preface(&s->out);
 		r = buf_error(&s->out);
@@ -540,6 +542,7 @@ void session_free(struct session *s)
 	frame_reader_free(s->reader);
 	frame_writer_free(s->writer);
 	frame_writer_free(s->read_writer);
+	reuse_free(s->reuse);
 	buf_deinit(&s->out);
 	free(s->peer_name);
 	free(s->peer_version);

@@ -306,6 +306,7 @@ struct session {
 	struct fetch_request *fetches, **fetches_tail;
 	struct nodes_request *nodes_out;
 	struct stage_op *ops_head, **ops_tail;
+	struct reuse *reuse; /* owned; the plan lane's */
 	uint64_t window; /* bytes asked for and not yet written */
 	size_t requests_out, names_out;
 	char **skipped;

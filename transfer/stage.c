@@ -4,7 +4,7 @@
  * Invariants: nothing is written to the object but bytes that hash to the chunk they are written for
  * (or a whole copy, which is hashed as it lies there before it counts). The object is all hole before
  * the first chunk is written, of full length if there are several; so zeros need not be written. What it
- * shares with the old version is verified as it lies there before it counts; if it is not what it should be, the object is
+ * shares with the base is verified as it lies there before it counts; if it is not what it should be, the object is
  * all hole again.
  * `order` holds the chunks by hash, equal ones by number: chunks of one hash are one group, become
  * present together, and the group's first stands in `missing`. left = groups not present.
@@ -23,10 +23,11 @@
 #include "transfer/partial.h"
 
 #define STAGE_SOURCES_MAX 4	       /* files of equal content that are tried */
+#define STAGE_OTHERS_MAX 4096	       /* other contents, that have chunks in common, are tried */
 #define STAGE_HOLE_BYTES 4096	       /* zeros are left out in aligned units of this */
 #define STAGE_RECUT_FACTOR 16	       /* of an old version: this × the new size … */
 #define STAGE_RECUT_BYTES (64u << 20)  /* … and this much is read */
-#define STAGE_NOT_OLD UINT64_MAX       /* not found in the old version */
+#define STAGE_NOT_OLD UINT64_MAX       /* not found in the base */
 #define STAGE_SHARE_BYTES (128u << 10) /* shorter runs are copied, not shared */
 #define STAGE_SHARE_ALIGN 4096	       /* blocks that are shared: file systems with others copy in the kernel */
 #define STAGE_OLD_FACTOR 4	       /* a missing chunk is looked for in this × its size … */
@@ -35,12 +36,12 @@
 struct stage_chunk {
 	struct hash hash;
 	uint64_t offset;
-	uint64_t old; /* offset in the old version, or STAGE_NOT_OLD */
+	uint64_t old; /* offset in the base, or STAGE_NOT_OLD */
 	uint32_t length;
 	bool zero;
 	bool present;
 	bool again; /* not the first of its group */
-	bool there; /* its bytes are, shared with the old version: not to be written */
+	bool there; /* its bytes are, shared with the base: not to be written */
 };
 
 struct stage {
@@ -63,8 +64,11 @@ struct stage {
 	size_t left;
 	struct stage_missing *missing;
 	size_t n_missing;
-	uint64_t old_size;   /* of the old version, as the index says; 0: there is none */
-	uint64_t old_source; /* of its row */
+	/* The base, of which what is missing may be another version: the old version, or what has chunks in common with the new one. */
+	char *base;	     /* its path; owned; NULL: there is none */
+	bool based;	     /* chunks were found in it */
+	uint64_t base_size;  /* as the index says */
+	uint64_t base_source; /* of its row */
 };
 
 DEFINE_CLEANUP(struct stage *, stage_free)
@@ -377,6 +381,7 @@ void stage_free(struct stage *s)
 	free(s->chunks);
 	free(s->order);
 	free(s->missing);
+	free(s->base);
 	free(s->path);
 	free(s);
 }
@@ -541,7 +546,7 @@ static const struct stage_chunk *wanted(const struct stage *s, const struct hash
 	return c && !c->present && c->length == length ? c : NULL;
 }
 
-/* Bytes that hash to this chunk, from that place of the old version or from elsewhere, go to every place of its group. */
+/* Bytes that hash to this chunk, from that place of the base or from elsewhere, go to every place of its group. */
 static int place(struct stage *s, const struct hash *hash, const uint8_t *bytes, size_t n, uint64_t old)
 {
 	size_t first = find_group(s, hash), end;
@@ -565,6 +570,7 @@ static int place(struct stage *s, const struct hash *hash, const uint8_t *bytes,
 		s->chunks[s->order[i]].present = true;
 		s->chunks[s->order[i]].old = old;
 	}
+	s->based = s->based || old != STAGE_NOT_OLD;
 	s->left--;
 	return 0;
 }
@@ -635,33 +641,37 @@ static int take_left(struct stage *s)
 	return r > 0 ? -EIO : r;
 }
 
-/* --- the old version --- */
+/* --- the old version, and other files --- */
 
-/* A chunk that the index says stands in the old version, and that is wanted. */
+/* A chunk that the index says stands in a file, and that is wanted. */
 struct hit {
 	struct hash hash;
 	uint64_t offset;
 	uint32_t length;
 };
 
-struct old_version {
+/* A file with chunks for this one. */
+struct source {
 	struct stage *stage;
+	const char *path;
+	bool base; /* it is the base, or becomes it by what is found */
 	int fd;
 	struct file_stat stat;
 	struct content content; /* what the index says */
+	uint64_t origin;	/* the row's source */
 	struct hit *hits;	/* in file order */
 	size_t n, cap;
-	int error; /* of the re-cut: ours, not the old file's */
+	int error; /* of the re-cut: ours, not the file's */
 };
 
-static void old_version_deinit(struct old_version *o)
+static void source_deinit(struct source *o)
 {
 	close_keep(o->fd);
 	free(o->hits);
 }
 
 /* Collects hits below one node, as deep as the tree is. INDEX_ABSENT: nodes are not there. */
-static int walk_node(struct index_txn *t, struct old_version *o, const struct hash *hash,
+static int walk_node(struct index_txn *t, struct source *o, const struct hash *hash,
 	uint8_t level, uint64_t offset)
 {
 	cleanup(buf_deinit) struct buf payload = BUF_INIT;
@@ -695,25 +705,20 @@ static int walk_node(struct index_txn *t, struct old_version *o, const struct ha
 	return r;
 }
 
-/* What the index says about the old version, and its chunks where it was cut as the new one is.
- * INDEX_ABSENT: there is no old version; *ret_cut: hits are complete. */
-static int look_up_old(struct old_version *o, bool *ret_cut)
+/* What the index says about the file, and its chunks where it was cut as the new one is.
+ * INDEX_ABSENT: there is no such file; *ret_cut: hits are complete. */
+static int look_up(struct source *o, struct index_txn *t, bool *ret_cut)
 {
-	cleanup(index_abort_p) struct index_txn *t = NULL;
 	cleanup(row_deinit) struct row row = {0};
-	struct stage *s = o->stage;
-	int r;
+	const struct stage *s = o->stage;
+	int r = index_get(t, o->path, &row);
 
-	r = index_begin_read(replica_index(s->replica), &t);
-	if (r == 0)
-		r = index_get(t, s->path, &row);
 	if (r != 0)
 		return r;
 	if (!row_live(&row) || row.place != ROW_ON_DISK || row.record.kind != RECORD_FILE)
 		return INDEX_ABSENT;
 	o->content = row.record.content;
-	s->old_size = o->content.size;
-	s->old_source = row.source;
+	o->origin = row.source;
 	*ret_cut = false;
 	if (s->n_chunks == 1)
 		return 0;
@@ -727,7 +732,18 @@ static int look_up_old(struct old_version *o, bool *ret_cut)
 	return 0;
 }
 
-static int copy_hits(struct old_version *o)
+static int set_base(const struct source *o)
+{
+	struct stage *s = o->stage;
+
+	free(s->base);
+	s->base = strdup(o->path);
+	s->base_size = o->content.size;
+	s->base_source = o->origin;
+	return s->base ? 0 : -ENOMEM;
+}
+
+static int copy_hits(struct source *o)
 {
 	struct stage *s = o->stage;
 	cleanup_free uint8_t *buffer = o->n ? malloc(CHUNK_BYTES_MAX) : NULL;
@@ -746,13 +762,13 @@ static int copy_hits(struct old_version *o)
 			continue;
 		hash_bytes(algorithm(s), buffer, got, &hash);
 		if (hash_equal(&hash, &h->hash))
-			r = place(s, &hash, buffer, got, h->offset);
+			r = place(s, &hash, buffer, got, o->base ? h->offset : STAGE_NOT_OLD);
 	}
 	return r;
 }
 
-/* Does the old version have this chunk at the place where the new one has it? Both are walked in file order. */
-static bool stands_still(const struct old_version *o, const struct stage_chunk *c, size_t *at)
+/* Is this chunk to be had from the source at the place where the new content has it? Both are walked in file order. */
+static bool stands_still(const struct source *o, const struct stage_chunk *c, size_t *at)
 {
 	while (*at < o->n && o->hits[*at].offset < c->offset)
 		++*at;
@@ -769,7 +785,7 @@ static int copy_bytes(int from, int to, uint64_t offset, uint64_t end)
 }
 
 /* Whole blocks are shared where the file system can, what stands beside them is copied. */
-static int share_run(struct old_version *o, uint64_t from, uint64_t to)
+static int share_run(struct source *o, uint64_t from, uint64_t to)
 {
 	uint64_t align = STAGE_SHARE_ALIGN, first = (from + align - 1) / align * align, last = to / align * align;
 	int r = copy_bytes(o->fd, o->stage->fd, from, first);
@@ -780,7 +796,7 @@ static int share_run(struct old_version *o, uint64_t from, uint64_t to)
 }
 
 /* Chunks first … end, all of which stand still. */
-static int share_chunks(struct old_version *o, size_t first, size_t end)
+static int share_chunks(struct source *o, size_t first, size_t end)
 {
 	struct stage_chunk *c = o->stage->chunks;
 	uint64_t from = first < end ? c[first].offset : 0, to = first < end ? c[end - 1].offset + c[end - 1].length : 0;
@@ -817,6 +833,7 @@ static int unshare(struct stage *s)
 {
 	int r = file_truncate(s->fd, 0);
 
+	s->based = false;
 	s->left = 0;
 	for (size_t i = 0; i < s->n_chunks; i++) {
 		struct stage_chunk *c = &s->chunks[i];
@@ -829,14 +846,14 @@ static int unshare(struct stage *s)
 	return r == 0 ? file_truncate(s->fd, s->content.size) : r;
 }
 
-/* On file systems that share blocks: what stands where it stood costs no room, and no writing. */
-static int share_hits(struct old_version *o)
+/* On file systems that share blocks: what stands where it stood in the base costs no room, and no writing. */
+static int share_hits(struct source *o)
 {
 	struct stage *s = o->stage;
 	size_t at = 0, first = 0;
 	int r = 0;
 
-	if (!store_abilities(s->store)->reflink)
+	if (!store_abilities(s->store)->reflink || !o->base)
 		return 0;
 	for (size_t i = 0; r == 0 && i <= s->n_chunks; i++) {
 		if (i < s->n_chunks && stands_still(o, &s->chunks[i], &at))
@@ -859,7 +876,7 @@ static bool recut_far(const struct stage *s, uint64_t offset)
 
 static int take_cut(const struct chunk *chunk, const uint8_t *bytes, void *data)
 {
-	struct old_version *o = data;
+	struct source *o = data;
 	struct stage *s = o->stage;
 	const struct stage_chunk *c;
 
@@ -871,7 +888,7 @@ static int take_cut(const struct chunk *chunk, const uint8_t *bytes, void *data)
 	return o->error;
 }
 
-static int copy_recut(struct old_version *o)
+static int copy_recut(struct source *o)
 {
 	struct stage *s = o->stage;
 	int r;
@@ -882,13 +899,30 @@ static int copy_recut(struct old_version *o)
 	return r == -ENOMEM ? r : 0; /* an old version that can't be read has nothing for us */
 }
 
+static int take_hits(struct source *o)
+{
+	int r = share_hits(o);
+
+	return r == 0 ? copy_hits(o) : r;
+}
+
+static int look_up_old(struct source *o, bool *ret_cut)
+{
+	cleanup(index_abort_p) struct index_txn *t = NULL;
+	int r = index_begin_read(replica_index(o->stage->replica), &t);
+
+	return r == 0 ? look_up(o, t, ret_cut) : r;
+}
+
 static int take_from_old(struct stage *s)
 {
-	cleanup(old_version_deinit) struct old_version o = {.stage = s, .fd = -1};
+	cleanup(source_deinit) struct source o = {.stage = s, .path = s->path, .base = true, .fd = -1};
 	bool cut = false;
 	int r;
 
 	r = look_up_old(&o, &cut);
+	if (r == 0)
+		r = set_base(&o);
 	if (r != 0)
 		return r < 0 ? r : 0;
 	/* a lone chunk is the whole content, which stage_begin looked for */
@@ -896,10 +930,100 @@ static int take_from_old(struct stage *s)
 		return 0;
 	if (open_source(s, s->path, &o.fd, &o.stat) != 0)
 		return 0;
-	if (!cut)
-		return copy_recut(&o);
-	r = share_hits(&o);
-	return r == 0 ? copy_hits(&o) : r;
+	return cut ? take_hits(&o) : copy_recut(&o);
+}
+
+/* A content that may have so many missing chunks, by its root's name. */
+struct vote {
+	uint64_t root;
+	size_t n;
+};
+
+static int compare_roots(const void *a, const void *b)
+{
+	const struct vote *x = a, *y = b;
+
+	return (x->root > y->root) - (x->root < y->root);
+}
+
+static int compare_votes(const void *a, const void *b)
+{
+	const struct vote *x = a, *y = b;
+
+	return x->n != y->n ? (x->n < y->n) - (x->n > y->n) : compare_roots(a, b);
+}
+
+/* The most promising contents first; votes has room for one for each missing chunk. */
+static size_t find_others(const struct stage *s, const struct reuse *reuse, struct vote *votes)
+{
+	size_t n = 0, found = 0;
+
+	for (size_t i = 0; i < s->n_chunks; i++) {
+		const struct stage_chunk *c = &s->chunks[i];
+
+		if (!c->present && !c->again && reuse_look(reuse, &c->hash, &votes[found].root))
+			votes[found++].n = 1;
+	}
+	qsort(votes, found, sizeof(*votes), compare_roots);
+	for (size_t i = 0; i < found; i++) {
+		if (n && votes[n - 1].root == votes[i].root)
+			votes[n - 1].n++;
+		else
+			votes[n++] = votes[i];
+	}
+	qsort(votes, n, sizeof(*votes), compare_votes);
+	return n;
+}
+
+/* Files of that content, and the hits of the first one. */
+static int look_up_other(struct source *o, uint64_t root, struct sources *ret)
+{
+	cleanup(index_abort_p) struct index_txn *t = NULL;
+	bool cut;
+	int r = index_begin_read(replica_index(o->stage->replica), &t);
+
+	if (r == 0)
+		r = index_by_root(t, root, collect_source, ret);
+	if (r < 0 || !ret->n)
+		return r < 0 ? r : INDEX_ABSENT;
+	o->path = ret->paths[0];
+	return look_up(o, t, &cut);
+}
+
+/* Nothing is taken of a file that can't be read, or has changed; then others of its content are tried. */
+static int take_from_other(struct stage *s, uint64_t root)
+{
+	cleanup(sources_deinit) struct sources paths = {0};
+	cleanup(source_deinit) struct source o = {.stage = s, .base = !s->based, .fd = -1};
+	size_t left = s->left;
+	int r = look_up_other(&o, root, &paths);
+
+	for (size_t i = 0; r == 0 && o.n && i < paths.n && s->left == left; i++) {
+		o.path = paths.paths[i];
+		o.fd = close_keep(o.fd);
+		if (open_source(s, o.path, &o.fd, &o.stat) == 0)
+			r = take_hits(&o);
+	}
+	if (r == 0 && o.base && s->based)
+		r = set_base(&o);
+	return r < 0 ? r : 0;
+}
+
+static int take_from_others(struct stage *s, struct reuse *reuse)
+{
+	cleanup_free struct vote *votes = NULL;
+	size_t n;
+	int r = 0;
+
+	if (s->n_chunks == 1 || reuse_prepare(reuse, s->replica, stage_missing_bytes(s)) != 0)
+		return 0;
+	votes = calloc(s->left, sizeof(*votes));
+	if (!votes)
+		return -ENOMEM;
+	n = find_others(s, reuse, votes);
+	for (size_t i = 0; r == 0 && s->left && i < n && i < STAGE_OTHERS_MAX; i++)
+		r = take_from_other(s, votes[i].root);
+	return r;
 }
 
 /* What stands between two chunks that both versions have, or an end: in the new one and in the old one. */
@@ -912,7 +1036,7 @@ struct gap {
 static struct gap gap_from(const struct stage *s, size_t i)
 {
 	const struct stage_chunk *before = i ? &s->chunks[i - 1] : NULL;
-	struct gap g = {.from = s->chunks[i].offset, .to = s->content.size, .old_to = s->old_size};
+	struct gap g = {.from = s->chunks[i].offset, .to = s->content.size, .old_to = s->base_size};
 
 	if (before)
 		g.old_from = before->old + before->length;
@@ -923,7 +1047,7 @@ static struct gap gap_from(const struct stage *s, size_t i)
 			break;
 		}
 	if (g.old_to < g.old_from) /* they changed places */
-		g.old_to = s->old_size;
+		g.old_to = s->base_size;
 	if (g.old_to < g.old_from)
 		g.old_from = g.old_to; /* it is not as the index said */
 	return g;
@@ -973,7 +1097,7 @@ static int list_missing(struct stage *s)
 	return 0;
 }
 
-int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n)
+int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n, struct reuse *reuse)
 {
 	int r;
 
@@ -992,6 +1116,8 @@ int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t
 		r = take_left(s);
 	if (r == 0 && s->left > 0)
 		r = take_from_old(s);
+	if (r == 0 && s->left > 0 && reuse)
+		r = take_from_others(s, reuse);
 	if (r == 0)
 		r = list_missing(s);
 	if (r != 0)
@@ -1008,16 +1134,16 @@ const struct stage_missing *stage_missing(const struct stage *s, size_t *ret_n)
 	return s->missing;
 }
 
-int stage_open_old(const struct stage *s, int *ret_fd)
+int stage_open_base(const struct stage *s, int *ret_fd)
 {
 	struct file_stat st;
 
-	return s->old_size ? open_source(s, s->path, ret_fd, &st) : -ENOENT;
+	return s->base ? open_source(s, s->base, ret_fd, &st) : -ENOENT;
 }
 
-uint64_t stage_old_source(const struct stage *s)
+uint64_t stage_base_source(const struct stage *s)
 {
-	return s->old_source;
+	return s->base_source;
 }
 
 uint64_t stage_missing_bytes(const struct stage *s)

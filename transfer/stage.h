@@ -9,8 +9,9 @@
  *
  *   stage_begin      looks for the content here: files of equal content (index_by_content) are cloned or copied and verified
  *                    (stage_chunks then goes on with what a transfer that was cut left of it)
- *   stage_chunks     (else) takes the list of chunks; those found in the old version of the path are copied (shared, where the file
- *                    system can and they stand where they stood) and verified, zero chunks become holes, the rest is `missing` (a chunk that occurs more than once only at its first place)
+ *   stage_chunks     (else) takes the list of chunks; those found in the old version of the path, or in other files (transfer/reuse.h),
+ *                    are copied (shared, where the file system can and they stand where they stood) and verified, zero chunks become
+ *                    holes, the rest is `missing` (a chunk that occurs more than once only at its first place)
  *   stage_write      one missing chunk's bytes: hash checked, written
  *   stage_finish     all there: truncates to size; the object stays in staging under stage_name()
  */
@@ -19,6 +20,7 @@
 
 #include "merkle/scan.h"
 #include "tombstones/replica.h"
+#include "transfer/reuse.h"
 
 struct stage;
 
@@ -26,7 +28,7 @@ struct stage_missing {
 	uint64_t offset;
 	uint32_t length;
 	uint32_t chunk; /* its number, for stage_write */
-	uint64_t old_from, old_to; /* where in the old version it may have been; equal: nowhere */
+	uint64_t old_from, old_to; /* where in the base it may have been; equal: nowhere */
 };
 
 enum stage_outcome {
@@ -47,15 +49,16 @@ void stage_unwanted(struct stage *s); /* nobody wants the content any more */
 /* entries: the level-0 entries of the whole file, in order (for height 0: the one chunk). Checked (-EBADMSG): their lengths add
  * up to the size, each is one that the chunker makes, zero ones hash like zeros, and their tree has the announced root.
  * Once per stage. STAGE_COMPLETE: nothing is missing. O(size of the old version, at most 16 times the new one's and 64 MiB)
- * where it must be re-cut, else O(chunks found). The old version is read as it is now: what does not hash to what is looked
- * for is not there. */
-int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n);
+ * where it must be re-cut, else O(chunks found), and O(the trees of other contents that are tried). Files are read as they are now: what
+ * does not hash to what is looked for is not there. reuse: where to look for others; NULL: nowhere. */
+int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n, struct reuse *reuse);
 /* The missing chunks in ascending order; valid until stage_free. ret_n: NULL where it is known. */
 const struct stage_missing *stage_missing(const struct stage *s, size_t *ret_n);
-/* The old version, to be read between old_from and old_to: what it is now, which may be anything. 0, or anything else. */
-int stage_open_old(const struct stage *s, int *ret_fd);
-/* The replica that the old version's record was taken from unchanged; 0: none. */
-uint64_t stage_old_source(const struct stage *s);
+/* The base, that is the old version or, if nothing was found in it, another file: to be read between old_from and old_to, as what it is
+ * now, which may be anything. 0, or anything else. */
+int stage_open_base(const struct stage *s, int *ret_fd);
+/* The replica that the base's record was taken from unchanged; 0: none. */
+uint64_t stage_base_source(const struct stage *s);
 /* What is still to be written, at all the places where a missing chunk stands: few hashes may stand for very many bytes. */
 uint64_t stage_missing_bytes(const struct stage *s);
 /* STAGE_MISMATCH; STAGE_COMPLETE when it was the last. A chunk that is not missing (any more) is -EINVAL. -EBADMSG: the bytes

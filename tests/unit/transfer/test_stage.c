@@ -265,7 +265,19 @@ static int begin(struct fixture *f, const char *path, const struct announced *a)
 
 static int chunks(struct fixture *f, const struct announced *a)
 {
-	return stage_chunks(f->s, a->entries, a->n);
+	return stage_chunks(f->s, a->entries, a->n, NULL);
+}
+
+/* With a look at all files. */
+static int chunks_anywhere(struct fixture *f, const struct announced *a)
+{
+	struct reuse *reuse = NULL;
+	int r;
+
+	assert_int_equal(reuse_new(&reuse), 0);
+	r = stage_chunks(f->s, a->entries, a->n, reuse);
+	reuse_free(reuse);
+	return r;
 }
 
 static uint64_t missing_bytes(const struct fixture *f)
@@ -651,6 +663,131 @@ static void test_old_version_is_gone_or_a_symlink(void **state)
 		if (i == 0)
 			assert_int_equal(symlink("moved", in_root(f, "file")), 0);
 	}
+}
+
+/* --- other files --- */
+
+#define PART (1 << 20)
+
+/* What is in two files, with something new between the two. */
+static uint8_t *put_together(const uint8_t *p, const uint8_t *q)
+{
+	uint8_t *all = malloc(2 * PART);
+
+	assert_non_null(all);
+	memcpy(all, p + PART / 2, PART);
+	fill_noise(all + PART, 5000);
+	memcpy(all + PART + 5000, q, PART - 5000);
+	return all;
+}
+
+static void test_chunks_of_other_files(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_free uint8_t *p = noise(2 * PART), *q = noise(PART), *all = put_together(p, q);
+	cleanup(announced_deinit) struct announced a = announce(f, all, 2 * PART, 15);
+	cleanup_close int base = -1;
+	const struct stage_missing *m;
+	size_t n, named = 0;
+
+	have_file(f, "p", p, 2 * PART);
+	have_file(f, "q", q, PART);
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks_anywhere(f, &a), 0);
+	assert_in_range(missing_bytes(f), 5000, 12 << 15);
+	assert_int_equal(stage_open_base(f->s, &base), 0);
+	m = stage_missing(f->s, &n);
+	for (size_t i = 0; i < n; i++)
+		named += m[i].old_to > m[i].old_from && m[i].old_to <= 2 * PART;
+	assert_true(named > 0);
+	send_missing(f, &a);
+	finish(f, &a);
+}
+
+/* The path's own old version has most: it stays what missing chunks are compared with. */
+static void test_chunks_of_the_old_version_and_of_others(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_free uint8_t *p = noise(PART), *q = noise(2 * PART), *all = malloc(3 * PART);
+	struct announced a;
+	cleanup_close int base = -1;
+	struct file_stat st;
+
+	memcpy(all, p, PART);
+	memcpy(all + PART, q, 2 * PART);
+	a = announce(f, all, 3 * PART, 15);
+	have_file(f, "new", p, PART);
+	have_file(f, "q", q, 2 * PART);
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks_anywhere(f, &a), 0);
+	assert_in_range(missing_bytes(f), 1, 6 << 15);
+	assert_int_equal(stage_open_base(f->s, &base), 0);
+	assert_int_equal(file_stat_fd(base, &st), 0);
+	assert_int_equal(st.size, PART);
+	send_missing(f, &a);
+	finish(f, &a);
+	announced_deinit(&a);
+}
+
+static void test_little_is_not_looked_for_elsewhere(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_free uint8_t *p = noise(PART);
+	cleanup(announced_deinit) struct announced a = announce(f, p, REUSE_BYTES_MIN / 2, 15);
+
+	have_file(f, "p", p, PART);
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks_anywhere(f, &a), 0);
+	assert_int_equal(missing_bytes(f), REUSE_BYTES_MIN / 2);
+}
+
+/* Half of what the index says of the first one is not so any more, and the second one is gone. */
+static void other_files_changed(struct fixture *f)
+{
+	cleanup_free uint8_t *p = noise(2 * PART), *q = noise(PART), *all = put_together(p, q);
+	cleanup(announced_deinit) struct announced a = announce(f, all, 2 * PART, 15);
+
+	have_file(f, "p", p, 2 * PART);
+	have_file(f, "q", q, PART);
+	memset(p, 'x', PART);
+	write_file(f, "p", p, 2 * PART);
+	assert_int_equal(unlink(in_root(f, "q")), 0);
+	assert_int_equal(begin(f, "new", &a), 0);
+	assert_int_equal(chunks_anywhere(f, &a), 0);
+	assert_in_range(missing_bytes(f), PART + PART / 2, 2 * PART - PART / 4);
+	send_missing(f, &a);
+	finish(f, &a);
+}
+
+static void test_other_files_that_changed(void **state)
+{
+	other_files_changed(*state);
+}
+
+/* Where blocks can be shared, what stands at the same place is, and the rest is copied. */
+static void test_other_files_are_shared(void **state)
+{
+	struct fixture *f = *state;
+	cleanup_free uint8_t *p = noise(3 * PART), *q = malloc(3 * PART);
+
+	((struct file_abilities *)store_abilities(replica_store(f->r)))->reflink = true;
+	memcpy(q, p, 3 * PART);
+	memcpy(q + PART, "overwritten", 11);
+	memmove(q + 2 * PART + 3, q + 2 * PART, PART - 3);
+	have_file(f, "p", p, 3 * PART);
+	{
+		cleanup(announced_deinit) struct announced a = announce(f, q, 3 * PART, 15);
+
+		assert_int_equal(begin(f, "new", &a), 0);
+		assert_int_equal(chunks_anywhere(f, &a), 0);
+		assert_in_range(missing_bytes(f), 1, 14 << 15);
+		send_missing(f, &a);
+		finish(f, &a);
+	}
+	stage_free(f->s);
+	f->s = NULL;
+	assert_int_equal(unlink(in_root(f, "p")), 0);
+	other_files_changed(f);
 }
 
 /* --- holes --- */
@@ -1133,6 +1270,11 @@ int main(void)
 		T(test_old_version_is_shared),
 		T(test_a_shared_old_version_that_changed),
 		T(test_old_version_is_gone_or_a_symlink),
+		T(test_chunks_of_other_files),
+		T(test_chunks_of_the_old_version_and_of_others),
+		T(test_little_is_not_looked_for_elsewhere),
+		T(test_other_files_that_changed),
+		T(test_other_files_are_shared),
 		T(test_zero_chunks_stay_holes),
 		T(test_all_zero_file),
 		T(test_small_file_of_zeros),
