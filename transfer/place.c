@@ -118,8 +118,10 @@ int place_move(int from_dir, const char *from, int to_dir, const char *to)
 
 	if (links)
 		r = file_link(from_dir, from, to_dir, to);
-	if ((links && r == 0) || (r == FILE_EXISTS && one_object(from_dir, from, to_dir, to)))
-		return file_unlink(from_dir, from);
+	if ((links && r == 0) || (r == FILE_EXISTS && one_object(from_dir, from, to_dir, to))) {
+		r = file_unlink(from_dir, from);
+		return r == FILE_VANISHED ? 0 : r; /* a user took the old name away: the new one is its only one */
+	}
 	if (!links)
 		return r;
 	if (r != FILE_DENIED && r != FILE_UNSUPPORTED && r != FILE_IS_DIRECTORY)
@@ -311,6 +313,16 @@ static enum out came_out(struct place *p, const char *name, const struct row *ou
 		return OUT_EXACT;
 	r = place_same_content(p, staging, name, &ours->record);
 	return r == 1 ? OUT_EXACT : r == 0 || r == -EBUSY ? OUT_OTHER : OUT_UNSEEN;
+}
+
+/* Out of the tree. Where its old name stays, it has no other. */
+static int take_away(int dir, const char *name, int staging, const char *to)
+{
+	int r = place_move(dir, name, staging, to);
+
+	if (r != 0 && r != FILE_VANISHED && one_object(dir, name, staging, to))
+		(void)file_unlink(staging, to);
+	return r;
 }
 
 /* --- where it goes --- */
@@ -596,7 +608,7 @@ static int replace_in_steps(
 	}
 	if (r != FILE_DENIED && r != FILE_UNSUPPORTED)
 		return r;
-	r = place_move(dir, name, staging, i->displaced);
+	r = take_away(dir, name, staging, i->displaced);
 	if (r == 0) {
 		r = place_move(staging, i->staged, dir, name);
 		if (r != 0 && place_move(staging, i->displaced, dir, name) != 0)
@@ -700,7 +712,7 @@ static void remove_object(struct place *p, const struct intent *i, const struct 
 
 	if (!place_hold(p, dir, name, ours, &h, o))
 		return;
-	r = place_move(dir, name, staging, i->displaced);
+	r = take_away(dir, name, staging, i->displaced);
 	if (r != 0) {
 		place_failed(o, r);
 		return;
@@ -754,7 +766,7 @@ static bool take_out(struct place *p, const struct intent *i, const struct row *
 		return false;
 	if (!h.leased || h.stamp.nlink != 1)
 		return place_result(o, APPLY_NEEDS_CONTENT), false;
-	r = place_move(dir, name, staging, i->displaced);
+	r = take_away(dir, name, staging, i->displaced);
 	if (r != 0)
 		return place_failed(o, r), false;
 	place_touch_also(p, dir);

@@ -573,6 +573,28 @@ static void test_swapped_parent(void **state)
 	OK(rmdir(outside)); /* and nothing else is in it */
 }
 
+/* A file is there, and a batch with one item; the step is called with each point. */
+static void each_point(prepare *item, void (*step)(unsigned point, const char *call, void *data),
+	void (*check)(struct fixture *f, const struct step *s))
+{
+	bool reached = true;
+
+	for (unsigned at = 1; reached; at++) {
+		struct fixture *f = fx_new_in(where_memory());
+		struct step s = {.f = f, .path = "d/a.txt", .at = at};
+
+		tree_file(f);
+		fx_scan(f);
+		item(f);
+		points_arm(step, &s);
+		OK(fx_apply_raw(f));
+		points_arm(NULL, NULL);
+		check(f, &s);
+		reached = s.reached;
+		fx_free(f);
+	}
+}
+
 /* Somebody tidies up what is ours, while something is on its way there. */
 static void empty_trash(unsigned point, const char *call, void *data)
 {
@@ -585,30 +607,21 @@ static void empty_trash(unsigned point, const char *call, void *data)
 	(void)nftw(fx_path(s->f, ".syncd/trash"), fx_remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+static void check_emptied_trash(struct fixture *f, const struct step *s)
+{
+	(void)s;
+	assert_int_equal(f->items[0].result, APPLY_DONE);
+	assert_int_equal(fx_intents(f), 0);
+	assert_int_equal(fx_staging(f), 0);
+	fx_quiet(f);
+}
+
 static void test_emptied_trash(void **state)
 {
-	prepare *const items[] = {replace_file, delete_file, file_to_directory};
-
 	(void)state;
-	for (size_t k = 0; k < ARRAY_SIZE(items); k++) {
-		bool reached = true;
-
-		for (unsigned at = 1; reached; at++) {
-			struct fixture *f = fx_new_in(where_memory());
-			struct step s = {.f = f, .at = at};
-
-			tree_file(f);
-			fx_scan(f);
-			items[k](f);
-			points_arm(empty_trash, &s);
-			fx_apply(f);
-			points_arm(NULL, NULL);
-			assert_int_equal(f->items[0].result, APPLY_DONE);
-			fx_quiet(f);
-			reached = s.reached;
-			fx_free(f);
-		}
-	}
+	each_point(replace_file, empty_trash, check_emptied_trash);
+	each_point(delete_file, empty_trash, check_emptied_trash);
+	each_point(file_to_directory, empty_trash, check_emptied_trash);
 }
 
 /* What he made where something new belongs, and takes away again in that moment, is no other spelling of it. */
@@ -623,27 +636,22 @@ static void take_away(unsigned point, const char *call, void *data)
 	(void)unlink(fx_path(s->f, "d/new"));
 }
 
+static void new_file_over_user(struct fixture *f)
+{
+	new_file(f);
+	fx_write(f, "d/new", "user");
+}
+
+static void check_taken_away(struct fixture *f, const struct step *s)
+{
+	if (f->items[0].result != APPLY_DONE && f->items[0].result != APPLY_CHANGED)
+		fail_msg("point %u: %s", s->at, apply_result_name(f->items[0].result));
+}
+
 static void test_taken_away(void **state)
 {
-	bool reached = true;
-
 	(void)state;
-	for (unsigned at = 1; reached; at++) {
-		struct fixture *f = fx_new_in(where_memory());
-		struct step s = {.f = f, .at = at};
-
-		tree_file(f);
-		fx_scan(f);
-		new_file(f);
-		fx_write(f, "d/new", "user");
-		points_arm(take_away, &s);
-		OK(fx_apply_raw(f));
-		points_arm(NULL, NULL);
-		if (f->items[0].result != APPLY_DONE && f->items[0].result != APPLY_CHANGED)
-			fail_msg("point %u: %s", at, apply_result_name(f->items[0].result));
-		reached = s.reached;
-		fx_free(f);
-	}
+	each_point(new_file_over_user, take_away, check_taken_away);
 }
 
 /* A private directory of his own stands where one was just made: its mode is not taken for the one that is still to be set. */
@@ -660,27 +668,74 @@ static void put_private(unsigned point, const char *call, void *data)
 		OK(mkdir(fx_path(s->f, "d/new"), 0700));
 }
 
+static void check_private_directory(struct fixture *f, const struct step *s)
+{
+	(void)s;
+	fx_scan(f);
+	fx_quiet(f);
+	check_mode(f, "d/new");
+}
+
 static void test_private_directory(void **state)
 {
-	bool reached = true;
-
 	(void)state;
-	for (unsigned at = 1; reached; at++) {
-		struct fixture *f = fx_new_in(where_memory());
-		struct step s = {.f = f, .at = at};
+	each_point(new_directory, put_private, check_private_directory);
+}
 
-		tree_file(f);
-		fx_scan(f);
-		new_directory(f);
-		points_arm(put_private, &s);
-		OK(fx_apply_raw(f));
-		points_arm(NULL, NULL);
-		fx_scan(f);
-		fx_quiet(f);
-		check_mode(f, "d/new");
-		reached = s.reached;
-		fx_free(f);
-	}
+/* Where renaming may replace, what comes out has two names for a moment. The user takes the first one away. */
+static void remove_first_name(unsigned point, const char *call, void *data)
+{
+	struct step *s = data;
+
+	if (strcmp(call, "file_rename_noreplace") == 0 || strcmp(call, "file_exchange") == 0)
+		points.error = FILE_UNSUPPORTED;
+	if (point != s->at)
+		return;
+	s->reached = true;
+	remove_path(s);
+}
+
+static void check_first_name(struct fixture *f, const struct step *s)
+{
+	(void)s;
+	assert_int_equal(fx_staging(f), 0);
+	fx_scan(f);
+	fx_quiet(f);
+}
+
+static void test_first_name_removed(void **state)
+{
+	(void)state;
+	each_point(replace_file, remove_first_name, check_first_name);
+	each_point(delete_file, remove_first_name, check_first_name);
+	each_point(file_to_directory, remove_first_name, check_first_name);
+}
+
+/* … or its directory keeps it. */
+static void keep_first_name(unsigned point, const char *call, void *data)
+{
+	struct step *s = data;
+
+	if (strcmp(call, "file_rename_noreplace") == 0 || strcmp(call, "file_exchange") == 0)
+		points.error = FILE_UNSUPPORTED;
+	if (point != s->at)
+		return;
+	s->reached = true;
+	if (strcmp(call, "file_unlink") == 0 && fx_exists(s->f, s->path))
+		points.error = FILE_DENIED;
+}
+
+static void check_kept(struct fixture *f, const struct step *s)
+{
+	(void)s;
+	assert_true(fx_exists(f, "d/a.txt") || f->items[0].result == APPLY_DONE);
+	check_first_name(f, s);
+}
+
+static void test_first_name_kept(void **state)
+{
+	(void)state;
+	each_point(delete_file, keep_first_name, check_kept);
 }
 
 int main(void)
@@ -701,6 +756,8 @@ int main(void)
 		cmocka_unit_test(test_emptied_trash),
 		cmocka_unit_test(test_taken_away),
 		cmocka_unit_test(test_private_directory),
+		cmocka_unit_test(test_first_name_removed),
+		cmocka_unit_test(test_first_name_kept),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
