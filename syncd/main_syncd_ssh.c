@@ -58,6 +58,7 @@ struct client {
 	LIBSSH2_SESSION *session;
 	LIBSSH2_CHANNEL *channel;
 	struct buf out;	     /* for the socket */
+	uint64_t received;   /* bytes from it */
 	int64_t heard_ns;
 	struct known_hosts *known;
 };
@@ -92,6 +93,18 @@ static ssize_t take_all(libssh2_socket_t sock, const void *p, size_t n, int flag
 	(void)flags;
 	put_bytes(&c->out, p, n);
 	return buf_error(&c->out) ? -ENOMEM : (ssize_t)n;
+}
+
+static ssize_t count_received(libssh2_socket_t sock, void *p, size_t n, int flags, void **abstract)
+{
+	struct client *c = *abstract;
+	ssize_t got = recv(sock, p, n, flags);
+
+	if (got < 0)
+		return -errno;
+	c->received += (uint64_t)got;
+	c->heard_ns = clock_monotonic_ns();
+	return got;
 }
 
 static void flush(struct client *c)
@@ -327,12 +340,17 @@ static void open_session(struct client *c)
 		ssize_t (*function)(libssh2_socket_t, const void *, size_t, int, void **);
 		void *object;
 	} send_callback = {.function = take_all};
+	const union {
+		ssize_t (*function)(libssh2_socket_t, void *, size_t, int, void **);
+		void *object;
+	} receive_callback = {.function = count_received};
 	char types[512];
 
 	if (libssh2_init(0) != 0 || !(c->session = libssh2_session_init_ex(NULL, NULL, NULL, c)))
 		fail(TRANSPORT_EXIT_PROTOCOL, "cannot start libssh2");
 	libssh2_session_set_blocking(c->session, 0);
 	libssh2_session_callback_set(c->session, LIBSSH2_CALLBACK_SEND, send_callback.object);
+	libssh2_session_callback_set(c->session, LIBSSH2_CALLBACK_RECV, receive_callback.object);
 	libssh2_session_flag(c->session, LIBSSH2_FLAG_COMPRESS, 0);
 	prefer_known_types(c, types, sizeof(types));
 	if (libssh2_session_method_pref(c->session, LIBSSH2_METHOD_KEX, KEX) != 0 ||
@@ -403,15 +421,29 @@ static void confine(void)
 
 /* --- carrying bytes --- */
 
+/*
+ * libssh2 takes from the socket all that is there, in whichever call, and deals with it: data for the channel, room in the far side's
+ * window, an exchange of keys. poll tells of none of it afterwards. So a call that could do nothing is made again when anything was
+ * received since, by another call perhaps; only when nothing was is the socket waited for.
+ */
 struct pump {
 	char in[PUMP_BYTES]; /* from stdin, for the channel */
 	size_t in_n, in_at;
 	bool in_over, eof_sent;
-	struct buf out; /* from the channel, for stdout */
-	bool out_over;	/* our reader is gone */
-	bool more;	/* the channel may have more than was taken */
-	unsigned long window; /* of the far side, when it took nothing more */
+	bool in_blocked;      /* the channel takes nothing */
+	uint64_t in_received; /* by the client, when that was found */
+	struct buf out;	      /* from the channel, for stdout */
+	bool out_over;	      /* our reader is gone */
+	bool more;	      /* the channel may have more than was taken */
+	uint64_t out_received; /* when it had not */
 };
+
+static bool would_block(struct client *c, struct pump *p, ssize_t result)
+{
+	p->in_blocked = result == LIBSSH2_ERROR_EAGAIN;
+	p->in_received = c->received;
+	return p->in_blocked;
+}
 
 /* stdin → channel. */
 static void pump_in(struct client *c, struct pump *p)
@@ -429,17 +461,15 @@ static void pump_in(struct client *c, struct pump *p)
 		if (p->in_at < p->in_n) {
 			ssize_t n = libssh2_channel_write(c->channel, p->in + p->in_at, p->in_n - p->in_at);
 
-			if (n == LIBSSH2_ERROR_EAGAIN) { /* the far side's window is full */
-				p->window = libssh2_channel_window_write(c->channel);
+			if (would_block(c, p, n)) /* the far side's window is full, or keys are being exchanged */
 				return;
-			}
 			if (n < 0)
 				fail(TRANSPORT_EXIT_PROTOCOL, "cannot send to %s: %s", c->host, ssh_error(c));
 			p->in_at += (size_t)n;
 			continue;
 		}
-		if (p->in_over && !p->eof_sent && libssh2_channel_send_eof(c->channel) != LIBSSH2_ERROR_EAGAIN)
-			p->eof_sent = true;
+		if (p->in_over && !p->eof_sent)
+			p->eof_sent = !would_block(c, p, libssh2_channel_send_eof(c->channel));
 		return;
 	}
 }
@@ -458,10 +488,9 @@ static void pump_out(struct client *c, struct pump *p)
 			fail(TRANSPORT_EXIT_PROTOCOL, "out of memory");
 		n = libssh2_channel_read(c->channel, (char *)room, PUMP_BYTES);
 		p->out.len -= n > 0 ? PUMP_BYTES - (size_t)n : PUMP_BYTES;
-		if (n > 0)
-			c->heard_ns = clock_monotonic_ns();
 		if (n == LIBSSH2_ERROR_EAGAIN || n == 0) {
 			p->more = false;
+			p->out_received = c->received;
 			break;
 		}
 		if (n < 0)
@@ -483,12 +512,12 @@ static void pump_out(struct client *c, struct pump *p)
 	}
 }
 
-/* What libssh2 has taken from the socket already, the socket does not tell of: data that was not read from the channel, as stdout was
- * full for a moment, and room in the far side's window that came while we read. */
 static bool is_ready(const struct client *c, const struct pump *p)
 {
-	return (p->more && p->out.len < SSH_OUT_HIGH) ||
-	       (p->in_at < p->in_n && c->out.len < SSH_OUT_HIGH && libssh2_channel_window_write(c->channel) > p->window);
+	bool to_send = p->in_at < p->in_n || (p->in_over && !p->eof_sent);
+
+	return (p->out.len < SSH_OUT_HIGH && (p->more || p->out_received != c->received)) ||
+	       (c->out.len < SSH_OUT_HIGH && to_send && (!p->in_blocked || p->in_received != c->received));
 }
 
 static void wait_for_more(struct client *c, struct pump *p)
@@ -500,12 +529,12 @@ static void wait_for_more(struct client *c, struct pump *p)
 	};
 	int seconds = KEEPALIVE_S;
 
-	if (p->out.len >= SSH_OUT_HIGH)
-		polls[0].events &= ~POLLIN; /* our own reader is slow */
+	if (p->out.len >= SSH_OUT_HIGH) { /* our own reader is slow: nobody listens */
+		polls[0].events &= ~POLLIN;
+		c->heard_ns = clock_monotonic_ns();
+	}
 	libssh2_keepalive_send(c->session, &seconds);
 	poll(polls, 3, seconds > 0 && seconds < KEEPALIVE_S ? seconds * 1000 : KEEPALIVE_S * 1000);
-	if (polls[0].revents & POLLIN)
-		c->heard_ns = clock_monotonic_ns();
 	if (clock_monotonic_ns() - c->heard_ns > DEAD_NS)
 		fail(TRANSPORT_EXIT_CONNECT, "nothing was heard from %s for %d s", c->host, (int)(DEAD_NS / CLOCK_NS_PER_S));
 }

@@ -91,6 +91,7 @@ while True:
     break'
 }
 
+# Lines for its configuration may be given; the first of a kind holds.
 start_sshd() {
     mkdir -p "$W/ssh" /run/sshd
     ssh-keygen -q -t ed25519 -N '' -f "$W/ssh/host"
@@ -98,6 +99,8 @@ start_sshd() {
     cp "$W/ssh/key.pub" "$W/ssh/authorized"
     SSH_PORT=$(free_port)
     cat >"$W/ssh/config" <<EOF
+${1:-}
+RekeyLimit 16M
 ListenAddress 127.0.0.1:$SSH_PORT
 HostKey $W/ssh/host
 AuthorizedKeysFile $W/ssh/authorized
