@@ -47,7 +47,7 @@ merkle := chunk_tree chunker diff hash ignore index index_check index_nodes inde
 tombstones := anew conflict decide knowledge line members observe places purge replica trash undo
 transfer := apply apply_plan compare compare_match fetch fetch_content fetch_deferred frame greet intent learn meeting message partial pieces place place_set push recover reuse round serve session settle stage transport
 syncd := cmd_reconcile cmd_serve cmd_status commands config control daemon daemon_control endpoint folder folder_errand \
-	folder_session folder_status known_hosts link report schedule turns ui watch
+	folder_session folder_status key_stream known_hosts link report schedule turns ui watch
 programs := syncd syncctl syncd-ssh
 
 layers := base merkle tombstones transfer syncd

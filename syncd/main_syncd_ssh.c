@@ -45,10 +45,17 @@
 #define CIPHERS "aes256-ctr,aes128-ctr"
 #define MACS "hmac-sha2-256,hmac-sha2-512"
 
-#define SSH_OUT_HIGH (1024 * 1024) /* bytes waiting for the socket, above which no more is taken from stdin */
-#define PUMP_BYTES 65536
+#define QUEUE_HIGH (256 * 1024) /* bytes that wait for the socket, or for stdout, above which no more is taken from the other side */
+#define PACKET_BYTES 32700	/* libssh2 sends so much in a packet */
+#define PUMP_BYTES (4 * PACKET_BYTES)
 #define KEEPALIVE_S 15
 #define DEAD_NS (60 * CLOCK_NS_PER_S) /* no byte from the server for so long: it is gone */
+
+/* What waits to be written. */
+struct queue {
+	struct buf bytes;
+	size_t at; /* of these were written: taken out at times only, as that moves the rest */
+};
 
 struct client {
 	const char *user, *host, *command, *identity, *known_hosts;
@@ -57,7 +64,7 @@ struct client {
 	int sock;
 	LIBSSH2_SESSION *session;
 	LIBSSH2_CHANNEL *channel;
-	struct buf out;	     /* for the socket */
+	struct queue out;    /* for the socket */
 	uint64_t received;   /* bytes from it */
 	int64_t heard_ns;
 	struct known_hosts *known;
@@ -83,6 +90,27 @@ static const char *ssh_error(struct client *c)
 	return text && *text ? text : "no reason given";
 }
 
+/* --- what waits --- */
+
+static size_t queue_bytes(const struct queue *q)
+{
+	return q->bytes.len - q->at;
+}
+
+static const uint8_t *queue_first(const struct queue *q)
+{
+	return q->bytes.data + q->at;
+}
+
+static void queue_written(struct queue *q, size_t n)
+{
+	q->at += n;
+	if (q->at >= queue_bytes(q)) {
+		buf_consume(&q->bytes, q->at);
+		q->at = 0;
+	}
+}
+
 /* --- the socket --- */
 
 static ssize_t take_all(libssh2_socket_t sock, const void *p, size_t n, int flags, void **abstract)
@@ -91,8 +119,8 @@ static ssize_t take_all(libssh2_socket_t sock, const void *p, size_t n, int flag
 
 	(void)sock;
 	(void)flags;
-	put_bytes(&c->out, p, n);
-	return buf_error(&c->out) ? -ENOMEM : (ssize_t)n;
+	put_bytes(&c->out.bytes, p, n);
+	return buf_error(&c->out.bytes) ? -ENOMEM : (ssize_t)n;
 }
 
 static ssize_t count_received(libssh2_socket_t sock, void *p, size_t n, int flags, void **abstract)
@@ -109,8 +137,8 @@ static ssize_t count_received(libssh2_socket_t sock, void *p, size_t n, int flag
 
 static void flush(struct client *c)
 {
-	while (c->out.len) {
-		ssize_t n = send(c->sock, c->out.data, c->out.len, MSG_NOSIGNAL);
+	while (queue_bytes(&c->out)) {
+		ssize_t n = send(c->sock, queue_first(&c->out), queue_bytes(&c->out), MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -118,7 +146,7 @@ static void flush(struct client *c)
 			return;
 		if (n < 0)
 			fail(TRANSPORT_EXIT_CONNECT, "lost the connection to %s: %s", c->host, strerror(errno));
-		buf_consume(&c->out, (size_t)n);
+		queue_written(&c->out, (size_t)n);
 	}
 }
 
@@ -135,7 +163,7 @@ static void wait_socket(struct client *c)
 	struct pollfd p = {.fd = c->sock, .events = POLLIN};
 
 	flush(c);
-	if (c->out.len)
+	if (queue_bytes(&c->out))
 		p.events |= POLLOUT;
 	if (poll(&p, 1, left_ms(c)) == 0 && !left_ms(c))
 		fail(TRANSPORT_EXIT_CONNECT, "%s did not answer in time", c->host);
@@ -432,7 +460,7 @@ struct pump {
 	bool in_over, eof_sent;
 	bool in_blocked;      /* the channel takes nothing */
 	uint64_t in_received; /* by the client, when that was found */
-	struct buf out;	      /* from the channel, for stdout */
+	struct queue out;     /* from the channel, for stdout */
 	bool out_over;	      /* our reader is gone */
 	bool more;	      /* the channel may have more than was taken */
 	uint64_t out_received; /* when it had not */
@@ -448,7 +476,7 @@ static bool would_block(struct client *c, struct pump *p, ssize_t result)
 /* stdin → channel. */
 static void pump_in(struct client *c, struct pump *p)
 {
-	while (c->out.len < SSH_OUT_HIGH) {
+	while (queue_bytes(&c->out) < QUEUE_HIGH) {
 		if (p->in_at == p->in_n && !p->in_over) {
 			ssize_t n = read(0, p->in, sizeof(p->in));
 
@@ -481,13 +509,13 @@ static void pump_out(struct client *c, struct pump *p)
 	ssize_t n;
 
 	p->more = true;
-	while (p->out.len < SSH_OUT_HIGH) {
-		uint8_t *room = buf_reserve(&p->out, PUMP_BYTES);
+	while (queue_bytes(&p->out) < QUEUE_HIGH) {
+		uint8_t *room = buf_reserve(&p->out.bytes, PUMP_BYTES);
 
 		if (!room)
 			fail(TRANSPORT_EXIT_PROTOCOL, "out of memory");
 		n = libssh2_channel_read(c->channel, (char *)room, PUMP_BYTES);
-		p->out.len -= n > 0 ? PUMP_BYTES - (size_t)n : PUMP_BYTES;
+		p->out.bytes.len -= n > 0 ? PUMP_BYTES - (size_t)n : PUMP_BYTES;
 		if (n == LIBSSH2_ERROR_EAGAIN || n == 0) {
 			p->more = false;
 			p->out_received = c->received;
@@ -499,8 +527,8 @@ static void pump_out(struct client *c, struct pump *p)
 	while ((n = libssh2_channel_read_stderr(c->channel, text, sizeof(text))) > 0)
 		if (write(2, text, (size_t)n) < 0)
 			break;
-	while (p->out.len && !p->out_over) {
-		n = write(1, p->out.data, p->out.len);
+	while (queue_bytes(&p->out) && !p->out_over) {
+		n = write(1, queue_first(&p->out), queue_bytes(&p->out));
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN)
@@ -508,7 +536,7 @@ static void pump_out(struct client *c, struct pump *p)
 		if (n < 0)
 			p->out_over = true;
 		else
-			buf_consume(&p->out, (size_t)n);
+			queue_written(&p->out, (size_t)n);
 	}
 }
 
@@ -516,20 +544,20 @@ static bool is_ready(const struct client *c, const struct pump *p)
 {
 	bool to_send = p->in_at < p->in_n || (p->in_over && !p->eof_sent);
 
-	return (p->out.len < SSH_OUT_HIGH && (p->more || p->out_received != c->received)) ||
-	       (c->out.len < SSH_OUT_HIGH && to_send && (!p->in_blocked || p->in_received != c->received));
+	return (queue_bytes(&p->out) < QUEUE_HIGH && (p->more || p->out_received != c->received)) ||
+	       (queue_bytes(&c->out) < QUEUE_HIGH && to_send && (!p->in_blocked || p->in_received != c->received));
 }
 
 static void wait_for_more(struct client *c, struct pump *p)
 {
 	struct pollfd polls[3] = {
-		{.fd = c->sock, .events = (short)(POLLIN | (c->out.len ? POLLOUT : 0))},
-		{.fd = !p->in_over && p->in_at == p->in_n && c->out.len < SSH_OUT_HIGH ? 0 : -1, .events = POLLIN},
-		{.fd = p->out.len ? 1 : -1, .events = POLLOUT},
+		{.fd = c->sock, .events = (short)(POLLIN | (queue_bytes(&c->out) ? POLLOUT : 0))},
+		{.fd = !p->in_over && p->in_at == p->in_n && queue_bytes(&c->out) < QUEUE_HIGH ? 0 : -1, .events = POLLIN},
+		{.fd = queue_bytes(&p->out) ? 1 : -1, .events = POLLOUT},
 	};
 	int seconds = KEEPALIVE_S;
 
-	if (p->out.len >= SSH_OUT_HIGH) { /* our own reader is slow: nobody listens */
+	if (queue_bytes(&p->out) >= QUEUE_HIGH) { /* our own reader is slow: nobody listens */
 		polls[0].events &= ~POLLIN;
 		c->heard_ns = clock_monotonic_ns();
 	}
@@ -549,7 +577,7 @@ static int carry(struct client *c)
 		pump_in(c, &p);
 		pump_out(c, &p);
 		flush(c);
-		if (libssh2_channel_eof(c->channel) && !p.out.len)
+		if (libssh2_channel_eof(c->channel) && !queue_bytes(&p.out))
 			break;
 		if (p.out_over)
 			break;
