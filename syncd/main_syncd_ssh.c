@@ -45,6 +45,7 @@
 #define CIPHERS "aes256-ctr,aes128-ctr"
 #define MACS "hmac-sha2-256,hmac-sha2-512"
 
+#define WINDOW_BYTES (8u * 1024 * 1024) /* what the far side may send ahead: so much every round trip */
 #define QUEUE_HIGH (256 * 1024) /* bytes that wait for the socket, or for stdout, above which no more is taken from the other side */
 #define PACKET_BYTES 32700	/* libssh2 sends so much in a packet */
 #define PUMP_BYTES (4 * PACKET_BYTES)
@@ -394,7 +395,8 @@ static void open_session(struct client *c)
 
 static void start_command(struct client *c)
 {
-	while (!(c->channel = libssh2_channel_open_session(c->session))) {
+	while (!(c->channel = libssh2_channel_open_ex(c->session, "session", sizeof("session") - 1, WINDOW_BYTES,
+			 LIBSSH2_CHANNEL_PACKET_DEFAULT, NULL, 0))) {
 		if (libssh2_session_last_errno(c->session) != LIBSSH2_ERROR_EAGAIN)
 			fail(TRANSPORT_EXIT_PROTOCOL, "%s opens no channel: %s", c->host, ssh_error(c));
 		wait_socket(c);
