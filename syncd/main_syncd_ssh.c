@@ -9,6 +9,9 @@
  * libssh2 loses its way when a packet could be sent in part only and another is to follow. Its output therefore
  * goes to a buffer of ours (the send callback takes all), which is flushed to the socket as that takes it.
  *
+ * libssh2 has each block of 16 bytes encrypted by a call of its own, for which libcrypto takes many times what the encryption takes:
+ * see syncd/key_stream.h.
+ *
  * Algorithms are pinned: what Debian's libssh2 lacks fixes for (ChaCha20-Poly1305, CBC, EtM, compression) is never offered.
  */
 #include <errno.h>
@@ -20,6 +23,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/evp.h>
+#include <openssl/provider.h>
 #include <poll.h>
 #include <pwd.h>
 #include <seccomp.h>
@@ -38,6 +42,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "merkle/hash.h"
+#include "syncd/key_stream.h"
 #include "syncd/known_hosts.h"
 #include "transfer/transport.h"
 
@@ -65,6 +70,7 @@ struct client {
 	uint16_t port;
 	int64_t deadline_ns; /* for everything up to the running command */
 	int sock;
+	OSSL_PROVIDER *provider; /* of AES, or NULL */
 	LIBSSH2_SESSION *session;
 	LIBSSH2_CHANNEL *channel;
 	struct queue out;    /* for the socket */
@@ -378,6 +384,8 @@ static void open_session(struct client *c)
 	const char *macs = hash_algorithm_usual() == HASH_SHA256 ? MACS : MACS_WITHOUT_SHA;
 	char types[512];
 
+	if (key_stream_install(&c->provider) != 0)
+		log_debug("libcrypto's AES is used as it is");
 	if (libssh2_init(0) != 0 || !(c->session = libssh2_session_init_ex(NULL, NULL, NULL, c)))
 		fail(TRANSPORT_EXIT_PROTOCOL, "cannot start libssh2");
 	libssh2_session_set_blocking(c->session, 0);
@@ -626,7 +634,7 @@ int main(int argc, char **argv)
 {
 	struct client c = {.port = 22, .sock = -1};
 	int64_t timeout_ms = 20000;
-	int option;
+	int option, status;
 
 	log_set_name("syncd-ssh");
 	signal(SIGPIPE, SIG_IGN);
@@ -657,5 +665,7 @@ int main(int argc, char **argv)
 	fcntl(0, F_SETFL, fcntl(0, F_GETFL) | O_NONBLOCK);
 	fcntl(1, F_SETFL, fcntl(1, F_GETFL) | O_NONBLOCK);
 	confine();
-	return carry(&c);
+	status = carry(&c);
+	OSSL_PROVIDER_unload(c.provider);
+	return status;
 }
