@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#define XXH_INLINE_ALL /* most that is hashed is short: cheaper than the call */
 #include <xxhash.h>
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>

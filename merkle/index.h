@@ -99,6 +99,8 @@ void index_cursor_close(struct index_cursor *c);
 int index_cursor_seek(struct index_cursor *c, const char *path);
 int index_cursor_seek_key(struct index_cursor *c, const struct path_key *key);
 int index_cursor_next(struct index_cursor *c);
+/* From a row to the first one at or after a key that is greater than its own: cheap where that is the next one. */
+int index_cursor_forward(struct index_cursor *c, const struct path_key *key);
 /* The row under the cursor. ret_path: heap. Either may be NULL. INDEX_ABSENT: at the end, or dropped meanwhile. */
 int index_cursor_get(struct index_cursor *c, char **ret_path, struct row *ret_row);
 /* Cheap view for the tree: key, hash of the record, live; false for rows without a record. */

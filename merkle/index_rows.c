@@ -85,7 +85,6 @@ static int value_path(const uint8_t *key, size_t key_n, struct cursor *value, ch
 static int value_decode(enum index_class class, const uint8_t *key, size_t key_n,
 	struct cursor value, struct hash *ret_hash, char **ret_path, struct row *ret)
 {
-	struct row row cleanup(cleanup_row) = {0};
 	char *path cleanup_free = NULL;
 	struct hash hash = {0};
 	int r;
@@ -99,14 +98,11 @@ static int value_decode(enum index_class class, const uint8_t *key, size_t key_n
 	if (r)
 		return r;
 	if (ret) {
-		row_get(&value, &row);
-		r = cursor_finish(&value);
-		if (r)
-			return r;
-		if (class_of(&row) != class)
+		row_get(&value, ret);
+		if (cursor_finish(&value) || class_of(ret) != class) {
+			row_deinit(ret);
 			return -EBADMSG;
-		*ret = row;
-		row = (struct row){0};
+		}
 	}
 	if (ret_hash)
 		*ret_hash = hash;
@@ -608,6 +604,13 @@ int index_cursor_next(struct index_cursor *c)
 			return r;
 	}
 	return cursor_choose(c);
+}
+
+int index_cursor_forward(struct index_cursor *c, const struct path_key *key)
+{
+	int r = index_cursor_next(c);
+
+	return r || path_key_compare(&c->here, key) >= 0 ? r : index_cursor_seek_key(c, key);
 }
 
 int index_cursor_get(struct index_cursor *c, char **ret_path, struct row *ret_row)

@@ -101,8 +101,11 @@ static size_t folded_prefix(const uint8_t *name, size_t n, const char *word)
 
 static bool is_state_name(const uint8_t *name, size_t n)
 {
-	size_t at = folded_prefix(name, n, PATH_STATE_NAME);
+	size_t at;
 
+	if (name[0] < 0x80 && name[0] != '.' && fold(name[0]) != 's')
+		return false; /* most names: neither of both begins like that, and nothing in ASCII is ignored */
+	at = folded_prefix(name, n, PATH_STATE_NAME);
 	if (at) {
 		while (at < n && (name[at] == '.' || name[at] == ' '))
 			at++;

@@ -39,14 +39,19 @@ enum {
 #define MODE_SYMLINK 0777
 #define KIND_OPAQUE_MIN (RECORD_SYMLINK + 1)
 
-void record_deinit(struct record *r)
+static void free_owned(struct record *r)
 {
 	free(r->target);
-	version_vector_deinit(&r->vv);
-	version_dots_deinit(&r->dots);
-	version_dots_deinit(&r->lost);
-	version_dots_deinit(&r->adots);
-	version_dots_deinit(&r->mdots);
+	free(r->vv.v);
+	free(r->dots.v);
+	free(r->lost.v);
+	free(r->adots.v);
+	free(r->mdots.v);
+}
+
+void record_deinit(struct record *r)
+{
+	free_owned(r);
 	*r = (struct record){0};
 }
 
@@ -116,11 +121,9 @@ bool record_equal(const struct record *a, const struct record *b)
  * counters are higher. */
 static bool may_contain(const struct version_vector *vv, const struct version_dots *dots)
 {
-	uint64_t max = version_vector_max_counter(vv);
-
 	for (size_t i = 0; i < dots->n; i++)
 		if (version_vector_get(vv, dots->v[i].inc) < dots->v[i].counter &&
-			dots->v[i].counter >= max)
+			version_vector_max_counter(vv) <= dots->v[i].counter)
 			return false;
 	return true;
 }
@@ -349,7 +352,7 @@ int record_hash(
 
 void row_deinit(struct row *r)
 {
-	record_deinit(&r->record);
+	free_owned(&r->record);
 	*r = (struct row){0};
 }
 

@@ -192,22 +192,16 @@ static int window_add_zone(struct scan_window *w, const struct scan_zone *z, con
 	return r;
 }
 
+/* dir's own key is short of PATH_KEY_PREFIX: what is below it comes next, from the key with '/' (0) behind it on. */
 static int window_start(struct scan_window *w, struct index_cursor *c, const char *dir)
 {
-	char *path = NULL;
-	bool itself;
-	int r;
-
-	if (w->started)
-		return index_cursor_seek_key(c, &w->resume);
-	w->started = true;
-	r = index_cursor_seek(c, dir);
-	if (r || !*dir)
-		return r;
-	r = index_cursor_get(c, &path, NULL);
-	itself = !r && !strcmp(path, dir);
-	free(path);
-	return itself ? index_cursor_next(c) : r;
+	if (!w->started) {
+		path_key(&w->resume, dir);
+		if (*dir)
+			w->resume.bytes[w->resume.len++] = 0;
+		w->started = true;
+	}
+	return index_cursor_seek_key(c, &w->resume);
 }
 
 /* One row: *ret_behind is what to go on with. 0; INDEX_ABSENT: no more below dir. */
@@ -257,7 +251,7 @@ static int window_fill(
 		r = window_step(w, t, c, zone, dir, &w->resume);
 		if (r || w->n >= WINDOW)
 			break;
-		r = index_cursor_seek_key(c, &w->resume);
+		r = index_cursor_forward(c, &w->resume);
 	}
 	if (r == INDEX_ABSENT) {
 		w->ended = true;

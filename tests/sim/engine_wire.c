@@ -235,9 +235,11 @@ bool wire_gone(const struct wire *w)
 		const struct end *e = &w->end[i];
 		size_t n = 0;
 
+		if (busy(e) || !over(e))
+			return false;
 		if (e->session)
 			session_output(e->session, &n);
-		if (!over(e) || busy(e) || (!w->cut && !over(&w->end[!i]) && (n || w->pipe[i].len)))
+		if (!w->cut && (n || w->pipe[i].len) && !over(&w->end[!i]))
 			return false;
 	}
 	return true;
@@ -377,7 +379,7 @@ static bool hang_up(struct wire *w, int i)
 
 	if (e->session)
 		session_output(e->session, &n);
-	if (w->end[!i].closed || !over(e) || n || busy(e) || w->pipe[i].len || w->stalled[i])
+	if (w->end[!i].closed || n || w->pipe[i].len || w->stalled[i] || busy(e) || !over(e))
 		return false;
 	hear_end(&w->end[!i]);
 	return true;
@@ -490,11 +492,11 @@ void wires_run(struct engine *e, unsigned passes)
 		if (n == PASSES_MAX)
 			wrong(e, WRONG_OTHER, "no end in sight");
 		any = spread_changes(e);
-		for (unsigned j = 0; j < 2 * WIRES_MAX; j++) {
-			struct wire *w = &e->wires[(first + j) / 2 % WIRES_MAX];
+		for (unsigned j = first; j < first + 2 * WIRES_MAX; j++) {
+			struct wire *w = &e->wires[j / 2 % WIRES_MAX];
 
 			if (w->used)
-				any |= end_step(w, (int)(first + j) % 2);
+				any |= end_step(w, (int)(j % 2));
 		}
 		any |= tidy(e);
 	}

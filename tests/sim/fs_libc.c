@@ -1,7 +1,8 @@
 /*
  * tests/sim/fs_libc.c — the calls of libc by which our descriptors are duplicated and closed, and by which LMDB uses an index:
- * a program's own definitions come before the shared library's. Descriptors of the kernel go to the kernel. What an index maps
- * is its node's region, whatever length was asked for; LMDB only looks at as much as there is of the file.
+ * a program's own definitions come before the library's. Descriptors of the kernel go to the kernel. What an index maps
+ * is its node's region, whatever length was asked for; LMDB only looks at as much as there is of the file. LMDB's lock file, which
+ * merkle/index keeps in memory, is memory here as well, and no call of any disk.
  */
 #undef _FILE_OFFSET_BITS /* so that these define the names that LMDB was linked with */
 #include <errno.h>
@@ -19,6 +20,15 @@
 #include "tests/sim/fs_internal.h"
 
 #define PID 4711
+#define LOCK_FD (SIM_FD / 2) /* descriptors of lock files: from here on */
+#define LOCKS_MAX 64
+#define LOCK_BYTES_MAX 65536
+
+static struct lock_file {
+	unsigned descriptors;
+	off_t size;
+	uint8_t *bytes; /* LOCK_BYTES_MAX, kept for the next one that has this number; NULL: none yet */
+} lock_files[LOCKS_MAX];
 
 static long result(long r)
 {
@@ -40,10 +50,60 @@ pid_t getpid(void)
 	return sim.begun ? PID : (pid_t)syscall(SYS_getpid);
 }
 
+/* --- lock files --- */
+
+static struct lock_file *lock_file(int fd)
+{
+	return fd >= LOCK_FD && fd < LOCK_FD + LOCKS_MAX ? &lock_files[fd - LOCK_FD] : NULL;
+}
+
+int memfd_create(const char *name, unsigned flags)
+{
+	int i = 0;
+
+	if (!sim.begun)
+		return (int)syscall(SYS_memfd_create, name, flags);
+	while (i < LOCKS_MAX && lock_files[i].descriptors)
+		i++;
+	if (i == LOCKS_MAX)
+		sim_fatal("too many lock files");
+	lock_files[i].descriptors = 1;
+	return LOCK_FD + i;
+}
+
+static void lock_file_size(struct lock_file *l, off_t size)
+{
+	if (size > LOCK_BYTES_MAX)
+		sim_fatal("a lock file is too large");
+	if (!l->bytes)
+		l->bytes = sim_alloc(LOCK_BYTES_MAX);
+	if (size > l->size)
+		memset(l->bytes + l->size, 0, (size_t)(size - l->size));
+	l->size = size;
+}
+
+static void lock_file_close(struct lock_file *l)
+{
+	if (--l->descriptors == 0)
+		l->size = 0;
+}
+
+static bool is_lock_file(const void *p)
+{
+	for (size_t i = 0; i < LOCKS_MAX; i++)
+		if (lock_files[i].bytes && p == lock_files[i].bytes)
+			return true;
+	return false;
+}
+
 /* --- descriptors --- */
 
 int close(int fd)
 {
+	if (lock_file(fd)) {
+		lock_file_close(lock_file(fd));
+		return 0;
+	}
 	if (!sim_is_fd(fd))
 		return (int)syscall(SYS_close, fd);
 	sim_close(fd);
@@ -81,9 +141,10 @@ static int open_index(int dir, const char *name, int flags, mode_t mode)
 		r = -EACCES;
 	else if (r == 0 && write && h->disk->read_only)
 		r = -EROFS;
-	if (r == 0 && n->kind == FILE_KIND_SYMLINK) { /* to LMDB's lock file, in memory */
+	if (r == 0 && n->kind == FILE_KIND_SYMLINK && sscanf(n->target, "/proc/self/fd/%d", &fd) == 1 && lock_file(fd)) {
 		sim_leave(h->disk, SIM_INDEX_OPEN, 0);
-		return (int)syscall(SYS_openat, AT_FDCWD, n->target, flags, mode);
+		lock_file(fd)->descriptors++;
+		return fd;
 	}
 	if (r == 0 && n->kind != FILE_KIND_REGULAR)
 		r = -ELOOP;
@@ -127,7 +188,7 @@ int fcntl(int fd, int command, ...)
 	va_start(args, command);
 	arg = va_arg(args, void *);
 	va_end(args);
-	if (!sim_is_fd(fd))
+	if (!sim_is_fd(fd) && !lock_file(fd))
 		return (int)syscall(SYS_fcntl, fd, command, arg);
 	if (command == F_GETLK) /* nobody else has an index open: base/store sees to that */
 		((struct flock *)arg)->l_type = F_UNLCK;
@@ -174,6 +235,8 @@ off_t lseek(int fd, off_t offset, int whence)
 {
 	struct handle *h;
 
+	if (lock_file(fd)) /* how large is it? */
+		return lock_file(fd)->size;
 	if (!sim_is_fd(fd))
 		return (off_t)syscall(SYS_lseek, fd, offset, whence);
 	h = sim_handle(fd);
@@ -257,6 +320,10 @@ int ftruncate(int fd, off_t size)
 	struct handle *h;
 	int r;
 
+	if (lock_file(fd)) {
+		lock_file_size(lock_file(fd), size);
+		return 0;
+	}
 	if (!sim_is_fd(fd))
 		return (int)syscall(SYS_ftruncate, fd, size);
 	h = sim_handle(fd);
@@ -291,6 +358,8 @@ void *mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset)
 {
 	struct handle *h;
 
+	if (lock_file(fd))
+		return lock_file(fd)->bytes;
 	if (!sim_is_fd(fd))
 		return (void *)syscall(SYS_mmap, at, n, protection, flags, fd, offset);
 	if (gone(fd))
@@ -302,7 +371,7 @@ void *mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset)
 
 int munmap(void *at, size_t n)
 {
-	return content_is_region(at) ? 0 : (int)syscall(SYS_munmap, at, n);
+	return content_is_region(at) || is_lock_file(at) ? 0 : (int)syscall(SYS_munmap, at, n);
 }
 
 int madvise(void *at, size_t n, int advice)

@@ -1,7 +1,7 @@
 /*
  * tests/sim/heap.c — malloc for a program of one thread that lives for thousands of short worlds: lists of free blocks by size,
- * and no locks, bins or merging. (A fifth of a history's time is libc's malloc otherwise.) What is larger than a piece goes back to
- * the kernel, which gives zeros. Not with sanitizers, which bring their own.
+ * and no locks, bins or merging. (A fifth of a history's time is libc's malloc otherwise.) What is larger than a piece is of the
+ * kernel, which gives zeros: its pages go back, and of one size its place is kept. Not with sanitizers, which bring their own.
  *
  *   16 bytes: the block's class | the block …
  */
@@ -32,6 +32,8 @@ struct header {
 _Static_assert(sizeof(struct header) == STEP, "what follows the header is aligned");
 
 static void *heap_free[CLASSES];
+static void *large_free; /* places without pages, of: */
+static size_t large_bytes;
 static uint8_t *arena, *arena_end;
 
 /* What libc asks the kernel for itself does not pass the simulator either. */
@@ -60,9 +62,33 @@ static void *with_header(uint8_t *at, size_t class, size_t bytes)
 
 static void *map_large(size_t n)
 {
-	uint8_t *at = n < SIZE_MAX - STEP ? map(n + STEP) : NULL;
+	uint8_t *at;
+	void **p;
 
+	if (large_free && n == large_bytes) {
+		p = large_free;
+		large_free = *p;
+		*p = NULL; /* zeros, as all the rest */
+		return p;
+	}
+	at = n < SIZE_MAX - STEP ? map(n + STEP) : NULL;
 	return at ? with_header(at, CLASSES, n) : NULL;
+}
+
+static void unmap_large(struct header *h)
+{
+	size_t n = h->bytes;
+	void **p;
+
+	if (large_free && n != large_bytes) {
+		syscall(SYS_munmap, h, n + STEP);
+		return;
+	}
+	syscall(SYS_madvise, h, n + STEP, MADV_DONTNEED);
+	p = with_header((uint8_t *)h, CLASSES, n);
+	*p = large_free;
+	large_free = p;
+	large_bytes = n;
 }
 
 /* In huge pages, where there are some: there is much in it, and little of each. */
@@ -127,7 +153,7 @@ void free(void *p)
 	if (!h)
 		return;
 	if (h->class == CLASSES) {
-		syscall(SYS_munmap, h, h->bytes + STEP);
+		unmap_large(h);
 		return;
 	}
 	*(void **)p = heap_free[h->class];

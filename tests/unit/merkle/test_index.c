@@ -446,6 +446,18 @@ static void test_cursor(void **state)
 			put_file(w, order[i], i);
 		}
 	}
+	for (size_t from = 0; from < ARRAY_SIZE(order); from++)
+		for (size_t to = from + 1; to < ARRAY_SIZE(order); to++) {
+			assert_int_equal(index_cursor_seek(c, order[from]), 0);
+			path_key(&key, order[to]);
+			assert_int_equal(index_cursor_forward(c, &key), 0);
+			assert_int_equal(index_cursor_get(c, &path, NULL), 0);
+			assert_string_equal(path, order[to]);
+			free(path);
+		}
+	assert_int_equal(index_cursor_seek(c, "b"), 0);
+	key = (struct path_key){1, {0xff}};
+	assert_int_equal(index_cursor_forward(c, &key), INDEX_ABSENT);
 	for (size_t from = 0; from < ARRAY_SIZE(order); from++) {
 		size_t i = from;
 		int s = index_cursor_seek(c, from ? order[from] : "");
