@@ -141,6 +141,7 @@ static size_t compress_payload(struct frame_writer *w, uint8_t *room, const void
 {
 	struct buf length = {.data = room, .cap = FRAME_RAW_LENGTH_BYTES};
 	size_t worth = n - (n + 19) / 20;
+	int level = w->zstd_level;
 	size_t packed;
 
 	if (w->pass && n >= FRAME_LONG_BYTES) {
@@ -149,7 +150,9 @@ static size_t compress_payload(struct frame_writer *w, uint8_t *room, const void
 	}
 	if (!zstd_wanted(w))
 		return 0;
-	ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, w->zstd_level); /* which clamps what is below its own minimum */
+	if (w->poor >= FRAME_POOR_MIN && n >= FRAME_LONG_BYTES && level > FRAME_LOOK_LEVEL)
+		level = FRAME_LOOK_LEVEL;
+	ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, level); /* which clamps what is below its own minimum */
 	packed = ZSTD_compress2(w->zstd, room + FRAME_RAW_LENGTH_BYTES,
 		worth - FRAME_RAW_LENGTH_BYTES, payload, n);
 	watch_gain(w, n, !ZSTD_isError(packed));

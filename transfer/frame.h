@@ -30,6 +30,7 @@
 #define FRAME_LONG_BYTES (8 * 1024) /* a payload of so many bytes says something about the next one */
 #define FRAME_POOR_MIN 16
 #define FRAME_PASS_MAX 7
+#define FRAME_LOOK_LEVEL 1 /* at most, for the one in between: what is like noise costs a high level 20 times as much */
 #define FRAME_GARBAGE_BYTES 80	     /* of a foreign stream's beginning are kept */
 
 void frame_put_preface(struct buf *out);
