@@ -30,6 +30,7 @@
 
 struct frame_writer {
 	ZSTD_CCtx *zstd; /* NULL: nothing was compressed yet */
+	struct buf packed; /* what the last payload was compressed to */
 	int zstd_level;
 	unsigned poor; /* long payloads in a row that did not get shorter */
 	unsigned pass; /* long ones to come that are not tried */
@@ -113,6 +114,7 @@ void frame_writer_free(struct frame_writer *w)
 	if (!w)
 		return;
 	ZSTD_freeCCtx(w->zstd);
+	buf_deinit(&w->packed);
 	XXH3_freeState(w->xxh);
 	free(w);
 }
@@ -136,10 +138,11 @@ static void watch_gain(struct frame_writer *w, size_t n, bool gained)
 		w->pass = w->poor - FRAME_POOR_MIN < FRAME_PASS_MAX ? w->poor - FRAME_POOR_MIN + 1 : FRAME_PASS_MAX;
 }
 
-/* Writes the compressed form into room[0..n); its length, 0 if it does not pay. */
-static size_t compress_payload(struct frame_writer *w, uint8_t *room, const void *payload, size_t n)
+/* Puts the compressed form in the payload's place; its length, 0 if it does not pay. */
+static size_t compress_payload(struct frame_writer *w, uint8_t *payload, size_t n)
 {
-	struct buf length = {.data = room, .cap = FRAME_RAW_LENGTH_BYTES};
+	struct buf length = {.data = payload, .cap = FRAME_RAW_LENGTH_BYTES};
+	uint8_t *room;
 	size_t worth = n - (n + 19) / 20;
 	int level = w->zstd_level;
 	size_t packed;
@@ -148,17 +151,21 @@ static size_t compress_payload(struct frame_writer *w, uint8_t *room, const void
 		w->pass--;
 		return 0;
 	}
-	if (!zstd_wanted(w))
+	buf_clear(&w->packed);
+	room = buf_reserve(&w->packed, worth);
+	if (!room || !zstd_wanted(w))
 		return 0;
 	if (w->poor >= FRAME_POOR_MIN && n >= FRAME_LONG_BYTES && level > FRAME_LOOK_LEVEL)
 		level = FRAME_LOOK_LEVEL;
 	ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, level); /* which clamps what is below its own minimum */
-	packed = ZSTD_compress2(w->zstd, room + FRAME_RAW_LENGTH_BYTES,
-		worth - FRAME_RAW_LENGTH_BYTES, payload, n);
+	packed = ZSTD_compress2(w->zstd, room, worth - FRAME_RAW_LENGTH_BYTES, payload, n);
 	watch_gain(w, n, !ZSTD_isError(packed));
 	if (ZSTD_isError(packed))
 		return 0; /* mostly: does not fit into what would be worth it */
 	put_u32(&length, (uint32_t)n);
+	memcpy(payload + FRAME_RAW_LENGTH_BYTES, room, packed);
+	if (w->packed.cap > FRAME_KEEP_BYTES)
+		buf_deinit(&w->packed);
 	return FRAME_RAW_LENGTH_BYTES + packed;
 }
 
@@ -174,28 +181,40 @@ static void put_header(uint8_t *at, const struct frame_header *h)
 	assert(b.len == FRAME_HEADER_BYTES && !buf_error(&b));
 }
 
+size_t frame_begin(struct buf *frames)
+{
+	size_t start = frames->len;
+
+	buf_reserve(frames, FRAME_HEADER_BYTES);
+	return start;
+}
+
+int frame_end(struct frame_writer *w, struct buf *frames, size_t start, uint8_t type, bool compress)
+{
+	struct frame_header h = {.type = type};
+	size_t n = buf_error(frames) ? 0 : frames->len - start - FRAME_HEADER_BYTES, packed = 0;
+
+	if (buf_error(frames) || n > UINT32_MAX) {
+		frames->len = start;
+		return buf_error(frames) ? buf_error(frames) : -EMSGSIZE;
+	}
+	if (compress && n >= FRAME_COMPRESS_MIN_BYTES)
+		packed = compress_payload(w, frames->data + start + FRAME_HEADER_BYTES, n);
+	if (packed)
+		h.flags = FRAME_FLAG_ZSTD;
+	h.length = (uint32_t)(packed ? packed : n);
+	put_header(frames->data + start, &h);
+	frames->len = start + FRAME_HEADER_BYTES + h.length;
+	return 0;
+}
+
 int frame_prepare(struct frame_writer *w, struct buf *frames, uint8_t type, const void *payload,
 	size_t n, bool compress)
 {
-	struct frame_header h = {.type = type};
-	size_t start = frames->len, packed = 0;
-	uint8_t *room;
+	size_t start = frame_begin(frames);
 
-	if (n > UINT32_MAX - FRAME_HEADER_BYTES)
-		return -EMSGSIZE;
-	room = buf_reserve(frames, FRAME_HEADER_BYTES + n);
-	if (!room)
-		return buf_error(frames);
-	if (compress && n >= FRAME_COMPRESS_MIN_BYTES)
-		packed = compress_payload(w, room + FRAME_HEADER_BYTES, payload, n);
-	if (packed)
-		h.flags = FRAME_FLAG_ZSTD;
-	else if (n)
-		memcpy(room + FRAME_HEADER_BYTES, payload, n);
-	h.length = (uint32_t)(packed ? packed : n);
-	put_header(room, &h);
-	frames->len = start + FRAME_HEADER_BYTES + h.length;
-	return 0;
+	put_bytes(frames, payload, n);
+	return frame_end(w, frames, start, type, compress);
 }
 
 /* Number the frame that begins here; how long it is. */
@@ -209,11 +228,18 @@ static size_t frame_finish(struct frame_writer *w, uint8_t *frame)
 	return FRAME_HEADER_BYTES + length;
 }
 
-int frame_write_prepared(struct frame_writer *w, struct buf *out, const struct buf *frames)
+int frame_write_prepared(struct frame_writer *w, struct buf *out, struct buf *frames)
 {
 	size_t at = out->len;
 
-	put_bytes(out, frames->data, frames->len);
+	if (!out->len && !out->max_bytes && !buf_error(out)) {
+		struct buf empty = *out;
+
+		*out = *frames;
+		*frames = empty;
+	} else {
+		put_bytes(out, frames->data, frames->len);
+	}
 	if (buf_error(out))
 		return buf_error(out);
 	while (at < out->len)

@@ -46,9 +46,13 @@ void frame_writer_level(struct frame_writer *w, int zstd_level); /* from now on 
  * inside out. On failure (-EMSGSIZE, or out's sticky error) nothing was appended and the frame was not counted. */
 int frame_write(struct frame_writer *w, struct buf *out, uint8_t type, const void *payload, size_t n, bool compress);
 /* The same in two halves, so that another thread may do what costs time: with a writer of its own it appends frames that have no
- * number yet to `frames`; they are numbered as they are appended to out. */
+ * number yet to `frames`; they are numbered as they are appended to out. An empty out takes the memory of `frames`, which has out's then. */
 int frame_prepare(struct frame_writer *w, struct buf *frames, uint8_t type, const void *payload, size_t n, bool compress);
-int frame_write_prepared(struct frame_writer *w, struct buf *out, const struct buf *frames);
+/* The first half of a payload that the caller puts into frames, after frame_begin, which says where the frame begins; on failure
+ * nothing was appended. */
+size_t frame_begin(struct buf *frames);
+int frame_end(struct frame_writer *w, struct buf *frames, size_t start, uint8_t type, bool compress);
+int frame_write_prepared(struct frame_writer *w, struct buf *out, struct buf *frames);
 
 /* --- reading --- */
 struct frame_reader;

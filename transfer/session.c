@@ -46,18 +46,18 @@ int session_protocol_error(struct session *s, const char *why)
 int session_prepare(struct frame_writer *w, struct buf *frames, uint8_t type, const union message *m)
 {
 	const struct message_info *info = message_info(type);
-	struct buf payload = BUF_INIT;
-	int r = message_encode(type, m, &payload);
+	size_t start = frame_begin(frames);
+	int r = message_encode(type, m, frames);
 
-	if (r == 0 && payload.len > info->max_bytes)
+	if (r == 0 && frames->len - start - FRAME_HEADER_BYTES > info->max_bytes)
 		r = -EMSGSIZE;
 	if (r == 0)
-		r = frame_prepare(w, frames, type, payload.data, payload.len, info->compress);
-	buf_deinit(&payload);
+		return frame_end(w, frames, start, type, info->compress);
+	frames->len = start;
 	return r;
 }
 
-int session_send_prepared(struct session *s, const struct buf *frames)
+int session_send_prepared(struct session *s, struct buf *frames)
 {
 	if (s->out.len - s->out_at > OUTPUT_MAX)
 		return session_protocol_error(s, "it asks and does not read the answers");

@@ -340,7 +340,7 @@ struct session {
 int session_send(struct session *s, uint8_t type, const union message *m);
 /* In two halves: see frame_prepare. */
 int session_prepare(struct frame_writer *w, struct buf *frames, uint8_t type, const union message *m);
-int session_send_prepared(struct session *s, const struct buf *frames);
+int session_send_prepared(struct session *s, struct buf *frames);
 int session_step(struct session *s);
 struct session_job *session_job_new(struct session *s, enum job_type type, enum session_lane lane);
 void session_job_queue(struct session *s, struct session_job *job);

@@ -229,7 +229,7 @@ static void test_many_frames_in_one_feed(void **state)
 static void test_prepared(void **state)
 {
 	struct pair *p = *state;
-	cleanup(buf_deinit) struct buf frames = BUF_INIT;
+	cleanup(buf_deinit) struct buf frames = BUF_INIT, moved = BUF_INIT, empty = BUF_INIT;
 	uint8_t *text = some_bytes(50000, false);
 	struct frame_writer *other;
 
@@ -241,12 +241,17 @@ static void test_prepared(void **state)
 	frame_write(p->w, &p->wire, TYPE_SMALL, text, 1000, true);
 	assert_int_equal(frame_write_prepared(p->w, &p->wire, &frames), 0);
 	frame_write(p->w, &p->wire, TYPE_SMALL, text, 10, true);
+	assert_int_equal(frame_prepare(other, &moved, TYPE_BULK, text, 40000, true), 0);
+	assert_int_equal(frame_write_prepared(p->w, &empty, &moved), 0);
+	assert_int_equal(moved.len, 0);
+	put_bytes(&p->wire, empty.data, empty.len);
 	assert_int_equal(feed_all(p), 0);
 	expect_frame(p, TYPE_SMALL, text, 1000);
 	expect_frame(p, TYPE_BULK, text, 50000);
 	expect_frame(p, TYPE_SMALL, text, 100);
 	expect_frame(p, TYPE_EMPTY, NULL, 0);
 	expect_frame(p, TYPE_SMALL, text, 10);
+	expect_frame(p, TYPE_BULK, text, 40000);
 	expect_more(p);
 	p->wire.max_bytes = p->wire.len + 100; /* all of it or nothing */
 	assert_int_equal(frame_write_prepared(p->w, &p->wire, &frames), -EMSGSIZE);
