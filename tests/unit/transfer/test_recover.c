@@ -209,24 +209,28 @@ static void child_recover(struct fixture *f, unsigned k)
 	fx_close(f);
 }
 
-/* Ended at point k of the batch and, if it is not 0, at point j of the recovery. false: the batch
- * has no point k. */
-static bool crash_at(const char *place, bool exchange, unsigned k, unsigned j)
+/* The tree, closed, after the batch was ended at point k. *ret_killed: false if it has none. */
+static struct fixture *cut_short(const char *place, bool exchange, unsigned k, bool *ret_killed)
 {
 	struct fixture *f = fx_new_in(place);
-	bool killed;
 
 	f->no_exchange = !exchange;
 	make_tree(f);
 	fx_close(f);
-	killed = run_child(f, child_apply, k);
-	if (j)
-		run_child(f, child_recover, j);
-	fx_open(f);
-	points_arm(refuse, NULL);
+	*ret_killed = run_child(f, child_apply, k);
+	return f;
+}
+
+static void recovered_again(struct fixture *f)
+{
 	OK(apply_recover(f->r, NULL));
 	assert_int_equal(fx_staging(f), 0);
 	assert_int_equal(fx_intents(f), 0);
+}
+
+/* Recovered: nothing is a user's doing, and the batch given again comes to its end. */
+static void comes_to_its_end(struct fixture *f)
+{
 	check_either(f);
 	fx_quiet(f);
 	check_either(f);
@@ -236,6 +240,21 @@ static bool crash_at(const char *place, bool exchange, unsigned k, unsigned j)
 	check_final(f, true);
 	points_arm(NULL, NULL);
 	fx_free(f);
+}
+
+/* Ended at point k of the batch and, if it is not 0, at point j of the recovery. false: the batch
+ * has no point k. */
+static bool crash_at(const char *place, bool exchange, unsigned k, unsigned j)
+{
+	bool killed;
+	struct fixture *f = cut_short(place, exchange, k, &killed);
+
+	if (j)
+		run_child(f, child_recover, j);
+	fx_open(f);
+	points_arm(refuse, NULL);
+	recovered_again(f);
+	comes_to_its_end(f);
 	return killed;
 }
 
@@ -324,14 +343,10 @@ int __wrap_file_stat_at(int dir, const char *name, struct file_stat *ret)
 /* Ended at point k; the j-th look of the recovery fails. Until the next one, nothing there is taken for a user's doing. */
 static bool blind_recovery(bool exchange, unsigned k, unsigned j, unsigned *unfinished)
 {
-	struct fixture *f = fx_new_in(where_memory());
-	bool reached;
+	bool killed, reached;
+	struct fixture *f = cut_short(where_memory(), exchange, k, &killed);
 	int r;
 
-	f->no_exchange = !exchange;
-	make_tree(f);
-	fx_close(f);
-	run_child(f, child_apply, k);
 	fx_open(f);
 	blind_at = j;
 	looks = 0;
@@ -341,17 +356,9 @@ static bool blind_recovery(bool exchange, unsigned k, unsigned j, unsigned *unfi
 	*unfinished += replica_unfinished(f->r, "");
 	if (r == 0 && fx_scan(f).events != 0)
 		fail_msg("what was interrupted at point %u, and not seen by look %u, is taken for a user's doing", k, j);
-	OK(apply_recover(f->r, NULL));
+	recovered_again(f);
 	assert_false(replica_unfinished(f->r, ""));
-	assert_int_equal(fx_staging(f), 0);
-	assert_int_equal(fx_intents(f), 0);
-	check_either(f);
-	fx_quiet(f);
-	make_items(f);
-	fx_apply(f);
-	fx_quiet(f);
-	check_final(f, true);
-	fx_free(f);
+	comes_to_its_end(f);
 	return reached;
 }
 
@@ -489,13 +496,6 @@ static struct fixture *crashed(unsigned k, bool *ret_killed)
 	fx_close(f);
 	*ret_killed = run_child(f, child_apply_one, k);
 	return f;
-}
-
-static void recovered_again(struct fixture *f)
-{
-	OK(apply_recover(f->r, NULL));
-	assert_int_equal(fx_staging(f), 0);
-	assert_int_equal(fx_intents(f), 0);
 }
 
 static void recovered(struct fixture *f)
@@ -719,14 +719,11 @@ static int undo_directory(uint64_t batch, uint32_t number, const void *p, size_t
 /* false: the batch has no point k. which: of its directories, shallow first. A user writes a file at `taken` (or NULL). */
 static bool crash_without_order(unsigned k, unsigned which, const char *taken, unsigned *undone)
 {
-	struct fixture *f = fx_new_in(where_memory());
+	bool killed;
+	struct fixture *f = cut_short(where_memory(), true, k, &killed);
 	struct undo u = {.f = f, .which = which};
 	struct index_txn *t = NULL;
-	bool killed;
 
-	make_tree(f);
-	fx_close(f);
-	killed = run_child(f, child_apply, k);
 	fx_open(f);
 	OK(index_begin_read(replica_index(f->r), &t));
 	OK(index_intents(t, undo_directory, &u));
@@ -735,9 +732,7 @@ static bool crash_without_order(unsigned k, unsigned which, const char *taken, u
 	taken = taken && !fx_exists(f, taken) ? taken : NULL;
 	if (taken)
 		fx_write(f, taken, "taken");
-	OK(apply_recover(f->r, NULL));
-	assert_int_equal(fx_staging(f), 0);
-	assert_int_equal(fx_intents(f), 0);
+	recovered_again(f);
 	assert_false(fx_tombstone(f, "new/deep/f"));
 	assert_false(fx_tombstone(f, "m/n"));
 	assert_false(fx_tombstone(f, "q/r"));
@@ -748,13 +743,7 @@ static bool crash_without_order(unsigned k, unsigned which, const char *taken, u
 		fx_free(f);
 		return killed;
 	}
-	check_either(f);
-	fx_quiet(f);
-	make_items(f);
-	fx_apply(f);
-	fx_quiet(f);
-	check_final(f, true);
-	fx_free(f);
+	comes_to_its_end(f);
 	return killed;
 }
 
@@ -813,31 +802,18 @@ static int cut_aside(uint64_t batch, uint32_t number, const void *p, size_t n, v
 /* false: the batch has no point k. */
 static bool crash_with_two_names(unsigned k, enum cut how, unsigned *cut)
 {
-	struct fixture *f = fx_new_in(where_memory());
+	bool killed;
+	struct fixture *f = cut_short(where_memory(), false, k, &killed);
 	struct cutting x = {.f = f, .how = how};
 	struct index_txn *t = NULL;
-	bool killed;
 
-	f->no_exchange = true;
-	make_tree(f);
-	fx_close(f);
-	killed = run_child(f, child_apply, k);
 	fx_open(f);
 	OK(index_begin_read(replica_index(f->r), &t));
 	OK(index_intents(t, cut_aside, &x));
 	index_abort(t);
 	*cut += x.cut;
-	OK(apply_recover(f->r, NULL));
-	assert_int_equal(fx_staging(f), 0);
-	assert_int_equal(fx_intents(f), 0);
-	check_either(f);
-	fx_quiet(f);
-	check_either(f);
-	make_items(f);
-	fx_apply(f);
-	fx_quiet(f);
-	check_final(f, true);
-	fx_free(f);
+	recovered_again(f);
+	comes_to_its_end(f);
 	return killed;
 }
 
@@ -861,26 +837,17 @@ static void test_unreadable_for_a_while(void **state)
 
 	(void)state;
 	for (unsigned k = 1; killed; k++) {
-		struct fixture *f = fx_new_in(where_memory());
+		struct fixture *f = cut_short(where_memory(), true, k, &killed);
 
-		make_tree(f);
-		fx_close(f);
-		killed = run_child(f, child_apply, k);
 		fx_open(f);
 		unreadable = true;
 		OK(apply_recover(f->r, NULL));
 		unreadable = false;
 		waited += fx_intents(f) > 0;
 		recovered_again(f);
-		check_either(f);
 		assert_int_equal(fx_find(f, "old a").asides, 0);
 		assert_int_equal(fx_find(f, "old b").asides, 0);
-		fx_quiet(f);
-		make_items(f);
-		fx_apply(f);
-		fx_quiet(f);
-		check_final(f, true);
-		fx_free(f);
+		comes_to_its_end(f);
 	}
 	assert_true(waited > 5);
 }
