@@ -9,18 +9,7 @@ A=$W/a B=$W/b
 mkdir -p "$A" "$B"
 # Enough that a tree of 1,000 files is not more than may be deleted without confirming.
 cp -a /usr/share/doc "$A/work"
-daemon b "[folder t]
-path = $B
-tombstone_grace = 0s
-settle = 100ms"
-daemon a "[folder t]
-path = $A
-tombstone_grace = 0s
-settle = 100ms
-[peer b]
-folder = t
-address = $(remote "$B")
-$(peer_options)"
+two_daemons $'tombstone_grace = 0s\nsettle = 100ms'
 want_sync "$A" "$B" 60 "(first copy)"
 
 pairs() { python3 "$TOP/tests/e2e/pairs.py" "$@"; }

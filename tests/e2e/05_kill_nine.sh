@@ -11,16 +11,7 @@ start_sshd
 A=$W/a B=$W/b
 mkdir -p "$A/da" "$A/db" "$B"
 for i in $(seq 400); do head -c $((RANDOM % 20000)) /dev/urandom >"$A/da/f$i"; cp "$A/da/f$i" "$A/db/f$i"; done
-daemon b "[folder t]
-path = $B
-settle = 50ms"
-daemon a "[folder t]
-path = $A
-settle = 50ms
-[peer b]
-folder = t
-address = $(remote "$B")
-$(peer_options)"
+two_daemons "settle = 50ms"
 want_sync "$A" "$B" 60 "(first copy)"
 
 # Each side writes in its own directory only: whatever conflict copy appears is syncd's doing.

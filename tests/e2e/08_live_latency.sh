@@ -19,14 +19,7 @@ for i in range(n):
     with open(f"{d}/f{i}", "w") as f:
         f.write(f"{i}\n")
 EOF
-daemon b "[folder t]
-path = $B"
-daemon a "[folder t]
-path = $A
-[peer b]
-folder = t
-address = $(remote "$B")
-$(peer_options)"
+two_daemons
 anonymous() { awk '/^RssAnon:/ { print $2 }' "/proc/$1/status"; }
 watch_memory() { # watch_memory PID FILE: the most that it was
     local most=0 now

@@ -13,14 +13,7 @@ for d in $(seq 20); do
     for i in $(seq 100); do echo "$d $i" >"$A/d$d/f$i"; done
 done
 cp -a "$A/." "$B/" # nothing of this is to cross the relay
-daemon b "[folder t]
-path = $B"
-daemon a "[folder t]
-path = $A
-[peer b]
-folder = t
-address = $(remote "$B")
-$(peer_options)"
+two_daemons
 wait_for 120 ctl a flush t || die "not in sync: $(ctl a status t)"
 sleep 5 # what is still to be said after that
 

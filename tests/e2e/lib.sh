@@ -165,6 +165,19 @@ stop() {
     wait "$1" 2>/dev/null
 }
 peer_options() { printf 'identity = %s\nknown_hosts = %s\nsyncctl_path = %s\n' "$W/ssh/key" "$W/ssh/known_hosts" "$BIN/syncctl"; }
+# A folder t in $A and $B, live in both directions through the sshd. LINES: more in the folder's section, on both sides.
+two_daemons() {
+    daemon b "[folder t]
+path = $B
+${1:-}"
+    daemon a "[folder t]
+path = $A
+${1:-}
+[peer b]
+folder = t
+address = $(remote "$B")
+$(peer_options)"
+}
 
 # in_sync A B: the two trees are equal and stay so for a moment.
 in_sync() { equal_trees "$1" "$2" && sleep 0.3 && equal_trees "$1" "$2"; }
