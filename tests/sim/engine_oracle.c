@@ -494,9 +494,13 @@ void oracle_met(struct site *s, const char *path)
 	for (size_t i = 0; i < o->before.n; i++)
 		if (strcmp(o->before.v[i].path, path) == 0 || path_is_below(o->before.v[i].path, path))
 			o->tokens[o->before.v[i].token].moved = true;
-	for (size_t i = 0; i < o->after.n; i++) /* a directory goes with what it is in */
-		if (o->after.v[i].token == TOKEN_DIRECTORY && path_is_below(o->after.v[i].path, path))
+	for (size_t i = 0; i < o->after.n; i++) /* what he made on the way there goes, too */
+		if (o->after.v[i].token == TOKEN_DIRECTORY && path_is_below(path, o->after.v[i].path) &&
+			!listed(&o->before, o->after.v[i].hash, TOKEN_DIRECTORY))
 			spot_get(o, o->after.v[i].path, o->after.v[i].hash, TOKEN_DIRECTORY)->removed = true;
+	for (size_t i = 1; i < o->n_spots; i++) /* a directory goes with what it is in, or is about to be in */
+		if (o->spots[i].token == TOKEN_DIRECTORY && path_is_below(o->spots[i].path, path))
+			o->spots[i].removed = true;
 }
 
 bool oracle_unrecorded(struct site *s)

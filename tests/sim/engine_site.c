@@ -216,9 +216,18 @@ void site_recover(struct site *s)
 		site_close(s); /* and is opened again later */
 }
 
-static void scanned(struct site *s, const struct observe_result *seen, bool acted)
+static void note_left(const char *path, enum scan_what what, int error, void *data)
 {
-	const bool whole = !seen->raced && !seen->unsettled && !seen->scan.errors;
+	bool *left = data;
+
+	(void)path, (void)what;
+	*left = *left || error;
+}
+
+/* left: something that it saw, or did not find, is not recorded yet. */
+static void scanned(struct site *s, const struct observe_result *seen, bool left, bool acted)
+{
+	const bool whole = !seen->raced && !seen->unsettled && !left;
 
 	if (seen->events || seen->raced || seen->unsettled || seen->scan.errors)
 		tell(s->engine,
@@ -245,7 +254,8 @@ static uint64_t head_seq(struct site *s)
 
 void site_scan(struct site *s)
 {
-	const struct observe_options options = {.replica = s->replica, .confirmed = true};
+	bool left = false;
+	const struct observe_options options = {.replica = s->replica, .confirmed = true, .tell = note_left, .tell_data = &left};
 	const struct scan_options scan = {.store = replica_store(s->replica), .ignore = s->ignore};
 	const struct observe_path all = {.path = "", .rehash_before_ns = s->distrust_ns};
 	struct observe_result seen = {0};
@@ -267,7 +277,7 @@ void site_scan(struct site *s)
 		site_close(s);
 	} else if (checked(s, "observe_run", r) == 0) {
 		/* a power loss may have left what a user wrote under old times */
-		scanned(s, &seen, acted || s->excused || all.rehash_before_ns);
+		scanned(s, &seen, left, acted || s->excused || all.rehash_before_ns);
 		if (seen.deleted && !s->meddled)
 			oracle_deleted(s, before_seq);
 	}
