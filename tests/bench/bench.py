@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Benchmarks side by side: syncd, its peers and the floors do the same work in turn, in one run on one machine.
 
-usage: bench.py BIN [--runs N] [--scale small|full] [--files N] [--out FILE] [WORK…]
+usage: bench.py BIN [--runs N] [--scale small|full] [--files N] [--big MIB] [--without TOOL] [--out FILE] [WORK…]
 
 Needs root: it makes a network namespace of its own, so that the loopback device's counters are the bytes on the wire, seen
 from outside the programs (headers of TCP and IP are taken off by the number of packets). A real sshd listens there. CPU is that of
@@ -66,6 +66,8 @@ def main():
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--scale", choices=SCALES, default="small")
     parser.add_argument("--files", type=int, help="how many small files, whatever the scale is")
+    parser.add_argument("--big", type=int, help="how many MiB a big file has")
+    parser.add_argument("--without", action="append", default=[], help="leave this tool out")
     parser.add_argument("--out", default="bench.json")
     parser.add_argument("works", nargs="*", metavar="WORK", help=" ".join(["layers", *WORKS]))
     options = parser.parse_intermixed_args()
@@ -80,8 +82,9 @@ def main():
         os.environ["SYNCD_BENCH_NAMESPACE"] = "1"
         os.execvp("unshare", ["unshare", "--net", "--mount", sys.executable, "-B", *sys.argv])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    size = dict(SCALES[options.scale], **({"files": options.files} if options.files else {}))
-    lab = None if options.works == ["layers"] else Tools(options.bin, size)
+    size = dict(SCALES[options.scale])
+    size.update(files=options.files or size["files"], big=options.big << 20 if options.big else size["big"])
+    lab = None if options.works == ["layers"] else Tools(options.bin, size, options.without)
     try:
         with open(options.out, "w") as out:
             def note(**line):

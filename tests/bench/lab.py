@@ -119,8 +119,8 @@ class Meter:
 class Lab:
     """A temporary place, an sshd in it, and the programs that work over that sshd."""
 
-    def __init__(self, binaries, size):
-        self.bin, self.size, self.started = os.path.abspath(binaries), size, []
+    def __init__(self, binaries, size, without):
+        self.bin, self.size, self.without, self.started = os.path.abspath(binaries), size, without, []
         self.layers = os.path.dirname(self.bin) + "/layers"
         self.top = tempfile.mkdtemp(prefix="syncd-bench.", dir=os.environ.get("TMPDIR", "/tmp"))
         os.environ.update(HOME=self.path("home"), XDG_RUNTIME_DIR=self.path("run"), UNISON=self.path("unison"), LC_ALL="C")

@@ -44,7 +44,7 @@ def peers(part, live=False):
 
 # (what, measured from a Measured, how it is shown, goal, is less better?)
 def goals():
-    ratio, size = "{:.2f}", "{:,.0f} B"
+    ratio, size = "{:.3g}", "{:,.0f} B"
     yield "initial copy of a source tree: time to the best of the peers that sync what they wrote", lambda m: m.ratio("copy", "syncd", ["rsync -a, sync", "syncthing"]), ratio, 1, True
     yield "the same, to tar over ssh, which does not", lambda m: m.ratio("copy", "syncd", ["tar over ssh"]), ratio, 2, True
     yield "initial copy of big files: time to rsync and sync", lambda m: m.ratio("big", "syncd", ["rsync -a, sync"]), ratio, 1, True

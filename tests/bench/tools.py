@@ -198,8 +198,8 @@ sync {{ default.rsyncssh, source = "{source}", host = "root@127.0.0.1", targetdi
         self.process.wait()
 
 
-def here(tools):
-    """Those of which the program is installed; syncd is. (name, tool) or pairs."""
+def here(lab, tools):
+    """Those of which the program is installed, and that are wanted. (name, tool) or pairs."""
     def name(tool):
         return tool[0] if isinstance(tool, tuple) else tool.name
-    return [t for t in tools if name(t) not in ("unison", "syncthing", "lsyncd") or shutil.which(name(t))]
+    return [t for t in tools if name(t) not in lab.without and (name(t) not in ("unison", "syncthing", "lsyncd") or shutil.which(name(t)))]

@@ -91,7 +91,7 @@ def alike_directories(a, b):
 # --- the works ---
 
 def copies(lab, tools, source):
-    for name, tool in here(tools):
+    for name, tool in here(lab, tools):
         forget(lab, source)
         to, = lab.fresh("to")
         lab.settle()
@@ -130,7 +130,7 @@ def pairing(lab):
         with Meter(lab) as m:
             subprocess.run(f"find {a} {b} -type f -print0 | xargs -0 -P2 -n 2000 sha256sum >/dev/null", shell=True, check=True)
         yield f"{part}: sha256sum of both", m.result
-        for name, tool in here([("syncd", lab.syncd), ("unison", lab.unison)]):
+        for name, tool in here(lab, [("syncd", lab.syncd), ("unison", lab.unison)]):
             with Meter(lab) as m:
                 tool(a, b)
             yield f"{part}: {name}", m.result
@@ -140,7 +140,7 @@ def pairing(lab):
 def nothing(lab):
     """Nothing changed among many small files; one file did."""
     a, b = many(lab)
-    tools = here([("syncd", lab.syncd), ("rsync -a", lab.rsync), ("unison", lab.unison)])
+    tools = here(lab, [("syncd", lab.syncd), ("rsync -a", lab.rsync), ("unison", lab.unison)])
     for name, tool in tools:
         if name in ("syncd", "unison"):
             tool(a, b)
@@ -210,7 +210,7 @@ def edits(lab):
     a, b = lab.fresh("big", "big-to")
     random_file(a + "/big", lab.size["big"])
     run("cp", "-a", a + "/big", b)
-    tools = here([("syncd", lab.syncd), ("rsync -a", lab.rsync), ("rsync -az", lab.rsync_z), ("unison", lab.unison)])
+    tools = here(lab, [("syncd", lab.syncd), ("rsync -a", lab.rsync), ("rsync -az", lab.rsync_z), ("unison", lab.unison)])
 
     def learn():
         """What the others did."""
@@ -228,7 +228,7 @@ def edits(lab):
             yield f"{work}: {name}", m.result
             learn()
     forget(lab, a, b)
-    for pair in here((Syncthing, Lsyncd)):
+    for pair in here(lab, (Syncthing, Lsyncd)):
         live = pair(lab, a, b)
         for n, (work, change) in enumerate(edit_works(lab.size["big"])):
             lab.settle()
@@ -255,7 +255,7 @@ def renames(lab):
         old, new = f"{b}/{name}", f"{b}/{name}.moved"
         return not os.path.exists(old) and (alike_directories(f"{a}/{name}.moved", new) if name == "dir" else alike(f"{a}/{name}.moved", new))
 
-    for name, tool in here([("syncd", lab.syncd), ("rsync -a", lab.rsync), ("unison", lab.unison)]):
+    for name, tool in here(lab, [("syncd", lab.syncd), ("rsync -a", lab.rsync), ("unison", lab.unison)]):
         tool(a, b)
         for part, what in parts:
             lab.settle()
@@ -267,7 +267,7 @@ def renames(lab):
                 os.rename(f"{root}/{what}.moved", f"{root}/{what}")
         tool(a, b)
     forget(lab, a, b)
-    for pair in here(PAIRS):
+    for pair in here(lab, PAIRS):
         live = pair(lab, a, b)
         for part, what in parts:
             lab.settle()
@@ -316,7 +316,7 @@ def latency(lab):
         work()
         took.setdefault(name, []).append(time.monotonic() - began)
 
-    for pair in here(PAIRS):
+    for pair in here(lab, PAIRS):
         live = pair(lab, a, b)
         time.sleep(5)  # until all of them watch
         for i in range(lab.size["edits"] if pair is Syncd else PATIENT):
@@ -344,7 +344,7 @@ def distance(lab):
     a, b = many(lab, 100_000)
     apart = count(lab, 100_000) // 10
     relay = Relay(lab, 25)
-    tools = here([("syncd", lab.syncd), ("rsync -a", lab.rsync), ("rsync -a, no-i-r", lambda *p, **o: lab.rsync(*p, **o, options=["--no-inc-recursive"])), ("unison", lab.unison)])
+    tools = here(lab, [("syncd", lab.syncd), ("rsync -a", lab.rsync), ("rsync -a, no-i-r", lambda *p, **o: lab.rsync(*p, **o, options=["--no-inc-recursive"])), ("unison", lab.unison)])
     lab.syncd(a, b)
     for name, tool in tools:
         if name in ("syncd", "unison"):
@@ -369,7 +369,7 @@ def history(lab):
     commits = subprocess.run(["git", "-C", top, "rev-list", "--first-parent", f"--max-count={step}", "HEAD"], stdout=subprocess.PIPE, text=True).stdout.split()[::-1]
     if not commits:
         return
-    for name, tool in here([("syncd", lab.syncd), ("rsync -a", lab.rsync), ("rsync -az", lab.rsync_z), ("unison", lab.unison)]):
+    for name, tool in here(lab, [("syncd", lab.syncd), ("rsync -a", lab.rsync), ("rsync -az", lab.rsync_z), ("unison", lab.unison)]):
         a, b = lab.fresh("hist", "hist-to")
         total = dict(seconds=0, cpu=0, bytes=0, anonymous=0)
         for commit in commits:
@@ -418,7 +418,7 @@ def index_bytes(root):
 def memory(lab):
     """Many small files on both sides, in sync: from the start of both daemons on; then what they have when they are idle."""
     a, b = many(lab)
-    for pair in here(PAIRS):
+    for pair in here(lab, PAIRS):
         with Meter(lab) as m:
             live = pair(lab, a, b)
         time.sleep(3)
