@@ -236,6 +236,19 @@ void index_keys_sort(struct index_keys *k)
 	k->n = kept;
 }
 
+int index_keys_copy(struct index_keys *ret, const struct index_keys *from)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < from->n; i++) {
+		size_t n;
+		const uint8_t *key = index_keys_at(from, i, &n);
+
+		r = index_keys_add(ret, key, n);
+	}
+	return r;
+}
+
 /* --- opening --- */
 
 /* LMDB opens by name and follows symlinks: look first, and again at what it has opened (see
@@ -493,6 +506,7 @@ void index_close(struct index *x)
 		mdb_env_close(x->env);
 	if (x->whole)
 		index_seal(x->dir, x->checked_s);
+	index_keys_deinit(&x->loose);
 	close_keep(x->dir);
 	pthread_mutex_destroy(&x->trees_lock);
 	free(x);
@@ -591,8 +605,10 @@ static int begin(struct index *x, bool write, struct index_txn **ret)
 	}
 	if (write)
 		r = index_load_key(t);
-	if (!r && write)
+	if (!r && write) {
+		index_pack_begin(t);
 		r = load_counts(t, &t->counts);
+	}
 	if (r) {
 		index_abort(t);
 		return r;
@@ -623,6 +639,8 @@ int index_commit(struct index_txn **txn)
 	r = t->failed;
 	if (!r)
 		r = index_nodes_settle(t);
+	if (!r)
+		r = index_pack(t);
 	if (!r)
 		r = tree_update(t);
 	if (!r)

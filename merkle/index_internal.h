@@ -43,22 +43,23 @@ enum index_private_meta { /* beside enum index_meta, in the same table */
 	INDEX_META_COUNTS = 129,
 };
 
+/* Keys, each as 2 bytes of length (native order) and bytes, one after the other. */
+struct index_keys {
+	struct buf bytes;
+	size_t *at; /* owned: offsets into bytes */
+	size_t n, cap;
+};
+
 struct index {
 	MDB_env *env;
 	int dir;	   /* owned: where it is */
 	_Atomic bool whole; /* opened, and nothing in it was found to be damaged since */
 	int64_t checked_s; /* when all of it was last read through; see index_check_sealed */
 	MDB_dbi dbi[INDEX_TABLES];
+	struct index_keys loose; /* of live rows that the next transaction that puts many is to pack; the writer's */
 	pthread_mutex_t trees_lock; /* of these two */
 	uint64_t n_trees;	    /* put since it was opened */
 	uint64_t trees[INDEX_NEW_TREES]; /* names of the last ones' roots, round about */
-};
-
-/* Keys, each as 2 bytes of length (native order) and bytes, one after the other. */
-struct index_keys {
-	struct buf bytes;
-	size_t *at; /* owned: offsets into bytes */
-	size_t n, cap;
 };
 
 struct index_txn {
@@ -72,6 +73,8 @@ struct index_txn {
 	enum hash_algorithm algorithm;
 	struct index_counts counts; /* write: as of now */
 	bool counts_dirty;
+	size_t live_pages;	      /* write: as it began; see index_pack.c */
+	int64_t live_grown, live_put; /* write: bytes that live rows take more now, and that were put */
 	struct index_keys touched[2]; /* write: level-0 keys whose entry changed, by enum tree_which; unsorted */
 	struct hash *released;	      /* write: nodes whose count went to 0; looked at again before commit; owned */
 	size_t n_released, cap_released;
@@ -112,6 +115,7 @@ int index_keys_add(struct index_keys *k, const void *key, size_t n);
 const uint8_t *index_keys_at(const struct index_keys *k, size_t i, size_t *ret_n);
 /* Ascending, without doubles. */
 void index_keys_sort(struct index_keys *k);
+int index_keys_copy(struct index_keys *ret, const struct index_keys *from); /* ret must be empty */
 
 int index_key_compare(const void *a, size_t a_n, const void *b, size_t b_n); /* LMDB's order */
 
@@ -128,6 +132,10 @@ static inline int index_row_hash(struct cursor *value, struct hash *ret)
 int index_row_path(struct index_txn *t, enum index_class class, const struct path_key *key, char **ret);
 /* Empty all tables that hold rows or follow from them. */
 int index_rows_clear(struct index_txn *w);
+
+/* Put an earlier transaction's rows closer together, and see whether this one's must be. index_pack: before each commit. */
+void index_pack_begin(struct index_txn *w);
+int index_pack(struct index_txn *w);
 
 /* --- nodes --- */
 

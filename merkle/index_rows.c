@@ -156,6 +156,7 @@ struct half { /* of a change: a row as it was, or as it will be */
 	enum index_class class;
 	const struct row *row;
 	struct hash hash; /* of the record; zero for class local */
+	size_t bytes;	  /* of its value */
 };
 
 struct change {
@@ -250,6 +251,8 @@ static int change_pairs(struct index_txn *w, const struct change *c)
 
 static int change_row(struct index_txn *w, const struct change *c)
 {
+	if (c->old.there && c->old.class == INDEX_CLASS_LIVE)
+		w->live_grown -= (int64_t)(c->old.bytes + c->key.len);
 	if (c->old.there && (!c->new.there || c->new.class != c->old.class)) {
 		int r = delete_existing(w, class_table(c->old.class), c->key.bytes, c->key.len);
 
@@ -264,6 +267,10 @@ static int change_row(struct index_txn *w, const struct change *c)
 	if (key_is_cut(c->key.len))
 		put_string(&w->scratch, c->path, strlen(c->path));
 	row_put(&w->scratch, c->new.row);
+	if (c->new.class == INDEX_CLASS_LIVE) {
+		w->live_grown += (int64_t)(w->scratch.len + c->key.len);
+		w->live_put += (int64_t)(w->scratch.len + c->key.len);
+	}
 	return index_table_put(w, class_table(c->new.class), c->key.bytes, c->key.len);
 }
 
@@ -364,6 +371,7 @@ static int change_begin(struct index_txn *w, const char *path, struct row *old, 
 	r = find(w, &ret->key, &ret->old.class, &value);
 	if (r)
 		return r == INDEX_ABSENT ? 0 : r;
+	ret->old.bytes = cursor_left(&value) + sizeof(uint64_t);
 	r = value_decode(
 		ret->old.class, ret->key.bytes, ret->key.len, value, &ret->old.hash, NULL, old);
 	if (r)

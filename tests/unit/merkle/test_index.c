@@ -1276,45 +1276,85 @@ static void typical_path(char *ret, size_t cap, unsigned i)
 		i / 50 % 20, i);
 }
 
+#define SIZE_ROWS 20000
+#define SIZE_BATCH 512 /* of a session's */
+
+/* met: each row has an event of another copy, too. */
+static void write_all(struct temp_index *a, bool descending, bool met)
+{
+	for (unsigned i = 0; i < SIZE_ROWS; i += SIZE_BATCH) {
+		struct index_txn *w = begin_write(a->x);
+
+		for (unsigned k = i; k < i + SIZE_BATCH && k < SIZE_ROWS; k++) {
+			unsigned number = descending ? SIZE_ROWS - 1 - k : k;
+			char path[128];
+			struct row r;
+
+			typical_path(path, sizeof(path), number);
+			file_row(&r, number);
+			if (met) {
+				assert_int_equal(version_vector_raise(&r.record.vv, (struct version_dot){HELP_INC + 1, number + 1}, NULL), 0);
+				assert_int_equal(version_dots_add(&r.record.dots, (struct version_dot){HELP_INC + 1, number + 1}), 0);
+			}
+			put_row(w, path, &r);
+		}
+		assert_int_equal(index_commit(&w), 0);
+	}
+}
+
+/* What a row takes, in whole pages; all of them are there, in order. */
+static double look_at_size(const char *what, struct temp_index *a, struct hash *ret_root)
+{
+	struct index_txn *t = begin_read(a->x);
+	struct index_cursor *c;
+	uint64_t pages = 0;
+	unsigned n = 0;
+	MDB_stat s;
+
+	for (int i = 0; i < INDEX_TABLES; i++) {
+		assert_int_equal(mdb_stat(t->txn, a->x->dbi[i], &s), 0);
+		pages += s.ms_branch_pages + s.ms_leaf_pages + s.ms_overflow_pages;
+	}
+	assert_int_equal(index_cursor_open(t, &c), 0);
+	for (int r = index_cursor_seek(c, ""); r == 0; r = index_cursor_next(c)) {
+		char path[128], *at = NULL;
+
+		typical_path(path, sizeof(path), n++);
+		assert_int_equal(index_cursor_get(c, &at, NULL), 0);
+		assert_string_equal(at, path);
+		free(at);
+	}
+	assert_int_equal(n, SIZE_ROWS);
+	index_cursor_close(c);
+	assert_int_equal(tree_root(t, TREE_LIVE, ret_root), 0);
+	index_abort(t);
+	printf("  %s: %.0f bytes a row\n", what, (double)pages * 4096 / SIZE_ROWS);
+	return (double)pages * 4096 / SIZE_ROWS;
+}
+
+/* Whichever way they were written: as by a first scan, from a peer, and when two copies met. */
 static void test_size(void **state)
 {
-	enum { N = 20000 };
-	struct temp_index a;
-	struct index_txn *w;
-	struct stat st;
-	char path[128];
+	struct hash up, down, met;
+	struct temp_index a, b;
 	double each;
 
 	(void)state;
 	temp_open(&a);
-	for (unsigned i = 0; i < N; i += 1000) {
-		w = begin_write(a.x);
-		for (unsigned k = i; k < i + 1000; k++) {
-			typical_path(path, sizeof(path), k);
-			put_file(w, path, k);
-		}
-		assert_int_equal(index_commit(&w), 0);
-	}
-	uint64_t pages = 0;
-	w = begin_read(a.x);
-	for (int i = 0; i < INDEX_TABLES; i++) {
-		MDB_stat s;
-
-		assert_int_equal(mdb_stat(w->txn, a.x->dbi[i], &s), 0);
-		pages += s.ms_branch_pages + s.ms_leaf_pages + s.ms_overflow_pages;
-		if (s.ms_entries > 100)
-			printf("  table %2d: %6.1f bytes a row\n", i,
-				(double)(s.ms_branch_pages + s.ms_leaf_pages +
-					 s.ms_overflow_pages) *
-					s.ms_psize / N);
-	}
-	index_abort(w);
-	assert_int_equal(fstatat(a.dir, "data.mdb", &st, 0), 0);
-	each = (double)pages * 4096 / N;
-	printf("%d rows, paths of %zu bytes: %.0f bytes a row in use, %.0f in the file\n", N,
-		strlen(path), each, (double)st.st_size / N);
+	temp_open(&b);
+	write_all(&a, false, false);
+	write_all(&b, true, false);
+	each = look_at_size("ascending", &a, &up);
 	assert_true(each <= 450);
+	assert_true(look_at_size("descending", &b, &down) <= each * 1.2);
+	assert_true(hash_equal(&up, &down));
+	write_all(&a, true, true);
+	assert_true(look_at_size("met", &a, &met) <= each * 1.25);
+	write_all(&b, false, true);
+	look_at_size("descending, met ascending", &b, &down);
+	assert_true(hash_equal(&met, &down) && !hash_equal(&up, &met));
 	temp_remove(&a);
+	temp_remove(&b);
 }
 
 static void test_speed(void **state)
