@@ -416,7 +416,8 @@ static void vanished(struct site *s, const struct item *was, enum oracle_cause c
 		struct spot *spot = spot_get(o, was->path, was->hash, was->token);
 
 		spot->removed = true;
-		spot->placed += cause != ORACLE_USER;
+		/* what is gone from a replica that may be an older copy is not taken for deleted, and comes again */
+		spot->placed += cause != ORACLE_USER || s->older || (s->replica && replica_suspect(s->replica));
 	}
 	t->moved = t->moved || is_copy(was->path);
 	if (cause == ORACLE_USER) {

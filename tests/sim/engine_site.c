@@ -147,7 +147,7 @@ void site_restore(struct site *s, bool copied)
 	oracle_after(s, ORACLE_RESTORE);
 	if (wires_heard(s))
 		oracle_heard(s->engine);
-	s->acted = s->excused = true;
+	s->acted = s->excused = s->older = true;
 }
 
 void site_drop_held(struct site *s)
@@ -277,6 +277,7 @@ void site_scan(struct site *s)
 		site_close(s);
 	} else if (checked(s, "observe_run", r) == 0) {
 		/* a power loss may have left what a user wrote under old times */
+		s->older = s->older && replica_suspect(s->replica);
 		scanned(s, &seen, left, acted || s->excused || all.rehash_before_ns);
 		if (seen.deleted && !s->meddled)
 			oracle_deleted(s, before_seq);
