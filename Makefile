@@ -246,7 +246,7 @@ $(BUILD)/sim: $(engine_objects) $(BUILD)/tests/sim/jobs.o $(sim_objects) $(archi
 
 # Histories that went wrong once come first: what may happen in them, and the seed.
 sim_seeds := CRASH,DISKS/508 CRASH,DISKS/1206 CRASH,DISKS/1367 CRASH,DISKS/2180 all/6382 all/10293 all/103310 all/120122 all/129621 \
-	all/142794
+	all/142794 all/331379 all/351298 all/473231 all/551874
 
 sim: $(BUILD)/sim
 	@for s in $(sim_seeds); do timeout 60 $< 1 $${s#*/} $${s%/*} >$(BUILD)/sim.log 2>&1 || \
