@@ -68,6 +68,7 @@ def goals():
     yield "the same: bytes a file", lambda m: m.of("pairing", "small files: syncd", "bytes") / m.files, "{:.2f}", None, True
     yield "first scan of {files} files: time to a walk that looks at and reads all", lambda m: m.ratio("scan", "small files: syncd", ["small files: stat and read"]), ratio, 3, True
     yield "index, bytes for each of them", lambda m: m.of("scan", "small files: syncd", "index") / m.files, "{:.0f}", 450, True
+    yield "the same, after two copies met", lambda m: m.of("memory", "syncd", "index") / m.files, "{:.0f}", 450, True
     yield "index of a big file, % of it", lambda m: 100 * m.of("scan", "a big file: syncd", "index") / m.state["big"], "{:.3f}", 0.2, True
     yield "memory of the daemon, {files} files", lambda m: m.of("memory", "syncd", "idle") / MIB, "{:.1f} MiB", 48, True
     yield "the same, at most from its start on", lambda m: m.of("memory", "syncd", "anonymous") / MIB, "{:.1f} MiB", 48, True

@@ -423,6 +423,8 @@ def memory(lab):
             live = pair(lab, a, b)
         time.sleep(3)
         m.result["idle"] = lab.group.anonymous()
+        if pair is Syncd:
+            m.result["index"] = max(index_bytes(a), index_bytes(b))
         yield pair.name, m.result
         live.stop()
     forget(lab, a, b)
