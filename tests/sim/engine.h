@@ -82,6 +82,7 @@ struct site {
 	bool denied;	/* attributes could not be set or looked after, which is told, and no difference: DESIGN.md */
 	bool excused;	/* a fault, a crash or a missing disk explains errors; until all is quiet */
 	bool acted;	/* a user acted, or its disk changed, since the last complete scan */
+	bool seen;	/* that one saw all that is in the tree, and nothing was done there since, by syncd neither */
 	bool older;	/* its disk is an older one, or a copy, and it has not seen all of it since */
 	uint64_t die_at; /* a call of the disk; 0: none */
 	bool power;	 /* … at which power is lost, or else only the process dies */

@@ -661,6 +661,7 @@ static void on_names(struct sim_disk *d, const struct operation *op, void *data)
 
 	for (unsigned i = 0; i < op->n; i++)
 		path[i] = path_of(&op->side[i], paths[i]);
+	s->seen = s->seen && !path[0] && !path[1];
 	for (unsigned i = 0; i < op->n; i++) {
 		struct node *n = op->side[i].before;
 		bool last = n && n->links == 1 && !op->made && (op->n == 1 ? !op->side[0].after : op->rename && i == 1);

@@ -200,7 +200,7 @@ void site_close(struct site *s)
 	sim_host_enter(s->host);
 	replica_close(s->replica);
 	s->replica = NULL;
-	s->dirty = s->changed = s->broken = false;
+	s->dirty = s->changed = s->broken = s->seen = false;
 }
 
 /* --- work --- */
@@ -237,6 +237,7 @@ static void scanned(struct site *s, const struct observe_result *seen, bool left
 	s->changed = s->changed || seen->events;
 	s->dirty = s->dirty || seen->raced;
 	s->acted = s->acted || (acted && !whole);
+	s->seen = whole && !seen->scan.errors && !s->acted;
 	if (seen->events && !acted && !s->acted && !oracle_linked(s))
 		wrong(s->engine, WRONG_EVENT, "%c: a scan made %" PRIu64 " events, though no user did anything", s->name, seen->events);
 }

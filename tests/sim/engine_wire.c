@@ -19,9 +19,11 @@ static void on_opened(struct session *session, const struct message_open *open, 
 
 static void on_greeted(struct session *session, bool rescan, void *data)
 {
+	struct end *e = data;
+
 	(void)session;
-	(void)rescan;
-	((struct end *)data)->greeted = true;
+	e->greeted = true;
+	e->site->seen = e->site->seen && !rescan;
 }
 
 static void on_tell(struct session *session, const char *path, enum decide_action action, enum apply_result result, int error,
@@ -53,8 +55,11 @@ static void on_doubted(struct session *session, const char *path, void *data)
 
 static void on_changed(struct session *session, void *data)
 {
+	struct end *e = data;
+
 	(void)session;
-	((struct end *)data)->changed_by_us = true;
+	e->changed_by_us = true;
+	e->site->seen = false;
 }
 
 /* The folder is recovered when all its sessions are over. */
@@ -344,6 +349,12 @@ static bool run_jobs(struct end *e)
 	return any;
 }
 
+/* As a daemon, which watches, and scans only what something was done to; or as a command, which scans. */
+static bool scan_wanted(const struct site *s)
+{
+	return !s->seen || s->acted || s->dirty || s->excused || engine_one_in(s->engine, 4);
+}
+
 /* What the host has to do for its session. */
 static bool serve(struct end *e)
 {
@@ -359,7 +370,8 @@ static bool serve(struct end *e)
 	}
 	if (e->greeted && !s->broken) {
 		e->greeted = false;
-		site_scan(s);
+		if (scan_wanted(s))
+			site_scan(s);
 		if (e->session && !site_died(s))
 			session_ready(e->session);
 		return true;
