@@ -17,6 +17,7 @@
 #include <string.h>
 #include <xxhash.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -25,15 +26,22 @@
 #define FRAME_MAGIC_BYTES sizeof(FRAME_MAGIC)
 #define FRAME_CHECKED_HEADER_BYTES 8
 #define FRAME_FLAG_ZSTD 1
+#define FRAME_FLAG_CONTEXT 2
+#define FRAME_FLAG_BEGINS 4
 #define FRAME_RAW_LENGTH_BYTES 4
+#define CONTEXT_LEVEL_SMALL 3 /* above it zstd's own tables are of up to 12 MiB, which gain 2 % */
+#define CONTEXT_TABLE_BITS 17
 #define FRAME_KEEP_BYTES (256 * 1024) /* a larger buffer is given back when it is empty */
 
 struct frame_writer {
 	ZSTD_CCtx *zstd; /* NULL: nothing was compressed yet */
 	struct buf packed; /* what the last payload was compressed to */
 	int zstd_level;
-	unsigned poor; /* long payloads in a row that did not get shorter */
-	unsigned pass; /* long ones to come that are not tried */
+	bool share;
+	bool begun;	   /* the shared context goes on … */
+	int context_level; /* … at this level */
+	unsigned poor; /* payloads that tell, in a row, that did not get shorter */
+	unsigned pass; /* such ones to come that are not tried */
 	XXH3_state_t *xxh;
 	uint64_t number; /* of the next frame */
 };
@@ -47,6 +55,8 @@ enum reader_state {
 struct frame_reader {
 	size_t (*max_bytes)(uint8_t type);
 	ZSTD_DCtx *zstd; /* NULL: nothing that is compressed came yet */
+	ZSTD_DCtx *context; /* NULL: likewise */
+	bool begun;	    /* it may go on */
 	XXH3_state_t *xxh;
 	struct buf in;	 /* input not yet given back to the heap */
 	size_t pos;	 /* where the next frame begins */
@@ -109,6 +119,11 @@ void frame_writer_level(struct frame_writer *w, int zstd_level)
 	w->zstd_level = zstd_level < FRAME_LEVEL_MAX ? zstd_level : FRAME_LEVEL_MAX;
 }
 
+void frame_writer_share(struct frame_writer *w)
+{
+	w->share = true;
+}
+
 void frame_writer_free(struct frame_writer *w)
 {
 	if (!w)
@@ -128,45 +143,102 @@ static bool zstd_wanted(struct frame_writer *w)
 	return w->zstd != NULL;
 }
 
+/* Does a payload of this length say something about the next one? */
+static bool tells(const struct frame_writer *w, size_t n)
+{
+	return w->share || n >= FRAME_LONG_BYTES;
+}
+
 /* One is passed after so many that did not get shorter, and more after each further one. */
 static void watch_gain(struct frame_writer *w, size_t n, bool gained)
 {
-	if (n < FRAME_LONG_BYTES)
+	if (!tells(w, n))
 		return;
 	w->poor = gained ? 0 : w->poor + 1;
 	if (w->poor >= FRAME_POOR_MIN)
 		w->pass = w->poor - FRAME_POOR_MIN < FRAME_PASS_MAX ? w->poor - FRAME_POOR_MIN + 1 : FRAME_PASS_MAX;
 }
 
-/* Puts the compressed form in the payload's place; its length, 0 if it does not pay. */
-static size_t compress_payload(struct frame_writer *w, uint8_t *payload, size_t n)
+static size_t worth(size_t n)
 {
-	struct buf length = {.data = payload, .cap = FRAME_RAW_LENGTH_BYTES};
-	uint8_t *room;
-	size_t worth = n - (n + 19) / 20;
-	int level = w->zstd_level;
+	return n - (n + 19) / 20;
+}
+
+/* By itself, which ends a shared context. The length, 0 if it does not pay. */
+static size_t compress_alone(struct frame_writer *w, const void *payload, size_t n, bool noise)
+{
+	int level = noise && w->zstd_level > FRAME_LOOK_LEVEL ? FRAME_LOOK_LEVEL : w->zstd_level;
 	size_t packed;
 
-	if (w->pass && n >= FRAME_LONG_BYTES) {
+	if (w->begun)
+		ZSTD_CCtx_reset(w->zstd, ZSTD_reset_session_and_parameters);
+	w->begun = false;
+	ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, level); /* which clamps what is below its own minimum */
+	packed = ZSTD_compress2(w->zstd, w->packed.data, worth(n) - FRAME_RAW_LENGTH_BYTES, payload, n);
+	watch_gain(w, n, !ZSTD_isError(packed));
+	return ZSTD_isError(packed) ? 0 : packed; /* mostly: does not fit into what would be worth it */
+}
+
+static void begin_context(struct frame_writer *w)
+{
+	ZSTD_CCtx_reset(w->zstd, ZSTD_reset_session_and_parameters);
+	ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, w->zstd_level);
+	ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_windowLog, FRAME_WINDOW_BITS);
+	if (w->zstd_level > CONTEXT_LEVEL_SMALL) {
+		ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_hashLog, CONTEXT_TABLE_BITS);
+		ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_chainLog, CONTEXT_TABLE_BITS);
+	}
+	w->context_level = w->zstd_level;
+}
+
+/* In the shared context. What went into it is sent, even if it is no shorter. 0: failed, which ends the context. */
+static size_t compress_shared(struct frame_writer *w, const void *payload, size_t n)
+{
+	ZSTD_inBuffer in = {payload, n, 0};
+	ZSTD_outBuffer out = {w->packed.data, n + FRAME_CONTEXT_BYTES - FRAME_RAW_LENGTH_BYTES, 0};
+	size_t left = ZSTD_compressStream2(w->zstd, &out, &in, ZSTD_e_flush);
+
+	w->begun = left == 0;
+	if (!w->begun)
+		ZSTD_CCtx_reset(w->zstd, ZSTD_reset_session_and_parameters);
+	watch_gain(w, n, w->begun && out.pos + FRAME_RAW_LENGTH_BYTES <= worth(n));
+	return w->begun ? out.pos : 0;
+}
+
+/* Puts the compressed form in the payload's place, with FRAME_CONTEXT_BYTES behind it if a context is shared; its length, 0 if the payload is
+ * to go as it is. */
+static size_t compress_payload(struct frame_writer *w, uint8_t *payload, size_t n, uint8_t *ret_flags)
+{
+	struct buf length = {.data = payload, .cap = FRAME_RAW_LENGTH_BYTES};
+	bool noise = w->poor >= FRAME_POOR_MIN && tells(w, n);
+	size_t packed;
+
+	if (w->pass && tells(w, n)) {
 		w->pass--;
 		return 0;
 	}
 	buf_clear(&w->packed);
-	room = buf_reserve(&w->packed, worth);
-	if (!room || !zstd_wanted(w))
+	if (!buf_reserve(&w->packed, n + FRAME_CONTEXT_BYTES) || !zstd_wanted(w))
 		return 0;
-	if (w->poor >= FRAME_POOR_MIN && n >= FRAME_LONG_BYTES && level > FRAME_LOOK_LEVEL)
-		level = FRAME_LOOK_LEVEL;
-	ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, level); /* which clamps what is below its own minimum */
-	packed = ZSTD_compress2(w->zstd, room, worth - FRAME_RAW_LENGTH_BYTES, payload, n);
-	watch_gain(w, n, !ZSTD_isError(packed));
-	if (ZSTD_isError(packed))
-		return 0; /* mostly: does not fit into what would be worth it */
-	put_u32(&length, (uint32_t)n);
-	memcpy(payload + FRAME_RAW_LENGTH_BYTES, room, packed);
+	if (w->share && !noise) {
+		*ret_flags = FRAME_FLAG_CONTEXT;
+		if (!w->begun || w->context_level != w->zstd_level) {
+			begin_context(w);
+			*ret_flags |= FRAME_FLAG_BEGINS;
+		}
+		packed = compress_shared(w, payload, n);
+	} else {
+		*ret_flags = FRAME_FLAG_ZSTD;
+		packed = compress_alone(w, payload, n, noise);
+	}
+	if (packed) {
+		put_u32(&length, (uint32_t)n);
+		memcpy(payload + FRAME_RAW_LENGTH_BYTES, w->packed.data, packed);
+		packed += FRAME_RAW_LENGTH_BYTES;
+	}
 	if (w->packed.cap > FRAME_KEEP_BYTES)
 		buf_deinit(&w->packed);
-	return FRAME_RAW_LENGTH_BYTES + packed;
+	return packed;
 }
 
 static void put_header(uint8_t *at, const struct frame_header *h)
@@ -193,15 +265,18 @@ int frame_end(struct frame_writer *w, struct buf *frames, size_t start, uint8_t 
 {
 	struct frame_header h = {.type = type};
 	size_t n = buf_error(frames) ? 0 : frames->len - start - FRAME_HEADER_BYTES, packed = 0;
+	uint8_t flags = 0;
 
+	if (w->share)
+		buf_reserve(frames, FRAME_CONTEXT_BYTES);
 	if (buf_error(frames) || n > UINT32_MAX) {
 		frames->len = start;
 		return buf_error(frames) ? buf_error(frames) : -EMSGSIZE;
 	}
 	if (compress && n >= FRAME_COMPRESS_MIN_BYTES)
-		packed = compress_payload(w, frames->data + start + FRAME_HEADER_BYTES, n);
+		packed = compress_payload(w, frames->data + start + FRAME_HEADER_BYTES, n, &flags);
 	if (packed)
-		h.flags = FRAME_FLAG_ZSTD;
+		h.flags = flags;
 	h.length = (uint32_t)(packed ? packed : n);
 	put_header(frames->data + start, &h);
 	frames->len = start + FRAME_HEADER_BYTES + h.length;
@@ -282,6 +357,7 @@ void frame_reader_free(struct frame_reader *r)
 	if (!r)
 		return;
 	ZSTD_freeDCtx(r->zstd);
+	ZSTD_freeDCtx(r->context);
 	XXH3_freeState(r->xxh);
 	buf_deinit(&r->in);
 	buf_deinit(&r->raw);
@@ -352,6 +428,21 @@ static int read_preface(struct frame_reader *r)
 	return 0;
 }
 
+static bool flags_possible(const struct frame_reader *r, uint8_t flags)
+{
+	switch (flags) {
+	case 0:
+	case FRAME_FLAG_ZSTD:
+		return true;
+	case FRAME_FLAG_CONTEXT:
+		return r->begun;
+	case FRAME_FLAG_CONTEXT | FRAME_FLAG_BEGINS:
+		return r->version >= FRAME_VERSION_CONTEXT;
+	default:
+		return false;
+	}
+}
+
 /* The header at pos, all of it checked but the sum. */
 static int read_header(const struct frame_reader *r, struct frame_header *ret)
 {
@@ -364,35 +455,66 @@ static int read_header(const struct frame_reader *r, struct frame_header *ret)
 	ret->reserved = get_u16(&c);
 	ret->check = get_u32(&c);
 	max = r->max_bytes(ret->type);
-	if (max == 0 || ret->length > max || (ret->flags & ~FRAME_FLAG_ZSTD) || ret->reserved)
+	if (max == 0 || !flags_possible(r, ret->flags) || ret->reserved)
 		return -EBADMSG;
-	return 0;
+	return ret->length > (ret->flags & FRAME_FLAG_CONTEXT ? max + FRAME_CONTEXT_BYTES : max) ? -EBADMSG : 0;
 }
 
 /* Exactly one zstd frame that says that it holds what the payload says. */
-static int decompress_payload(struct frame_reader *r, uint8_t type, const uint8_t *payload,
-	size_t n)
+static int decompress_alone(struct frame_reader *r, uint8_t *room, size_t length, const struct cursor *c)
 {
-	struct cursor c = cursor_over(payload, n);
-	uint32_t length = get_u32(&c);
-	size_t left = cursor_left(&c), got;
-	uint8_t *room;
+	size_t left = cursor_left(c);
 
-	if (c.failed || length == 0 || length > r->max_bytes(type))
-		return -EBADMSG;
-	if (ZSTD_getFrameContentSize(c.p, left) != length)
-		return -EBADMSG;
-	if (ZSTD_findFrameCompressedSize(c.p, left) != left)
+	if (ZSTD_getFrameContentSize(c->p, left) != length || ZSTD_findFrameCompressedSize(c->p, left) != left)
 		return -EBADMSG;
 	if (!r->zstd)
 		r->zstd = ZSTD_createDCtx();
 	if (!r->zstd)
 		return -ENOMEM;
+	return ZSTD_decompressDCtx(r->zstd, room, length, c->p, left) == length ? 0 : -EBADMSG;
+}
+
+/* The rest of a zstd frame so far that does not end here, and makes what the payload says. */
+static int decompress_shared(struct frame_reader *r, uint8_t *room, size_t length, const struct cursor *c, bool begins)
+{
+	ZSTD_inBuffer in = {c->p, cursor_left(c), 0};
+	ZSTD_outBuffer out = {room, length, 0};
+	size_t moved, left;
+
+	if (!r->context)
+		r->context = ZSTD_createDCtx();
+	if (!r->context)
+		return -ENOMEM;
+	if (begins) {
+		ZSTD_DCtx_reset(r->context, ZSTD_reset_session_and_parameters);
+		ZSTD_DCtx_setParameter(r->context, ZSTD_d_windowLogMax, FRAME_WINDOW_BITS);
+		r->begun = true;
+	}
+	do {
+		moved = in.pos + out.pos;
+		left = ZSTD_decompressStream(r->context, &out, &in);
+		if (ZSTD_isError(left))
+			return ZSTD_getErrorCode(left) == ZSTD_error_memory_allocation ? -ENOMEM : -EBADMSG;
+		if (left == 0)
+			return -EBADMSG; /* it ends */
+	} while ((in.pos < in.size || out.pos < out.size) && in.pos + out.pos > moved);
+	return in.pos == in.size && out.pos == out.size ? 0 : -EBADMSG;
+}
+
+static int decompress_payload(struct frame_reader *r, const struct frame_header *h, const uint8_t *payload)
+{
+	struct cursor c = cursor_over(payload, h->length);
+	uint32_t length = get_u32(&c);
+	uint8_t *room;
+
+	if (c.failed || length == 0 || length > r->max_bytes(h->type))
+		return -EBADMSG;
 	room = buf_reserve(&r->raw, length);
 	if (!room)
 		return buf_error(&r->raw);
-	got = ZSTD_decompressDCtx(r->zstd, room, length, c.p, left);
-	return got == length ? 0 : -EBADMSG;
+	if (h->flags & FRAME_FLAG_CONTEXT)
+		return decompress_shared(r, room, length, &c, h->flags & FRAME_FLAG_BEGINS);
+	return decompress_alone(r, room, length, &c);
 }
 
 static int read_frame(struct frame_reader *r, uint8_t *ret_type, const uint8_t **ret_payload,
@@ -413,8 +535,8 @@ static int read_frame(struct frame_reader *r, uint8_t *ret_type, const uint8_t *
 	payload = r->in.data + r->pos + FRAME_HEADER_BYTES;
 	if (frame_check(r->xxh, r->number, r->in.data + r->pos, payload, h.length) != h.check)
 		return -EBADMSG;
-	if (h.flags & FRAME_FLAG_ZSTD) {
-		e = decompress_payload(r, h.type, payload, h.length);
+	if (h.flags) {
+		e = decompress_payload(r, &h, payload);
 		if (e < 0)
 			return e;
 	}
@@ -422,8 +544,8 @@ static int read_frame(struct frame_reader *r, uint8_t *ret_type, const uint8_t *
 	r->pos += r->want;
 	r->want = FRAME_HEADER_BYTES;
 	*ret_type = h.type;
-	*ret_payload = h.flags & FRAME_FLAG_ZSTD ? r->raw.data : payload;
-	*ret_n = h.flags & FRAME_FLAG_ZSTD ? r->raw.len : h.length;
+	*ret_payload = h.flags ? r->raw.data : payload;
+	*ret_n = h.flags ? r->raw.len : h.length;
 	return 0;
 }
 

@@ -6,10 +6,13 @@
  *             check: low 32 bits of XXH3-64 over the first 8 header bytes and the payload, seeded by the frame's number
  *             (from 0, each direction), so that nothing is dropped, doubled or reordered unseen
  *             flag 1: the payload is u32 raw length, then one zstd frame of exactly that many bytes
+ *             flag 2: the payload is u32 raw length, then what makes that many bytes of a zstd frame that goes on from one frame of ours
+ *             to the next of flag 2, each ended by a flush, and never ends; flag 4 with it: it begins here
  *
  * The highest version that both speak is used. Lengths are checked against the message table before anything is
- * allocated; a compressed payload is decoded in one step into a buffer of its announced and checked size (so there is
- * no window whose size a peer could choose). Unknown flags and a non-zero reserved field are refused.
+ * allocated; a compressed payload is decoded into a buffer of its announced and checked size. One by itself is in one step, so that there
+ * is no window whose size a peer could choose; that of the context that goes on is FRAME_WINDOW_BITS at most. Unknown flags and a
+ * non-zero reserved field are refused.
  */
 #ifndef TRANSFER_FRAME_H
 #define TRANSFER_FRAME_H
@@ -21,13 +24,17 @@
 /* 1: GREET had a flag `joined`, and no former ids; it could leave a replica in a folder of its own.
  * 2: FETCH had no names, and there was no PIECES.
  * 3: there was no MATCH.
- * 4: there was no PUSH: such a peer is sent none. */
+ * 4: there was no PUSH: such a peer is sent none.
+ * 5: there was no flag 2, likewise. */
 #define FRAME_VERSION_MIN 4
-#define FRAME_VERSION_MAX 5
+#define FRAME_VERSION_MAX 6
 #define FRAME_VERSION_PUSH 5
+#define FRAME_VERSION_CONTEXT 6
+#define FRAME_WINDOW_BITS 19	     /* of the context that payloads share: about 1 MiB for who reads, 2 MiB for who writes */
+#define FRAME_CONTEXT_BYTES 64	     /* a payload may be so much longer on the wire with it */
 #define FRAME_COMPRESS_MIN_BYTES 128 /* shorter payloads are not tried */
 #define FRAME_LEVEL_MAX 19	     /* of zstd; beyond it memory grows without use to us */
-#define FRAME_LONG_BYTES (8 * 1024) /* a payload of so many bytes says something about the next one */
+#define FRAME_LONG_BYTES (8 * 1024) /* a payload of so many bytes, or any in a shared context, says something about the next one */
 #define FRAME_POOR_MIN 16
 #define FRAME_PASS_MAX 7
 #define FRAME_LOOK_LEVEL 1 /* at most, for the one in between: what is like noise costs a high level 20 times as much */
@@ -41,8 +48,11 @@ struct frame_writer;
 int frame_writer_new(struct frame_writer **ret, int zstd_level);
 void frame_writer_free(struct frame_writer *w);
 void frame_writer_level(struct frame_writer *w, int zstd_level); /* from now on */
-/* Append one frame to out; compresses where that pays (a gain of 5 %) and `compress` is set. After FRAME_POOR_MIN long payloads in a row
- * for which it did not, long ones are passed through, up to FRAME_PASS_MAX at a time. The payload must not be
+/* From now on its payloads share a context: what comes is told by what came. All that it prepares must be put on the stream then, in
+ * that order; one writer of a stream only. */
+void frame_writer_share(struct frame_writer *w);
+/* Append one frame to out; compresses where that pays (a gain of 5 %; or a context is shared) and `compress` is set. After FRAME_POOR_MIN long payloads in a row
+ * for which it did not (any, where a context is shared), such ones are passed through, up to FRAME_PASS_MAX at a time. The payload must not be
  * inside out. On failure (-EMSGSIZE, or out's sticky error) nothing was appended and the frame was not counted. */
 int frame_write(struct frame_writer *w, struct buf *out, uint8_t type, const void *payload, size_t n, bool compress);
 /* The same in two halves, so that another thread may do what costs time: with a writer of its own it appends frames that have no
@@ -57,7 +67,7 @@ int frame_write_prepared(struct frame_writer *w, struct buf *out, struct buf *fr
 /* --- reading --- */
 struct frame_reader;
 /* max_bytes(type): longest raw payload of a type, 0 for unknown types (which are refused; a known type that has no
- * payload says 1). No payload is longer on the wire than raw. */
+ * payload says 1). No payload is longer on the wire than raw, but by FRAME_CONTEXT_BYTES where a context is shared. */
 int frame_reader_new(struct frame_reader **ret, size_t (*max_bytes)(uint8_t type));
 void frame_reader_free(struct frame_reader *r);
 

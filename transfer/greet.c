@@ -213,6 +213,8 @@ int greet_handle_greet(struct session *s, union message *m)
 	s->peer_name = steal(g->name);
 	s->peer_version = steal(g->version);
 	s->greeted = true;
+	if (frame_reader_version(s->reader) >= FRAME_VERSION_CONTEXT)
+		frame_writer_share(s->read_writer);
 	nonces[0] = s->options.client ? s->nonce : s->peer_nonce;
 	nonces[1] = s->options.client ? s->peer_nonce : s->nonce;
 	s->seed = hash_fast(nonces, sizeof(nonces), 0);

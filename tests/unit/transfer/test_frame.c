@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -311,6 +312,88 @@ static void test_noise_is_passed(void **state)
 	}
 }
 
+/* --- a shared context --- */
+
+/* Like what many files of one kind have in common; each time another name in it. */
+static size_t some_source(uint8_t *p, unsigned i)
+{
+	static const char text[] = "/* file %u of a project, whose license, includes and habits are those of all of its files */\n"
+				   "#include \"base/error.h\"\n#include \"base/file.h\"\n\nint function_%u(struct thing *t)\n{\n\treturn t->field + %u;\n}\n";
+
+	return (size_t)snprintf((char *)p, 1000, text, i, i * 7, i * 13);
+}
+
+/* What is prepared with a shared context among what is not; noise among it; the level changes. */
+static void test_shared_context(void **state)
+{
+	struct pair *p = *state;
+	struct frame_writer *other;
+	cleanup_free uint8_t *noise = some_bytes(200000, true);
+	uint8_t text[1000];
+	size_t alone = 0, shared = 0, n;
+
+	assert_int_equal(frame_writer_new(&other, 1), 0);
+	frame_writer_share(other);
+	for (unsigned i = 0; i < 300; i++) {
+		cleanup(buf_deinit) struct buf frames = BUF_INIT;
+		size_t before = p->wire.len;
+
+		n = some_source(text, i);
+		frame_write(p->w, &p->wire, TYPE_SMALL, text, n, true);
+		alone += p->wire.len - before;
+		frame_writer_level(other, i < 200 ? 1 : 6);
+		assert_int_equal(frame_prepare(other, &frames, TYPE_SMALL, text, n, true), 0);
+		shared += frames.len;
+		if (i % 50 == 0)
+			assert_int_equal(frame_prepare(other, &frames, TYPE_BULK, noise, 200000 + 1 - (i + 1), true), 0);
+		if (i % 3 == 0)
+			assert_int_equal(frame_prepare(other, &frames, TYPE_SMALL, "short", 5, true), 0);
+		assert_int_equal(frame_write_prepared(p->w, &p->wire, &frames), 0);
+	}
+	assert_true(shared < alone / 2);
+	assert_int_equal(feed_all(p), 0);
+	for (unsigned i = 0; i < 300; i++) {
+		n = some_source(text, i);
+		expect_frame(p, TYPE_SMALL, text, n);
+		expect_frame(p, TYPE_SMALL, text, n);
+		if (i % 50 == 0)
+			expect_frame(p, TYPE_BULK, noise, 200000 + 1 - (i + 1));
+		if (i % 3 == 0)
+			expect_frame(p, TYPE_SMALL, "short", 5);
+	}
+	expect_more(p);
+	frame_writer_free(other);
+}
+
+/* Whatever its length; what is no shorter is seldom tried, and never much longer. */
+static void test_noise_in_a_shared_context(void **state)
+{
+	struct pair *p = *state;
+	cleanup_free uint8_t *noise = some_bytes(BULK_MAX, true), *text = some_bytes(1000, false);
+	size_t before;
+	unsigned i;
+
+	frame_writer_share(p->w);
+	frame_write(p->w, &p->wire, TYPE_BULK, noise, BULK_MAX, true);
+	assert_true(p->wire.len <= FRAME_PREFACE_BYTES + FRAME_HEADER_BYTES + BULK_MAX + FRAME_CONTEXT_BYTES + BULK_MAX / 10000);
+	for (i = 0; i < 100; i++)
+		frame_write(p->w, &p->wire, TYPE_SMALL, noise + i * 1000, 1000, true);
+	for (i = 0; i <= FRAME_PASS_MAX; i++) {
+		before = p->wire.len;
+		frame_write(p->w, &p->wire, TYPE_SMALL, text, 1000, true);
+		if (p->wire.len - before < 500)
+			break;
+	}
+	assert_in_range(i, 1, FRAME_PASS_MAX);
+	assert_int_equal(feed_all(p), 0);
+	expect_frame(p, TYPE_BULK, noise, BULK_MAX);
+	for (unsigned j = 0; j < 100; j++)
+		expect_frame(p, TYPE_SMALL, noise + j * 1000, 1000);
+	for (unsigned j = 0; j <= i; j++)
+		expect_frame(p, TYPE_SMALL, text, 1000);
+	expect_more(p);
+}
+
 static void test_levels(void **state)
 {
 	struct pair *p = *state;
@@ -450,12 +533,25 @@ static void test_unknown_type(void **state)
 	assert_int_equal(outcome(p), -EBADMSG);
 }
 
-static void test_unknown_flag(void **state)
+static void anew(struct pair *p)
 {
+	frame_reader_free(p->r);
+	p->r = NULL;
+	assert_int_equal(frame_reader_new(&p->r, max_bytes), 0);
+	buf_clear(&p->wire);
+	frame_put_preface(&p->wire);
+}
+
+static void test_unknown_flags(void **state)
+{
+	static const uint8_t flags[] = {2, 3, 4, 5, 7, 8, 14, 128};
 	struct pair *p = *state;
 
-	craft(p, 1, TYPE_SMALL, 2, 0, "x", 1);
-	assert_int_equal(outcome(p), -EBADMSG);
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
+		anew(p);
+		craft(p, 1, TYPE_SMALL, flags[i], 0, "x", 1);
+		assert_int_equal(outcome(p), -EBADMSG);
+	}
 }
 
 static void test_reserved_field(void **state)
@@ -503,11 +599,7 @@ static void test_zstd_announces_less_or_more(void **state)
 	static const uint32_t lies[] = {0, 1, 999, 1001, SMALL_MAX, SMALL_MAX + 1, UINT32_MAX};
 
 	for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
-		frame_reader_free(p->r);
-		p->r = NULL;
-		assert_int_equal(frame_reader_new(&p->r, max_bytes), 0);
-		buf_clear(&p->wire);
-		frame_put_preface(&p->wire);
+		anew(p);
 		craft_zstd(p, TYPE_SMALL, lies[i], z.bytes, z.n);
 		assert_int_equal(outcome(p), -EBADMSG);
 	}
@@ -552,6 +644,69 @@ static void test_zstd_cut(void **state)
 	struct packed z = pack(text, 1000, true);
 
 	craft_zstd(p, TYPE_SMALL, 1000, z.bytes, z.n - 1);
+	assert_int_equal(outcome(p), -EBADMSG);
+}
+
+/* The beginning of a context, as a peer may make it. */
+static struct packed begin_context(const void *p, size_t n, int window_bits, ZSTD_EndDirective end)
+{
+	struct packed ret;
+	ZSTD_CCtx *c = ZSTD_createCCtx();
+	ZSTD_inBuffer in = {p, n, 0};
+	ZSTD_outBuffer out = {ret.bytes, sizeof(ret.bytes), 0};
+
+	ZSTD_CCtx_setParameter(c, ZSTD_c_windowLog, window_bits);
+	assert_int_equal(ZSTD_compressStream2(c, &out, &in, end), 0);
+	ret.n = out.pos;
+	ZSTD_freeCCtx(c);
+	return ret;
+}
+
+static int begun(struct pair *p, uint32_t announced, const uint8_t *packed, size_t n)
+{
+	struct buf b = BUF_INIT;
+
+	anew(p);
+	put_u32(&b, announced);
+	put_bytes(&b, packed, n);
+	craft(p, (uint32_t)b.len, TYPE_SMALL, 6, 0, b.data, b.len);
+	buf_deinit(&b);
+	return outcome(p);
+}
+
+static void test_hostile_contexts(void **state)
+{
+	struct pair *p = *state;
+	cleanup_free uint8_t *text = some_bytes(1000, false), *zeros = calloc(1, 1 << 20);
+	struct packed z = begin_context(text, 1000, FRAME_WINDOW_BITS, ZSTD_e_flush), other;
+	static const uint32_t lies[] = {0, 1, 999, 1001, SMALL_MAX, SMALL_MAX + 1, UINT32_MAX};
+
+	assert_int_equal(begun(p, 1000, z.bytes, z.n), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(lies); i++)
+		if (lies[i] != 1 && lies[i] != 999) /* what is left over would come with the next one */
+			assert_int_equal(begun(p, lies[i], z.bytes, z.n), -EBADMSG);
+	assert_int_equal(begun(p, 1000, z.bytes, z.n - 1), -EBADMSG);
+	assert_int_equal(begun(p, 1000, z.bytes, 0), -EBADMSG);
+	other = begin_context(text, 1000, FRAME_WINDOW_BITS + 1, ZSTD_e_flush); /* a window larger than agreed */
+	assert_int_equal(begun(p, 1000, other.bytes, other.n), -EBADMSG);
+	other = begin_context(text, 1000, FRAME_WINDOW_BITS, ZSTD_e_end); /* it ends */
+	assert_int_equal(begun(p, 1000, other.bytes, other.n), -EBADMSG);
+	other = begin_context(zeros, 1 << 20, FRAME_WINDOW_BITS, ZSTD_e_flush); /* a bomb */
+	assert_int_equal(begun(p, 1 << 20, other.bytes, other.n), -EBADMSG);
+	memcpy(other.bytes, "\x50\x2a\x4d\x18\4\0\0\0skip", 12); /* something to be skipped before it */
+	memcpy(other.bytes + 12, z.bytes, z.n);
+	assert_int_equal(begun(p, 1000, other.bytes, z.n + 12), -EBADMSG);
+}
+
+/* A peer that does not know of them begins none. */
+static void test_context_of_an_earlier_version(void **state)
+{
+	struct pair *p = *state;
+	cleanup_free uint8_t *text = some_bytes(1000, false);
+
+	frame_writer_share(p->w);
+	frame_write(p->w, &p->wire, TYPE_SMALL, text, 1000, true);
+	p->wire.data[FRAME_PREFACE_BYTES - 1] = FRAME_VERSION_CONTEXT - 1;
 	assert_int_equal(outcome(p), -EBADMSG);
 }
 
@@ -705,6 +860,8 @@ int main(void)
 		T(test_prepared),
 		T(test_compression_only_where_it_pays),
 		T(test_noise_is_passed),
+		T(test_shared_context),
+		T(test_noise_in_a_shared_context),
 		T(test_levels),
 		T(test_a_full_output_is_not_half_written),
 		T(test_every_flipped_bit_is_seen),
@@ -713,7 +870,7 @@ int main(void)
 		T(test_over_long_is_refused_at_the_header),
 		T(test_huge_length_is_refused_at_the_header),
 		T(test_unknown_type),
-		T(test_unknown_flag),
+		T(test_unknown_flags),
 		T(test_reserved_field),
 		T(test_crafted_frame_is_good_to_begin_with),
 		T(test_zstd_announces_less_or_more),
@@ -721,6 +878,8 @@ int main(void)
 		T(test_zstd_without_content_size),
 		T(test_zstd_two_frames_or_rest),
 		T(test_zstd_cut),
+		T(test_hostile_contexts),
+		T(test_context_of_an_earlier_version),
 		T(test_zstd_flag_without_anything),
 		T(test_zstd_skippable_frame),
 		T(test_feeding_without_reading_is_refused),

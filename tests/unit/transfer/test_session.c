@@ -2057,6 +2057,40 @@ static void test_push_to_older(void **state)
 	with_seeds(2, 2, push_to_older);
 }
 
+/* With one who does not know of shared contexts (its reader refuses them), content travels as it did. */
+static void content_to_older(struct world *w)
+{
+	static const struct wire_options live = {.live = true};
+	struct wire *wire;
+	char text[5000];
+
+	for (size_t i = 0; i < sizeof(text) - 1; i++)
+		text[i] = "some words, again and again; "[i % 29];
+	text[sizeof(text) - 1] = '\0';
+	world_sync(w, &w->sites[0], &w->sites[1], NULL);
+	wire = wire_new(w, &w->sites[0], &w->sites[1], &live);
+	for (int i = 0; i < 2; i++) {
+		size_t n;
+		uint8_t *preface = (uint8_t *)session_output(wire->end[i].session, &n);
+
+		assert_true(n >= FRAME_PREFACE_BYTES);
+		preface[FRAME_PREFACE_BYTES - 1] = FRAME_VERSION_CONTEXT - 1;
+	}
+	world_run(w);
+	for (unsigned i = 0; i < 3; i++) {
+		text[i] = 'x';
+		site_write(&w->sites[0], "file", text);
+		changes_travel(w);
+	}
+	wire_end(w, wire);
+}
+
+static void test_content_to_older(void **state)
+{
+	(void)state;
+	with_seeds(2, 2, content_to_older);
+}
+
 static void hostile_live(struct world *w)
 {
 	static const struct wire_options live = {.live = true};
@@ -2223,6 +2257,7 @@ int main(void)
 		cmocka_unit_test(test_pushed_in_turn),
 		cmocka_unit_test(test_pushed_with_care),
 		cmocka_unit_test(test_push_to_older),
+		cmocka_unit_test(test_content_to_older),
 		cmocka_unit_test(test_hostile_live_peer),
 	};
 
