@@ -1276,7 +1276,7 @@ static void typical_path(char *ret, size_t cap, unsigned i)
 		i / 50 % 20, i);
 }
 
-#define SIZE_ROWS 20000
+#define SIZE_ROWS 6000
 #define SIZE_BATCH 512 /* of a session's */
 
 /* met: each row has an event of another copy, too. */
@@ -1357,37 +1357,6 @@ static void test_size(void **state)
 	temp_remove(&b);
 }
 
-static void test_speed(void **state)
-{
-	enum { N = 100000 };
-	struct temp_index a;
-	struct row *rows = calloc(N, sizeof(*rows));
-	int64_t spent = 0;
-	char path[128];
-
-	(void)state;
-	temp_open(&a);
-	for (unsigned i = 0; i < N; i++)
-		file_row(&rows[i], i);
-	for (unsigned i = 0; i < N; i += 1000) {
-		int64_t begun = clock_monotonic_ns();
-		struct index_txn *w = begin_write(a.x);
-
-		for (unsigned k = i; k < i + 1000; k++) {
-			typical_path(path, sizeof(path), k);
-			assert_int_equal(index_put(w, path, &rows[k]), 0);
-		}
-		assert_int_equal(index_commit(&w), 0);
-		spent += clock_monotonic_ns() - begun;
-	}
-	printf("%d rows in batches of 1,000: %.0f rows/s without fsync\n", N,
-		N / ((double)spent / 1e9));
-	for (unsigned i = 0; i < N; i++)
-		row_deinit(&rows[i]);
-	free(rows);
-	temp_remove(&a);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1416,7 +1385,6 @@ int main(void)
 		cmocka_unit_test(test_readers_and_writer),
 		cmocka_unit_test(test_many_read_transactions),
 		cmocka_unit_test(test_size),
-		cmocka_unit_test(test_speed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

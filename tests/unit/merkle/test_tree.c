@@ -332,7 +332,7 @@ static void test_ranges(void **state)
 {
 	struct temp_index a;
 	struct index_txn *t;
-	struct collected all;
+	struct collected all, up = {calloc(COLLECT_MAX, sizeof(*up.v)), 0}, down = {calloc(COLLECT_MAX, sizeof(*down.v)), 0};
 	char path[64];
 
 	(void)state;
@@ -346,10 +346,9 @@ static void test_ranges(void **state)
 		collect_level(t, TREE_LIVE, level, &all);
 		for (size_t i = 0; i < all.n; i += 1 + all.n / 50)
 			for (size_t j = i; j <= all.n; j += 1 + all.n / 20) {
-				struct collected up = {calloc(COLLECT_MAX, sizeof(*up.v)), 0};
-				struct collected down = {calloc(COLLECT_MAX, sizeof(*up.v)), 0};
 				const struct path_key *to = j < all.n ? &all.v[j].key : NULL;
 
+				up.n = down.n = 0;
 				assert_int_equal(tree_entries(t, TREE_LIVE, level, &all.v[i].key,
 							 to, collect, &up),
 					0);
@@ -366,14 +365,14 @@ static void test_ranges(void **state)
 								 &all.v[j - 1 - k].key),
 						0);
 				}
-				free(up.v);
-				free(down.v);
 			}
 		free(all.v);
 	}
 	assert_int_equal(tree_entries(t, TREE_LIVE, TREE_LEVELS + 1, &(struct path_key){0}, NULL,
 				 collect, NULL),
 		-EINVAL);
+	free(up.v);
+	free(down.v);
 	index_abort(t);
 	temp_remove(&a);
 }
