@@ -666,8 +666,10 @@ static void on_names(struct sim_disk *d, const struct operation *op, void *data)
 		struct node *n = op->side[i].before;
 		bool last = n && n->links == 1 && !op->made && (op->n == 1 ? !op->side[0].after : op->rename && i == 1);
 
-		if (n && path[i])
+		if (n && path[i]) {
 			n->shown = false;
+			n->was_shown = n->was_shown && !sim.user; /* what he takes away may go, also where a second name was left */
+		}
 		if (sim.user || !n)
 			continue;
 		if (path[i])
