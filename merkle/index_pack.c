@@ -116,9 +116,10 @@ int index_pack(struct index_txn *w)
 	if (touched->n < ROWS_MIN)
 		return 0;
 	w->x->loose = (struct index_keys){0};
-	index_keys_sort(touched);
-	if (made > w->live_grown + w->live_put / 4)
+	if (made > w->live_grown + w->live_put / 4) {
+		index_keys_sort(touched);
 		r = index_keys_copy(&w->x->loose, touched);
+	}
 	if (!r && before.n)
 		r = pack(w, &before);
 	index_keys_deinit(&before);

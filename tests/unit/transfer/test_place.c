@@ -682,16 +682,22 @@ static void test_private_directory(void **state)
 	each_point(new_directory, put_private, check_private_directory);
 }
 
+/* As on a file system that only knows renaming that replaces. */
+static bool reaches_where_renaming_replaces(struct step *s, unsigned point, const char *call)
+{
+	if (strcmp(call, "file_rename_noreplace") == 0 || strcmp(call, "file_exchange") == 0)
+		points.error = FILE_UNSUPPORTED;
+	s->reached = s->reached || point == s->at;
+	return point == s->at;
+}
+
 /* Where renaming may replace, what comes out has two names for a moment. The user takes the first one away. */
 static void remove_first_name(unsigned point, const char *call, void *data)
 {
 	struct step *s = data;
 
-	if (strcmp(call, "file_rename_noreplace") == 0 || strcmp(call, "file_exchange") == 0)
-		points.error = FILE_UNSUPPORTED;
-	if (point != s->at)
+	if (!reaches_where_renaming_replaces(s, point, call))
 		return;
-	s->reached = true;
 	remove_path(s);
 }
 
@@ -716,11 +722,8 @@ static void keep_first_name(unsigned point, const char *call, void *data)
 {
 	struct step *s = data;
 
-	if (strcmp(call, "file_rename_noreplace") == 0 || strcmp(call, "file_exchange") == 0)
-		points.error = FILE_UNSUPPORTED;
-	if (point != s->at)
+	if (!reaches_where_renaming_replaces(s, point, call))
 		return;
-	s->reached = true;
 	if (strcmp(call, "file_unlink") == 0 && fx_exists(s->f, s->path))
 		points.error = FILE_DENIED;
 }
