@@ -236,13 +236,13 @@ sim-sessions: $(BUILD)/sim-sessions
 # Whole replicas on simulated machines: crashes, faults, cuts, users at any call. What it prints says how to see a history again.
 sim: RUNS ?= 1000
 sim: FEATURES ?= all
-engine_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,engine engine_history engine_judge engine_oracle engine_site engine_user engine_wire heap locks packed)
+engine_objects := $(patsubst %,$(BUILD)/tests/sim/%.o,engine engine_history engine_judge engine_oracle engine_site engine_user engine_wire heap locks)
 objects += $(engine_objects)
 
 # What it calls most is linked in: calls through tables were a twentieth of its time.
 $(BUILD)/sim: $(engine_objects) $(BUILD)/tests/sim/jobs.o $(sim_objects) $(archives)
 	$(say) LD $@
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -Wl,--wrap=ZSTD_compress2 -o $@ $^ -Wl,-Bstatic -llmdb -lzstd -lxxhash -Wl,-Bdynamic -lcrypto -lpthread
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ -Wl,-Bstatic -llmdb -lzstd -lxxhash -Wl,-Bdynamic -lcrypto -lpthread
 
 # Histories that went wrong once come first: what may happen in them, and the seed.
 sim_seeds := CRASH,DISKS/508 CRASH,DISKS/1206 CRASH,DISKS/1367 CRASH,DISKS/2180 all/6382 all/10293 all/103310 all/120122 all/129621 \
