@@ -90,10 +90,11 @@ def alike_directories(a, b):
 
 # --- the works ---
 
-def copies(lab, tools, source):
+def copies(lab, tools, source, keep=False):
+    """keep: nothing is deleted before all is over. On a disk where something was, who makes files next pays for it (README.md)."""
     for name, tool in here(lab, tools):
         forget(lab, source)
-        to, = lab.fresh("to")
+        to, = lab.fresh(f"to-{time.monotonic_ns()}" if keep else "to")
         lab.settle()
         with Meter(lab) as m:
             pair = tool(source, to)
@@ -105,7 +106,7 @@ def copies(lab, tools, source):
 def initial_copy(lab):
     """A real tree, to an empty place."""
     yield from copies(lab, [("syncd", lab.syncd), ("rsync -a", lab.rsync), ("rsync -a, sync", lab.rsync_durable), ("tar over ssh", lab.tar), ("cp -a", lab.cp),
-                            ("unison", lab.unison), ("syncthing", lambda *p: Syncthing(lab, *p)), ("lsyncd", lambda *p: Lsyncd(lab, *p))], tree(lab))
+                            ("unison", lab.unison), ("syncthing", lambda *p: Syncthing(lab, *p)), ("lsyncd", lambda *p: Lsyncd(lab, *p))], tree(lab), keep=True)
 
 
 def copy_big(lab):
