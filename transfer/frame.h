@@ -30,7 +30,7 @@
 #define FRAME_VERSION_MAX 6
 #define FRAME_VERSION_PUSH 5
 #define FRAME_VERSION_CONTEXT 6
-#define FRAME_WINDOW_BITS 19	     /* of the context that payloads share: about 1 MiB for who reads, 2 MiB for who writes */
+#define FRAME_WINDOW_BITS 19	     /* of the context that payloads share: about 1 MiB for who reads, 1.6 MiB for who writes */
 #define FRAME_CONTEXT_BYTES 64	     /* a payload may be so much longer on the wire with it */
 #define FRAME_COMPRESS_MIN_BYTES 128 /* shorter payloads are not tried */
 #define FRAME_LEVEL_MAX 19	     /* of zstd; beyond it memory grows without use to us */

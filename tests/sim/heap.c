@@ -1,7 +1,8 @@
 /*
  * tests/sim/heap.c — malloc for a program of one thread that lives for thousands of short worlds: lists of free blocks by size,
- * and no locks, bins or merging. (A fifth of a history's time is libc's malloc otherwise.) What is larger than a piece is of the
- * kernel, which gives zeros: its pages go back, and of one size its place is kept. Not with sanitizers, which bring their own.
+ * and no locks, bins or merging. (A fifth of a history's time is libc's malloc otherwise.) What is larger than a piece, or asked for
+ * with zeros and large, is of the kernel, which gives zeros: its pages go back, and of one size its place is kept. Not with sanitizers,
+ * which bring their own.
  *
  *   16 bytes: the block's class | the block …
  */
@@ -21,7 +22,8 @@
 #define SMALL_BYTES 1024
 #define SMALL_CLASSES (SMALL_BYTES / STEP + 1)
 #define CLASSES (SMALL_CLASSES + 64) /* then each power of two */
-#define PIECE_BYTES ((size_t)3 << 19) /* LMDB's list of free pages is a little more than 1 MiB */
+#define PIECE_BYTES ((size_t)4 << 20) /* a context of zstd's is nearly 2 MiB, and LMDB's list of free pages a little more than 1 */
+#define ZEROS_BYTES ((size_t)1 << 20) /* LMDB has 2 MiB of them for each index, and uses some bytes */
 #define ARENA_BYTES ((size_t)64 << 20)
 #define HUGE_BYTES ((size_t)2 << 20)
 
@@ -169,8 +171,14 @@ void *calloc(size_t n, size_t each)
 		errno = ENOMEM;
 		return NULL;
 	}
-	p = take(bytes);
-	return p && bytes <= PIECE_BYTES ? memset(p, 0, bytes) : p;
+	if (bytes <= ZEROS_BYTES) {
+		p = take(bytes);
+		return p ? memset(p, 0, bytes) : p;
+	}
+	p = map_large(bytes);
+	if (!p)
+		errno = ENOMEM;
+	return p;
 }
 
 void *realloc(void *p, size_t n)
