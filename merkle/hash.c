@@ -3,6 +3,7 @@
  *
  * libcrypto looks an algorithm up by name at a cost well above that of hashing a small file, so
  * that each is fetched once per process; what is fetched is immutable and shared by all threads.
+ * BLAKE2b is ours where the processor is one that merkle/blake2b.h knows.
  */
 #include "merkle/hash.h"
 
@@ -13,6 +14,9 @@
 #include <string.h>
 #define XXH_INLINE_ALL /* most that is hashed is short: cheaper than the call */
 #include <xxhash.h>
+
+#include "merkle/blake2b.h"
+
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #elif defined(__aarch64__)
@@ -28,7 +32,8 @@ static const char *const names[] = {
 
 struct hash_state {
 	enum hash_algorithm algorithm;
-	EVP_MD_CTX *evp;   /* SHA-256, BLAKE2b */
+	EVP_MD_CTX *evp;   /* SHA-256, BLAKE2b; else NULL: BLAKE2b is ours */
+	struct blake2b blake2b;
 	XXH3_state_t *xxh; /* XXH3 */
 };
 
@@ -101,6 +106,11 @@ enum hash_algorithm hash_algorithm_usual(void)
 	return has_sha_extensions() ? HASH_SHA256 : HASH_BLAKE2B;
 }
 
+static bool is_ours(enum hash_algorithm algorithm)
+{
+	return algorithm == HASH_BLAKE2B && blake2b_possible();
+}
+
 void hash_bytes(enum hash_algorithm algorithm, const void *p, size_t n, struct hash *ret)
 {
 	uint8_t digest[EVP_MAX_MD_SIZE];
@@ -109,8 +119,15 @@ void hash_bytes(enum hash_algorithm algorithm, const void *p, size_t n, struct h
 		from_xxh(ret, XXH3_128bits(p, n));
 		return;
 	}
-	if (EVP_Digest(p, n, digest, NULL, evp_md(algorithm), NULL) != 1)
+	if (is_ours(algorithm)) {
+		struct blake2b b;
+
+		blake2b_init(&b);
+		blake2b_update(&b, p, n);
+		blake2b_finish(&b, digest);
+	} else if (EVP_Digest(p, n, digest, NULL, evp_md(algorithm), NULL) != 1) {
 		abort();
+	}
 	memcpy(ret->bytes, digest, HASH_BYTES);
 }
 
@@ -118,6 +135,8 @@ static void state_begin(struct hash_state *s)
 {
 	if (s->xxh)
 		XXH3_128bits_reset(s->xxh);
+	else if (!s->evp)
+		blake2b_init(&s->blake2b);
 	else if (EVP_DigestInit_ex(s->evp, evp_md(s->algorithm), NULL) != 1)
 		abort();
 }
@@ -131,9 +150,9 @@ int hash_state_new(struct hash_state **ret, enum hash_algorithm algorithm)
 	s->algorithm = algorithm;
 	if (algorithm == HASH_XXH3)
 		s->xxh = XXH3_createState();
-	else
+	else if (!is_ours(algorithm))
 		s->evp = EVP_MD_CTX_new();
-	if (!s->xxh && !s->evp) {
+	if (!s->xxh && !s->evp && !is_ours(algorithm)) {
 		free(s);
 		return -ENOMEM;
 	}
@@ -157,6 +176,8 @@ void hash_state_update(struct hash_state *s, const void *p, size_t n)
 		return;
 	if (s->xxh)
 		XXH3_128bits_update(s->xxh, p, n);
+	else if (!s->evp)
+		blake2b_update(&s->blake2b, p, n);
 	else if (EVP_DigestUpdate(s->evp, p, n) != 1)
 		abort();
 }
@@ -168,7 +189,9 @@ void hash_state_finish(struct hash_state *s, struct hash *ret)
 	if (s->xxh) {
 		from_xxh(ret, XXH3_128bits_digest(s->xxh));
 	} else {
-		if (EVP_DigestFinal_ex(s->evp, digest, NULL) != 1)
+		if (!s->evp)
+			blake2b_finish(&s->blake2b, digest);
+		else if (EVP_DigestFinal_ex(s->evp, digest, NULL) != 1)
 			abort();
 		memcpy(ret->bytes, digest, HASH_BYTES);
 	}

@@ -1,4 +1,4 @@
-/* tests/unit/merkle/test_hash.c — known answers, and streaming equals one-shot. */
+/* tests/unit/merkle/test_hash.c — known answers, and streaming equals one-shot; BLAKE2b is as libcrypto has it. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <openssl/evp.h>
 
 #include "merkle/hash.h"
 
@@ -69,6 +70,31 @@ static void test_streaming(void **state)
 	hash_state_free(NULL);
 }
 
+/* Ours and libcrypto's, whichever this processor takes: at the bounds of blocks, in one piece, and in pieces. */
+static void test_blake2b_is_libcryptos(void **state)
+{
+	uint8_t bytes[1200], digest[EVP_MAX_MD_SIZE];
+	struct hash_state *s;
+	struct hash got;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (uint8_t)(i * 131 + i / 7);
+	assert_int_equal(hash_state_new(&s, HASH_BLAKE2B), 0);
+	for (size_t n = 0; n <= sizeof(bytes); n++) {
+		assert_int_equal(EVP_Digest(bytes, n, digest, NULL, EVP_blake2b512(), NULL), 1);
+		hash_bytes(HASH_BLAKE2B, bytes, n, &got);
+		assert_memory_equal(got.bytes, digest, HASH_BYTES);
+		for (size_t first = n % 131; first <= n; first += 127) {
+			hash_state_update(s, bytes, first);
+			hash_state_update(s, bytes + first, n - first);
+			hash_state_finish(s, &got);
+			assert_memory_equal(got.bytes, digest, HASH_BYTES);
+		}
+	}
+	hash_state_free(s);
+}
+
 static void test_names(void **state)
 {
 	enum hash_algorithm got = HASH_SHA256;
@@ -126,6 +152,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_known_answers),
 		cmocka_unit_test(test_streaming),
+		cmocka_unit_test(test_blake2b_is_libcryptos),
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_usual),
 		cmocka_unit_test(test_values),
