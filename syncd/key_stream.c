@@ -4,9 +4,14 @@
  * A context holds one of libcrypto's for the same cipher, which encrypts zeros: that is the key stream. It runs ahead of what was
  * used of it by up to STREAM_BYTES. Therefore a context that goes on at "the present counter", or is copied, is none: each keying
  * must bring an IV, else the context refuses to work. Directions are the same in counter mode.
+ *
+ * EVP_Cipher spends more on each block of 16 bytes than we do. So who calls it calls ours, which finds the context behind libcrypto's in that
+ * one's application data, where it noted it; whatever is not ours goes on to libcrypto's function. libcrypto's context keeps ours for as
+ * long as it keeps that note: both are dropped when it is reset, freed, or given another cipher.
  */
 #include "syncd/key_stream.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <openssl/core_dispatch.h>
 #include <openssl/core_names.h>
@@ -23,7 +28,13 @@
 #define NOT_OURS "provider!=" PROVIDER
 #define IV_BYTES 16
 #define BLOCK_BYTES 16
+#define PARAM_OURS "syncd-key-stream" /* of a context: it */
 #define STREAM_BYTES 4096 /* made at a time; stays in the nearest cache */
+
+typedef int cipher_function(EVP_CIPHER_CTX *c, unsigned char *out, const unsigned char *in, unsigned int n);
+
+/* libcrypto's EVP_Cipher. Set once, by key_stream_install; before that, ours finds it by itself. */
+static cipher_function *cipher_next;
 
 struct context {
 	EVP_CIPHER *cipher;	   /* libcrypto's own */
@@ -119,6 +130,16 @@ static inline void combine(uint8_t *out, const uint8_t *in, const uint8_t *strea
 		out[i] = in[i] ^ stream[i];
 }
 
+/* A block, if that is what it is, and all of it is in the stream: nearly always. */
+static inline bool combine_block(struct context *c, uint8_t *out, const uint8_t *in, size_t n)
+{
+	if (n != BLOCK_BYTES || !c->keyed || c->at > STREAM_BYTES - BLOCK_BYTES)
+		return false;
+	combine(out, in, c->stream + c->at, BLOCK_BYTES);
+	c->at += BLOCK_BYTES;
+	return true;
+}
+
 static int context_update(void *context, unsigned char *out, size_t *ret_n, size_t cap, const unsigned char *in, size_t n)
 {
 	struct context *c = context;
@@ -126,11 +147,8 @@ static int context_update(void *context, unsigned char *out, size_t *ret_n, size
 	if (!c->keyed || cap < n)
 		return 0;
 	*ret_n = n;
-	if (n == BLOCK_BYTES && c->at <= STREAM_BYTES - BLOCK_BYTES) { /* nearly always */
-		combine(out, in, c->stream + c->at, BLOCK_BYTES);
-		c->at += BLOCK_BYTES;
+	if (combine_block(c, out, in, n))
 		return 1;
-	}
 	for (size_t done = 0, part; done < n; done += part, c->at += part) {
 		if (c->at == STREAM_BYTES && !fill(c))
 			return 0;
@@ -177,8 +195,43 @@ static int cipher_params_256(OSSL_PARAM params[])
 static int context_params(void *context, OSSL_PARAM params[])
 {
 	const struct context *c = context;
+	OSSL_PARAM *ours = OSSL_PARAM_locate(params, PARAM_OURS);
 
-	return set_size(params, OSSL_CIPHER_PARAM_KEYLEN, c->key_bytes) && set_size(params, OSSL_CIPHER_PARAM_IVLEN, IV_BYTES);
+	return set_size(params, OSSL_CIPHER_PARAM_KEYLEN, c->key_bytes) && set_size(params, OSSL_CIPHER_PARAM_IVLEN, IV_BYTES) &&
+	       (!ours || OSSL_PARAM_set_octet_ptr(ours, c, sizeof(*c)));
+}
+
+/* --- in the place of EVP_Cipher --- */
+
+static cipher_function *find_next(void)
+{
+	return (cipher_function *)dlsym(RTLD_NEXT, "EVP_Cipher");
+}
+
+/* The context behind libcrypto's, noted there for the next time. NULL: it is none of ours. */
+static struct context *behind(EVP_CIPHER_CTX *c)
+{
+	void *found = NULL;
+	OSSL_PARAM params[] = {OSSL_PARAM_construct_octet_ptr(PARAM_OURS, &found, 0), OSSL_PARAM_END};
+	const EVP_CIPHER *cipher = EVP_CIPHER_CTX_get0_cipher(c);
+	const OSSL_PROVIDER *provider = cipher ? EVP_CIPHER_get0_provider(cipher) : NULL;
+
+	if (!provider || strcmp(OSSL_PROVIDER_get0_name(provider), PROVIDER) || EVP_CIPHER_CTX_get_params(c, params) != 1)
+		return NULL;
+	EVP_CIPHER_CTX_set_app_data(c, found);
+	return found;
+}
+
+int EVP_Cipher(EVP_CIPHER_CTX *c, unsigned char *out, const unsigned char *in, unsigned int n)
+{
+	struct context *ours = EVP_CIPHER_CTX_get_app_data(c);
+	size_t done;
+
+	if (!ours)
+		ours = behind(c);
+	if (!ours || !in)
+		return (cipher_next ? cipher_next : find_next())(c, out, in, n);
+	return combine_block(ours, out, in, n) || context_update(ours, out, &done, n, in, n) ? (int)n : -1;
 }
 
 /* --- what libcrypto asks a provider for --- */
@@ -232,6 +285,7 @@ int key_stream_install(OSSL_PROVIDER **ret)
 {
 	OSSL_PROVIDER *provider;
 
+	cipher_next = find_next();
 	if (EVP_default_properties_is_fips_enabled(NULL) || !has_others("AES-128-CTR") || !has_others("AES-256-CTR"))
 		return KEY_STREAM_NONE;
 	/* with the fallback to the default provider kept, where none is configured */

@@ -6,6 +6,9 @@
  * what comes. Contexts are made, keyed and freed through libcrypto, and each has its own stream, which goes with its key: nothing
  * outlives an exchange of keys. A libssh2 that asks for more at a time is served as well; one with another libcrypto, or with none,
  * is not touched.
+ *
+ * EVP_Cipher itself is replaced, too, in a program that this is linked into (libcrypto as a shared library): nobody else in it may use the
+ * application data of cipher contexts. Where another EVP_Cipher is called all the same, what it does is the same, only slower.
  */
 #ifndef SYNCD_KEY_STREAM_H
 #define SYNCD_KEY_STREAM_H
