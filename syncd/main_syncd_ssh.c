@@ -73,6 +73,8 @@ struct client {
 	OSSL_PROVIDER *provider; /* of AES, or NULL */
 	LIBSSH2_SESSION *session;
 	LIBSSH2_CHANNEL *channel;
+	bool starting;	     /* the command was asked for: the answer is due … */
+	uint64_t start_received; /* … and was not among what had been received by then */
 	struct queue out;    /* for the socket */
 	uint64_t received;   /* bytes from it */
 	int64_t heard_ns;
@@ -404,6 +406,17 @@ static void open_session(struct client *c)
 		fail(TRANSPORT_EXIT_PROTOCOL, "SSH with %s port %u failed: %s", c->host, c->port, ssh_error(c));
 }
 
+/* Asks for the command, at first; then looks for the answer. */
+static void exec_step(struct client *c)
+{
+	int r = libssh2_channel_exec(c->channel, c->command);
+
+	if (r != 0 && r != LIBSSH2_ERROR_EAGAIN)
+		fail(TRANSPORT_EXIT_COMMAND, "%s does not run %s: %s", c->host, quoted(c->command), ssh_error(c));
+	c->starting = r != 0;
+	c->start_received = c->received;
+}
+
 static void start_command(struct client *c)
 {
 	while (!(c->channel = libssh2_channel_open_ex(c->session, "session", sizeof("session") - 1, WINDOW_BYTES,
@@ -412,8 +425,9 @@ static void start_command(struct client *c)
 			fail(TRANSPORT_EXIT_PROTOCOL, "%s opens no channel: %s", c->host, ssh_error(c));
 		wait_socket(c);
 	}
-	if (COMPLETE(c, libssh2_channel_exec(c->channel, c->command)) != 0)
-		fail(TRANSPORT_EXIT_COMMAND, "%s does not run %s: %s", c->host, quoted(c->command), ssh_error(c));
+	/* Once it is asked for, the answer is not waited for: what the command is to read follows at once, as from OpenSSH's client. */
+	for (exec_step(c); c->starting && !queue_bytes(&c->out); exec_step(c))
+		wait_socket(c);
 	libssh2_keepalive_config(c->session, 1, KEEPALIVE_S);
 }
 
@@ -557,7 +571,8 @@ static bool is_ready(const struct client *c, const struct pump *p)
 {
 	bool to_send = p->in_at < p->in_n || (p->in_over && !p->eof_sent);
 
-	return (queue_bytes(&p->out) < QUEUE_HIGH && (p->more || p->out_received != c->received)) ||
+	return (c->starting && c->start_received != c->received) ||
+	       (queue_bytes(&p->out) < QUEUE_HIGH && (p->more || p->out_received != c->received)) ||
 	       (queue_bytes(&c->out) < QUEUE_HIGH && to_send && (!p->in_blocked || p->in_received != c->received));
 }
 
@@ -575,7 +590,10 @@ static void wait_for_more(struct client *c, struct pump *p)
 		c->heard_ns = clock_monotonic_ns();
 	}
 	libssh2_keepalive_send(c->session, &seconds);
-	poll(polls, 3, seconds > 0 && seconds < KEEPALIVE_S ? seconds * 1000 : KEEPALIVE_S * 1000);
+	seconds = seconds > 0 && seconds < KEEPALIVE_S ? seconds : KEEPALIVE_S;
+	poll(polls, 3, c->starting && left_ms(c) < seconds * 1000 ? left_ms(c) : seconds * 1000);
+	if (c->starting && !left_ms(c))
+		fail(TRANSPORT_EXIT_CONNECT, "%s did not answer in time", c->host);
 	if (clock_monotonic_ns() - c->heard_ns > DEAD_NS)
 		fail(TRANSPORT_EXIT_CONNECT, "nothing was heard from %s for %d s", c->host, (int)(DEAD_NS / CLOCK_NS_PER_S));
 }
@@ -587,6 +605,8 @@ static int carry(struct client *c)
 
 	c->heard_ns = clock_monotonic_ns();
 	for (;;) {
+		if (c->starting)
+			exec_step(c);
 		pump_in(c, &p);
 		pump_out(c, &p);
 		flush(c);
