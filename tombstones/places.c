@@ -7,7 +7,8 @@
 
 #include "base/error.h"
 
-#define PLACES_VERSION 1
+#define PLACES_VERSION 2
+#define PLACES_VERSION_MIN 1 /* had no seq */
 
 void places_deinit(struct places *p)
 {
@@ -42,7 +43,7 @@ static void forget_oldest(struct places *p)
 	p->n--;
 }
 
-int places_note(struct places *p, const char *address, uint64_t replica, int64_t now_ns)
+int places_note(struct places *p, const char *address, uint64_t replica, int64_t now_ns, uint64_t seq)
 {
 	struct place_met *met = find(p, address);
 	int r;
@@ -64,6 +65,7 @@ int places_note(struct places *p, const char *address, uint64_t replica, int64_t
 	}
 	met->replica = replica;
 	met->seen_ns = now_ns;
+	met->seq = seq;
 	return 0;
 }
 
@@ -73,20 +75,23 @@ int places_read(struct index_txn *t, struct places *ret)
 	struct places read = {0};
 	struct cursor c;
 	uint64_t n;
+	uint8_t version;
 	int r = index_meta_get(t, INDEX_META_PLACES, &b);
 
 	if (r)
 		return r == INDEX_ABSENT ? 0 : r;
 	c = cursor_over(b.data, b.len);
-	if (get_u8(&c) != PLACES_VERSION && !c.failed)
+	version = get_u8(&c);
+	if ((version < PLACES_VERSION_MIN || version > PLACES_VERSION) && !c.failed)
 		return -EPROTONOSUPPORT;
 	n = get_varint_max(&c, PLACES_MAX);
 	while (n-- && !c.failed) {
 		char *address = get_text(&c, PLACE_BYTES_MAX);
 		uint64_t replica = get_u64(&c);
 		int64_t seen_ns = (int64_t)get_u64(&c);
+		uint64_t seq = version > PLACES_VERSION_MIN ? get_varint(&c) : 0;
 
-		if (!c.failed && (!*address || find(&read, address) || places_note(&read, address, replica, seen_ns) < 0))
+		if (!c.failed && (!*address || find(&read, address) || places_note(&read, address, replica, seen_ns, seq) < 0))
 			cursor_fail(&c);
 		free(address);
 	}
@@ -108,6 +113,7 @@ int places_write(struct index_txn *w, const struct places *p)
 		put_string(&b, p->v[i].address, strlen(p->v[i].address));
 		put_u64(&b, p->v[i].replica);
 		put_u64(&b, (uint64_t)p->v[i].seen_ns);
+		put_varint(&b, p->v[i].seq);
 	}
 	return buf_error(&b) ? buf_error(&b) : index_meta_put(w, INDEX_META_PLACES, b.data, b.len);
 }

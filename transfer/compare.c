@@ -153,8 +153,10 @@ int compare_begin(struct session *s)
 	if (!s->asks)
 		return -ENOMEM;
 	r = diff_new(&s->diff, s->seed);
-	if (r == 0)
+	if (r == 0) {
+		diff_expect(s->diff, s->live > s->peer_live ? s->live : s->peer_live, 0);
 		r = compare_never_met(s, &s->never_met);
+	}
 	if (r == 0)
 		r = diff_start(s->diff, true, false);
 	return r;

@@ -186,19 +186,44 @@ static int offer_group(struct reader *r, const struct message_group *g, const st
 
 /* --- the walker --- */
 
-/* Two that know nothing of each other's events, and have some. */
+/* Does `a` know of any event of an incarnation that b names, if only by its line? All are in the lineage. */
+static int knows_any(const struct version_vector *a, const struct version_vector *b, const struct version_lineage *l, bool *ret)
+{
+	cleanup(version_dots_deinit) struct version_dots first = {0};
+	cleanup_free bool *has = calloc(b->n + 1, sizeof(*has));
+	int r = has ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < b->n && r == 0; i++) {
+		const struct version_incarnation *in = version_lineage_find(l, b->v[i].inc);
+
+		r = in ? version_dots_add(&first, (struct version_dot){in->inc, in->from + 1}) : 0;
+	}
+	if (r == 0)
+		version_vector_has_each(a, &first, l, has);
+	for (size_t i = 0; i < first.n && r == 0; i++)
+		*ret = *ret || has[i];
+	return r;
+}
+
+/* Two that know nothing of each other's events, and have some. Each start of a replica that has events is an incarnation of its own: what
+ * was known of the one before is a past in common. */
 int compare_never_met(struct session *s, bool *ret)
 {
 	cleanup(index_abort_p) struct index_txn *t = NULL;
 	cleanup(knowledge_deinit) struct knowledge own = {0};
 	const struct version_vector *theirs = &s->peer_knowledge.k;
+	const struct version_lineage *l = replica_lineage(s->replica);
+	bool met = false;
 	int r = index_begin_read(replica_index(s->replica), &t);
 
 	if (r == 0)
 		r = replica_knowledge_read(t, &own);
 	*ret = r == 0 && own.k.n && theirs->n && session_we_send(s) && session_we_take(s);
-	for (size_t i = 0; i < theirs->n && *ret; i++)
-		*ret = !version_vector_get(&own.k, theirs->v[i].inc);
+	if (*ret)
+		r = knows_any(&own.k, theirs, l, &met);
+	if (*ret && r == 0)
+		r = knows_any(theirs, &own.k, l, &met);
+	*ret = *ret && !met;
 	return r;
 }
 

@@ -10,11 +10,31 @@
 
 #define MEMBER_SEEN_NS (INT64_C(3600) * CLOCK_NS_PER_S) /* a peer's last-seen time is kept to this precision */
 
+/* What was told before we were asked: the peer may take us for one that knows more than we do (an older copy of our disk, say). What
+ * such entries descend from is told with all others then. */
+static void keep_known(const struct version_lineage *l, struct message_lineage *m)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < m->n; i++) {
+		uint64_t parent = m->v[i].parent;
+		bool known = !parent || version_lineage_find(l, parent);
+
+		for (size_t j = 0; j < kept && !known; j++)
+			known = m->v[j].inc == parent;
+		if (known)
+			m->v[kept++] = m->v[i];
+	}
+	m->n = kept;
+}
+
 void learn_run_lineage(struct session_job *job)
 {
 	struct replica *replica = job->session->replica;
 	struct replica_txn t;
 
+	if (job->ahead)
+		keep_known(replica_lineage(replica), &job->lineage.lineage);
 	replica_lock(replica);
 	job->error = replica_begin(replica, &t);
 	if (job->error == 0) {
@@ -63,7 +83,7 @@ static int note_place(struct session *s, struct replica_txn *t)
 		return 0;
 	r = places_read(t->index, &places);
 	if (r == 0)
-		r = places_note(&places, s->options.address, s->peer_replica, clock_wall_ns());
+		r = places_note(&places, s->options.address, s->peer_replica, clock_wall_ns(), s->hello_seq);
 	if (r == 0)
 		r = places_write(t->index, &places);
 	places_deinit(&places);

@@ -296,7 +296,7 @@ static void get_push(struct cursor *c, union message *m)
 		if (i && !c->failed && strcmp(p->rows[i - 1].path, p->rows[i].path) >= 0)
 			cursor_fail(c);
 	}
-	if (p->hello.round < 2 || !p->hello.has_knowledge || !p->n)
+	if (!p->hello.round || !p->hello.has_knowledge || !p->n)
 		cursor_fail(c);
 }
 

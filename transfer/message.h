@@ -20,7 +20,8 @@
  *     NODES_ASK, FETCH                       ↔   NODES, DATA, PIECES, GONE
  *     DONE (own handling is over, K joined)  ↔   DONE                       both: the round is over, live
  *   a change on either side: HELLO of the next round, or, where all else is known to be equal, PUSH: a HELLO with the rows that
- *       changed since, and small contents. It is dealt with before the HELLO that answers it
+ *       changed since, and small contents. It is dealt with before the HELLO that answers it. In a session's first round a client may
+ *       push what changed since the last session, with LINEAGE before it
  *   KEEPALIVE at any time; FAIL, BYE end the session.
  *
  * A message that is unknown, too long, malformed or out of place ends the session with FAIL; it never is taken for absence.
@@ -133,7 +134,7 @@ struct message_pushed {
 
 /* Rows as of the transaction that its root and K are of. */
 struct message_push {
-	struct message_hello hello; /* its round is not the first; has_knowledge */
+	struct message_hello hello; /* has_knowledge */
 	struct message_pushed *rows; /* at least one, in ascending order of paths (strcmp); owned */
 	size_t n;
 };

@@ -5,6 +5,10 @@
  * index's list of changes: if it is not much, a PUSH takes it along, and the peer deals with it before it says HELLO. If the roots
  * are equal then, the round is over without a walk; whatever is odd, left out or skipped is found by the comparison that follows.
  *
+ * In a session's first round it is what changed since the last session with that peer (tombstones/places.h), with the incarnations
+ * that it may not know; the HELLO of a client that has such news therefore waits for the peer's GREET. What is remembered may be wrong in
+ * any way: too much is pushed then, or too little, and compared.
+ *
  * No rule of knowledge is new here. The rows, the root and K are of one transaction of the sender's; the taker decides by them as by
  * rows of a comparison that was cut off after them: it joins no K because of them, remembers no exception, and infers nothing from
  * absence. K is joined by the round, by its own rules.
@@ -14,15 +18,21 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "tombstones/places.h"
 #include "transfer/session_internal.h"
 
 #define CHANGES_MAX (4 * MESSAGE_PUSHED_MAX) /* with those that came from the peer itself */
 #define CONTENT_BYTES_MAX (256 * 1024)	     /* in one PUSH */
+#define FIRST_BYTES_MAX 512		     /* of a content, in a first round */
+#define LINEAGE_AHEAD_MAX 64
 
 /* --- what we have --- */
 
-bool push_possible(const struct session *s)
+bool push_possible(struct session *s)
 {
+	if (s->round == 1)
+		return push_has_news(s) && s->peer_replica == s->first_peer && s->peer_folder.standing == STORE_JOINED &&
+		       session_we_send(s) && frame_reader_version(s->reader) >= FRAME_VERSION_FIRST;
 	return s->fed && session_we_send(s) && frame_reader_version(s->reader) >= FRAME_VERSION_PUSH;
 }
 
@@ -38,7 +48,7 @@ int push_begin(struct session *s)
 	return 0;
 }
 
-enum { PUSH_TOO_MANY = 1 };
+enum { PUSH_TOO_MANY = 1, PUSH_NEWS };
 
 struct compose {
 	struct session *s;
@@ -47,21 +57,29 @@ struct compose {
 	size_t cap, bytes, seen;
 };
 
+/* 0, PUSH_TOO_MANY, or PUSH_NEWS: the row has a record that the peer did not tell. */
+static int look_at_change(struct compose *c, const char *path, uint64_t peer, struct row *ret)
+{
+	int r = index_get(c->t, path, ret);
+
+	if (r < 0)
+		return r;
+	if (++c->seen > CHANGES_MAX)
+		return PUSH_TOO_MANY;
+	return r == 0 && row_has_record(ret) && ret->source != peer ? PUSH_NEWS : 0;
+}
+
 static int add_change(uint64_t seq, const char *path, void *data)
 {
 	struct compose *c = data;
 	struct message_push *m = c->m;
 	struct message_pushed *row;
 	cleanup(row_deinit) struct row ours = {0};
-	int r = index_get(c->t, path, &ours);
+	int r = look_at_change(c, path, c->s->peer_replica, &ours);
 
 	(void)seq;
-	if (r < 0)
+	if (r != PUSH_NEWS)
 		return r;
-	if (++c->seen > CHANGES_MAX)
-		return PUSH_TOO_MANY;
-	if (r > 0 || !row_has_record(&ours) || ours.source == c->s->peer_replica)
-		return 0;
 	c->bytes += strlen(path) + compare_about_bytes(&ours.record);
 	if (m->n == MESSAGE_PUSHED_MAX || c->bytes > MESSAGE_SPLIT_BYTES)
 		return PUSH_TOO_MANY;
@@ -83,31 +101,111 @@ static int compare_rows_by_path(const void *a, const void *b)
 	return strcmp(((const struct message_pushed *)a)->path, ((const struct message_pushed *)b)->path);
 }
 
-static int read_changes(struct session *s, struct message_push *m, uint64_t *ret_seq)
+/* In the first round: of our newest incarnations those that the peer is not known to have heard of. */
+static int add_lineage(struct session_job *job, struct index_txn *t)
 {
+	struct session *s = job->session;
+	const struct version_lineage *l = replica_lineage(s->replica);
+	struct message_lineage *m = &job->lineage.lineage;
+	cleanup(members_deinit) struct members members = {0};
+	const struct member *peer;
+	int r = replica_members_read(t, &members);
+
+	m->v = calloc(LINEAGE_AHEAD_MAX, sizeof(*m->v));
+	if (r < 0 || !m->v)
+		return r < 0 ? r : -ENOMEM;
+	peer = members_find(&members, s->peer_replica);
+	for (size_t i = job->n_lineage < LINEAGE_AHEAD_MAX ? 0 : job->n_lineage - LINEAGE_AHEAD_MAX; i < job->n_lineage && peer; i++) {
+		const struct version_incarnation *in = version_lineage_at(l, i);
+
+		if (!version_vector_has(&peer->k, (struct version_dot){in->inc, in->from + 1}, l))
+			m->v[m->n++] = *in;
+	}
+	return 0;
+}
+
+static int read_changes(struct session_job *job)
+{
+	struct session *s = job->session;
+	struct message_push *m = &job->push.push;
 	struct compose c = {.s = s, .m = m};
 	int r = index_begin_read(replica_index(s->replica), &c.t);
 
 	if (r < 0)
 		return r;
 	r = index_changes(c.t, s->fed_seq, add_change, &c);
+	job->n_lineage = version_lineage_count(replica_lineage(s->replica));
 	if (r == 0 && m->n)
-		r = round_fill_hello(s, c.t, version_lineage_count(replica_lineage(s->replica)), &m->hello, ret_seq);
+		r = round_fill_hello(s, c.t, job->n_lineage, &m->hello, &job->seq);
+	if (r == 0 && m->n && m->hello.round == 1)
+		r = add_lineage(job, c.t);
 	index_abort(c.t);
 	return r;
+}
+
+static int is_news(uint64_t seq, const char *path, void *data)
+{
+	struct compose *c = data;
+	cleanup(row_deinit) struct row ours = {0};
+
+	(void)seq;
+	return look_at_change(c, path, c->s->first_peer, &ours);
+}
+
+static int look_for_news(struct session *s, struct index_txn *t)
+{
+	struct compose c = {.s = s, .t = t};
+	cleanup(places_deinit) struct places places = {0};
+	const struct place_met *met;
+	int r = places_read(t, &places);
+
+	met = r == 0 ? places_find(&places, s->options.address) : NULL;
+	if (!met || !met->seq)
+		return r;
+	s->fed_seq = met->seq;
+	s->first_peer = met->replica;
+	return index_changes(t, s->fed_seq, is_news, &c);
+}
+
+bool push_has_news(struct session *s)
+{
+	struct index_txn *t = NULL;
+
+	if (s->first != FIRST_UNKNOWN)
+		return s->first == FIRST_NEWS;
+	s->first = FIRST_NOTHING;
+	if (s->options.address && s->options.sends && index_begin_read(replica_index(s->replica), &t) == 0) {
+		if (look_for_news(s, t) == PUSH_NEWS)
+			s->first = FIRST_NEWS;
+		index_abort(t);
+	}
+	return s->first == FIRST_NEWS;
+}
+
+/* How long the contents are that go along. In a first round short ones, as the peer may have an older version, of which pieces are named
+ * where that pays; and none where something was deleted, as what is new may have been moved. */
+static uint64_t content_max(const struct message_push *m)
+{
+	if (m->hello.round > 1)
+		return MESSAGE_SMALL_BYTES_MAX;
+	for (size_t i = 0; i < m->n; i++)
+		if (!m->rows[i].record.live)
+			return 0;
+	return FIRST_BYTES_MAX;
 }
 
 /* What was written since has another hash: it is left out. */
 static void add_contents(struct session_job *job)
 {
 	struct message_push *m = &job->push.push;
+	uint64_t max = content_max(m);
 
 	for (size_t i = 0; i < m->n; i++) {
 		struct message_pushed *row = &m->rows[i];
 		const struct record *record = &row->record;
 		size_t size = (size_t)record->content.size;
 
-		if (!record->live || record->kind != RECORD_FILE || record->content.size > MESSAGE_SMALL_BYTES_MAX || !size ||
+		if (!record->live || record->kind != RECORD_FILE || record->content.size > max || !size ||
 				job->content + size > CONTENT_BYTES_MAX)
 			continue;
 		row->bytes = serve_small(job->session->replica, row->path, &record->content);
@@ -121,7 +219,7 @@ static void add_contents(struct session_job *job)
 void push_run(struct session_job *job)
 {
 	struct message_push *m = &job->push.push;
-	int r = read_changes(job->session, m, &job->seq);
+	int r = read_changes(job);
 
 	if (r < 0 || r == PUSH_TOO_MANY || !m->n) {
 		job->error = r < 0 ? r : 0;
@@ -142,8 +240,12 @@ int push_done(struct session *s, struct session_job *job)
 	s->composing = false;
 	if (r == 0 && !job->frames.len)
 		return round_send_hello(s);
-	if (r == 0)
+	if (r == 0 && s->round == 1) {
+		s->lineage_shown = job->n_lineage;
+		r = job->lineage.lineage.n ? session_send(s, MESSAGE_LINEAGE, &job->lineage) : 0;
+	} else if (r == 0) {
 		r = round_send_lineage(s, false); /* what the transaction showed may use lineage that the peer does not have yet */
+	}
 	if (r == 0)
 		r = session_send_prepared(s, &job->frames);
 	s->content_out += job->content;

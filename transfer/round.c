@@ -67,6 +67,7 @@ int round_handle_lineage(struct session *s, union message *m)
 	if (!job)
 		return -ENOMEM;
 	job->lineage = *m;
+	job->ahead = !s->hello_received && s->round <= 1;
 	memset(m, 0, sizeof(*m));
 	s->lineage_jobs++;
 	session_job_queue(s, job);
@@ -185,6 +186,7 @@ static int take_hello(struct session *s, struct message_hello *h)
 {
 	s->hello_received = true;
 	s->peer_root = h->root;
+	s->peer_live = h->live;
 	s->peer_disk_held = h->held;
 	s->peer_lineage_digest = h->lineage_digest;
 	s->ignore_differs = s->ignore ? h->ignore_digest != ignore_digest(s->ignore) : h->ignore_digest != 0;
@@ -210,7 +212,7 @@ int round_handle_push(struct session *s, union message *m)
 
 	if (r < 0)
 		return r;
-	if (frame_reader_version(s->reader) < FRAME_VERSION_PUSH)
+	if (frame_reader_version(s->reader) < (m->push.hello.round > 1 ? FRAME_VERSION_PUSH : FRAME_VERSION_FIRST))
 		return session_protocol_error(s, "a PUSH, of which this version knows nothing");
 	push_take(s, &m->push);
 	return take_hello(s, &m->push.hello);

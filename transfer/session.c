@@ -112,6 +112,13 @@ void session_job_free(struct session_job *job)
 	free(job);
 }
 
+/* A client that has joined says HELLO first, be it with news: what they change here is in our answer. */
+static bool awaits_client(const struct session *s)
+{
+	return !s->options.client && s->state == SESSION_PREPARING && !s->hello_received && s->peer_folder.standing == STORE_JOINED &&
+	       frame_reader_version(s->reader) >= FRAME_VERSION_FIRST;
+}
+
 int session_step(struct session *s)
 {
 	enum session_state before;
@@ -124,11 +131,12 @@ int session_step(struct session *s)
 			r = greet_settle(s);
 		if (r == 0 && s->state != SESSION_ENDED)
 			r = greet_check_folder(s);
-		/* A joined client says HELLO without waiting for the peer's GREET: one round trip less. */
-		if (r == 0 && s->ready && s->round == 0 &&
+		/* A joined client says HELLO without waiting for the peer's GREET: one round trip less. If it has news, it waits: they are
+		 * pushed with HELLO, if it is the peer that they are meant for. */
+		if (r == 0 && s->ready && s->round == 0 && !awaits_client(s) &&
 				(s->state == SESSION_PREPARING ||
 					(s->state == SESSION_OPENING && s->options.client && !s->joining && !s->renewing &&
-						s->folder.standing == STORE_JOINED))) {
+						s->folder.standing == STORE_JOINED && !push_has_news(s)))) {
 			if (s->state == SESSION_PREPARING || !s->hello_sent) {
 				bool opening = s->state == SESSION_OPENING, wait;
 
@@ -298,7 +306,7 @@ static const struct {
 	[MESSAGE_GREET] = {IN(SESSION_OPENING), greet_handle_greet},
 	[MESSAGE_LINEAGE] = {ANY, round_handle_lineage},
 	[MESSAGE_HELLO] = {ANY, round_handle_hello},
-	[MESSAGE_PUSH] = {IN(SESSION_ROUND) | IN(SESSION_LIVE), round_handle_push},
+	[MESSAGE_PUSH] = {IN(SESSION_PREPARING) | IN(SESSION_ROUND) | IN(SESSION_LIVE), round_handle_push},
 	[MESSAGE_ASK] = {IN(SESSION_ROUND), compare_ask},
 	[MESSAGE_ENTRIES] = {IN(SESSION_ROUND), handle_entries},
 	[MESSAGE_PAIR] = {IN(SESSION_ROUND), handle_pair},

@@ -9,7 +9,8 @@
  * Rounds (DESIGN §6): both say HELLO (root, K); equal roots join K; else the side with the greater replica id walks, both
  * exchange the rows that differ, each decides and applies on its own side, joins the other's K of HELLO for all but the
  * paths it skipped, and says DONE. When both are done the session is live: a change begins the next round. Where the roots were
- * equal, HELLO takes along what changed since (PUSH), and the other side deals with that before its own HELLO.
+ * equal, HELLO takes along what changed since (PUSH), and the other side deals with that before its own HELLO; so does a client's
+ * first HELLO, where its address was met before.
  *
  * Lanes: at most one job of each lane runs at a time: SESSION_LANE_PLAN (decide, stage), SESSION_LANE_APPLY (apply, join K),
  * SESSION_LANE_READ (content for the peer). Nothing here waits for a lane: reading goes on whatever they do. What a peer can

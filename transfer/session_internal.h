@@ -151,8 +151,9 @@ struct session_job {
 	int error;
 	/* JOIN */
 	struct store_folder was, now;
-	/* LINEAGE */
+	/* LINEAGE, PUSH */
 	union message lineage;
+	bool ahead; /* it came before the peer's first HELLO */
 	/* ANEW */
 	uint64_t records;
 	/* LEARN */
@@ -174,6 +175,7 @@ struct session_job {
 	/* PUSH */
 	union message push;
 	uint64_t seq; /* that it is of */
+	size_t n_lineage; /* entries in its digest */
 };
 
 /* A range of the walk, from ASK to the last of its ROWS. */
@@ -262,7 +264,7 @@ struct session {
 	struct hash last_root, last_peer_root; /* at the end of the round before */
 	uint64_t forgotten; /* replica_forgotten before HELLO */
 	uint64_t lineage_digest, peer_lineage_digest;
-	uint64_t live;
+	uint64_t live, peer_live; /* rows, as of HELLO */
 	uint64_t head_seq; /* of our index, before anything was taken */
 	uint32_t copying_round; /* in which nothing is moved, as a move failed in the one before, or of what was pushed */
 	struct knowledge peer_knowledge;
@@ -274,7 +276,9 @@ struct session {
 	uint32_t confirmed_until; /* round up to which session_confirm counts; 0: it was not called */
 
 	/* pushing: see push.c */
-	bool fed;	   /* in the last round the peer had all that we had at fed_seq */
+	enum { FIRST_UNKNOWN, FIRST_NOTHING, FIRST_NEWS } first; /* is there news for the peer that was met at our address, first_peer? */
+	uint64_t first_peer;
+	bool fed;	   /* in the last round (first: of the last session) the peer had all that we had at fed_seq */
 	uint64_t fed_seq;  /* local sequence of the index */
 	uint64_t hello_seq, done_seq; /* that the roots of HELLO and DONE are of */
 	bool composing;	   /* JOB_PUSH is under way: HELLO is to be said then */
@@ -386,7 +390,8 @@ int round_handle_done(struct session *s, union message *m);
 void round_forget_skipped(struct session *s);
 
 /* push.c */
-bool push_possible(const struct session *s);
+bool push_possible(struct session *s);
+bool push_has_news(struct session *s); /* for the peer that was met at our address */
 int push_begin(struct session *s);
 void push_run(struct session_job *job);
 int push_done(struct session *s, struct session_job *job);

@@ -110,6 +110,7 @@ struct wire *wire_new(struct engine *e, struct site *client, struct site *server
 			.sends = true,
 			.takes = true,
 			.live = live,
+			.address = i == 0 ? server->mount : NULL,
 			.preserve_owner = true,
 			.grace_ns = e->grace_ns,
 			.open = {.place = (char *)"/x", .sends = 1, .takes = 1, .live = live},

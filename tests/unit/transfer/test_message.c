@@ -636,7 +636,7 @@ static void test_pushed_values(void **state)
 	m.push.rows[0].record.content.size = 2;
 	refuse(MESSAGE_PUSH, &m);
 	push_of(&m, 1);
-	m.push.hello.round = 1;
+	m.push.hello.round = 0;
 	refuse(MESSAGE_PUSH, &m);
 	push_of(&m, 1);
 	knowledge_deinit(&m.push.hello.knowledge);

@@ -965,7 +965,7 @@ static void test_time_to_greet(void **state)
 
 static void garbage(struct world *w)
 {
-	static const char *const words[] = {"SSH-2.0-OpenSSH_9.2p1", "bash: syncctl: command not found\n", "syncd", "syncd\0\7\11", ""};
+	static const char *const words[] = {"SSH-2.0-OpenSSH_9.2p1", "bash: syncctl: command not found\n", "syncd", "syncd\0\10\11", ""};
 	struct wire *wire = wire_new(w, &w->sites[0], &w->sites[1], NULL);
 	struct end *server = &wire->end[1];
 	char bytes[200];
@@ -2057,6 +2057,139 @@ static void test_push_to_older(void **state)
 	with_seeds(2, 2, push_to_older);
 }
 
+/* The first site connects to the second one, once. */
+static void meet_again(struct world *w, uint8_t version)
+{
+	struct wire *wire = wire_new(w, &w->sites[0], &w->sites[1], NULL);
+
+	memset(said, 0, sizeof(said));
+	wire_tamper(wire, count_said);
+	for (int i = 0; i < 2; i++)
+		wire->pipe[i].data[FRAME_PREFACE_BYTES - 1] = version;
+	run_to_end(w, wire);
+	for (int i = 0; i < 2; i++)
+		assert_false(wire->end[i].status.failed);
+	wire_free(wire);
+	sites_expect_equal(&w->sites[0], &w->sites[1]);
+}
+
+static void restart(struct site *s)
+{
+	site_close(s);
+	site_open(s);
+}
+
+static void expect_pushed_first(struct world *w, unsigned fetches)
+{
+	site_scan(&w->sites[0]);
+	meet_again(w, FRAME_VERSION_MAX);
+	assert_int_equal(said[MESSAGE_PUSH], 1);
+	assert_int_equal(said[MESSAGE_HELLO], 1);
+	assert_int_equal(said[MESSAGE_FETCH], fetches);
+	assert_int_equal(said[MESSAGE_ASK] + said[MESSAGE_PAIR] + said[MESSAGE_MATCH], 0);
+}
+
+/* What changed since the last session goes with the first HELLO of the next. */
+static void pushed_first(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	char path[64];
+
+	make_some(a, "dir");
+	write_big(a, "big", 5000, w->seed);
+	site_scan(a);
+	meet_again(w, FRAME_VERSION_MAX); /* they never met */
+	assert_int_equal(said[MESSAGE_PUSH], 0);
+	for (unsigned i = 0; i < 4; i++) {
+		restart(a); /* another incarnation */
+		site_write(a, "file", (char[]){(char)('a' + i), '\0'});
+		expect_pushed_first(w, 0);
+		assert_int_equal(said[MESSAGE_LINEAGE], 1);
+	}
+	site_remove(a, "dir/1");
+	write_big(a, "big", 5001, w->seed);
+	expect_pushed_first(w, 1); /* its pieces may be there */
+	meet_again(w, FRAME_VERSION_MAX); /* nothing changed */
+	assert_int_equal(said[MESSAGE_HELLO], 2);
+	assert_int_equal(said[MESSAGE_PUSH] + said[MESSAGE_ASK], 0);
+	site_write(b, "of-b", "b"); /* what came from the peer is no news for it */
+	site_scan(b);
+	meet_again(w, FRAME_VERSION_MAX);
+	meet_again(w, FRAME_VERSION_MAX);
+	assert_int_equal(said[MESSAGE_PUSH], 0);
+	restart(a);
+	restart(b);
+	site_write(a, "of-a", "a"); /* both have news: what is left is compared */
+	site_write(b, "of-b", "b again");
+	site_scan(a);
+	site_scan(b);
+	meet_again(w, FRAME_VERSION_MAX);
+	assert_int_equal(said[MESSAGE_PUSH], 1);
+	assert_int_not_equal(said[MESSAGE_ASK], 0);
+	assert_int_equal(said[MESSAGE_MATCH], 0); /* new incarnations are of replicas that met */
+	site_write(a, "file", "to one who knows no such PUSH");
+	site_scan(a);
+	meet_again(w, FRAME_VERSION_FIRST - 1);
+	assert_int_equal(said[MESSAGE_PUSH], 0);
+	for (unsigned i = 0; i < MESSAGE_PUSHED_MAX + 1; i++) { /* too much at once */
+		snprintf(path, sizeof(path), "link-%u", i);
+		site_symlink(a, path, "x");
+	}
+	site_scan(a);
+	meet_again(w, FRAME_VERSION_MAX);
+	assert_int_equal(said[MESSAGE_PUSH], 0);
+	assert_int_equal(site_exceptions(a) + site_exceptions(b), 0);
+}
+
+static void test_pushed_first(void **state)
+{
+	(void)state;
+	with_seeds(4, 2, pushed_first);
+}
+
+/* Before the first site's HELLO, or after it, an incarnation is told of which nobody knows where it comes from. */
+static void tell_orphan(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	struct version_incarnation entries[] = {{.inc = 77, .parent = 78, .from = 9}, {.inc = 79, .parent = 77, .from = 9}, {.inc = 80}, {.inc = 81, .parent = 80, .from = 3}};
+	union message m = {.lineage = {.v = entries, .n = ARRAY_SIZE(entries)}};
+	struct buf b = BUF_INIT;
+	bool hello = i == 0 && type == MESSAGE_HELLO;
+
+	if (hello && (wire->world->seed & 1))
+		say(wire, i, type, p, n);
+	assert_int_equal(message_encode(MESSAGE_LINEAGE, &m, &b), 0);
+	if (hello)
+		say(wire, i, MESSAGE_LINEAGE, b.data, b.len);
+	if (!hello || !(wire->world->seed & 1))
+		say(wire, i, type, p, n);
+	buf_deinit(&b);
+}
+
+/* Ahead of HELLO the peer may take us for one that knows more: what has no past here is left out. Later it is an error. */
+static void lineage_ahead(struct world *w)
+{
+	const struct version_lineage *l = replica_lineage(w->sites[1].replica);
+	struct wire *wire = wire_new(w, &w->sites[0], &w->sites[1], NULL);
+
+	wire_tamper(wire, tell_orphan);
+	run_to_end(w, wire);
+	assert_null(version_lineage_find(l, 77));
+	assert_null(version_lineage_find(l, 79));
+	if (w->seed & 1) {
+		assert_int_equal(wire->end[1].status.error, -EBADMSG);
+	} else {
+		assert_false(wire->end[0].status.failed || wire->end[1].status.failed);
+		assert_int_equal(version_lineage_find(l, 81)->parent, 80);
+	}
+	wire_free(wire);
+}
+
+static void test_lineage_ahead(void **state)
+{
+	(void)state;
+	with_seeds(8, 2, lineage_ahead);
+}
+
 /* With one who does not know of shared contexts (its reader refuses them), content travels as it did. */
 static void content_to_older(struct world *w)
 {
@@ -2145,12 +2278,13 @@ static void say_path_twice(struct wire *wire, int i, uint8_t type, const uint8_t
 static void hostile_twice(struct world *w)
 {
 	struct site *a = &w->sites[0], *b = &w->sites[1];
+	static const struct wire_options elsewhere = {.elsewhere = true};
 	struct wire *wire;
 
 	make_some(a, "first");
 	world_sync(w, a, b, NULL);
 	make_some(w->seed & 1 ? a : b, "second");
-	wire = wire_new(w, a, b, NULL);
+	wire = wire_new(w, a, b, &elsewhere);
 	wire_tamper(wire, say_path_twice);
 	run_to_end(w, wire);
 	assert_false(a->broken || b->broken);
@@ -2257,6 +2391,8 @@ int main(void)
 		cmocka_unit_test(test_pushed_in_turn),
 		cmocka_unit_test(test_pushed_with_care),
 		cmocka_unit_test(test_push_to_older),
+		cmocka_unit_test(test_pushed_first),
+		cmocka_unit_test(test_lineage_ahead),
 		cmocka_unit_test(test_content_to_older),
 		cmocka_unit_test(test_hostile_live_peer),
 	};
