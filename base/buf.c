@@ -161,18 +161,19 @@ uint32_t get_u32(struct cursor *c)
 
 uint64_t get_long_varint(struct cursor *c)
 {
+	const uint8_t *p = c->p, *end = c->failed ? p : c->end;
 	uint64_t v = 0;
 
-	for (unsigned shift = 0; shift < 64; shift += 7) {
-		uint8_t byte = get_u8(c);
+	for (unsigned shift = 0; shift < 64 && p < end; shift += 7) {
+		uint8_t byte = *p++;
 
-		if (c->failed)
-			return 0;
 		if ((shift == 63 && byte > 1) || (shift && byte == 0))
 			break; /* overflow, or not the shortest form */
 		v |= (uint64_t)(byte & 0x7f) << shift;
-		if (!(byte & 0x80))
+		if (!(byte & 0x80)) {
+			c->p = p;
 			return v;
+		}
 	}
 	c->failed = true;
 	return 0;

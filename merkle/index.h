@@ -103,6 +103,10 @@ int index_cursor_next(struct index_cursor *c);
 int index_cursor_forward(struct index_cursor *c, const struct path_key *key);
 /* The row under the cursor. ret_path: heap. Either may be NULL. INDEX_ABSENT: at the end, or dropped meanwhile. */
 int index_cursor_get(struct index_cursor *c, char **ret_path, struct row *ret_row);
+/* The key under the cursor: the cursor's, until it moves. Only where the last move found something. */
+const struct path_key *index_cursor_key(const struct index_cursor *c);
+/* As index_cursor_get, without versions. */
+int index_cursor_brief(struct index_cursor *c, struct row_brief *ret);
 /* Cheap view for the tree: key, hash of the record, live; false for rows without a record. */
 bool index_cursor_peek(struct index_cursor *c, struct path_key *ret_key, struct hash *ret_hash, bool *ret_live);
 

@@ -81,20 +81,28 @@ static int value_path(const uint8_t *key, size_t key_n, struct cursor *value, ch
 	return 0;
 }
 
+/* What stands before the row itself. ret_hash and ret_path may be NULL. */
+static int value_begin(enum index_class class, const uint8_t *key, size_t key_n,
+	struct cursor *value, struct hash *ret_hash, char **ret_path)
+{
+	struct hash hash = {0};
+	int r = class == INDEX_CLASS_LOCAL ? 0 : index_row_hash(value, &hash);
+
+	if (!r)
+		r = value_path(key, key_n, value, ret_path);
+	if (!r && ret_hash)
+		*ret_hash = hash;
+	return r;
+}
+
 /* ret_hash, ret_path and ret may each be NULL; ret must be empty and stays so on failure. */
 static int value_decode(enum index_class class, const uint8_t *key, size_t key_n,
 	struct cursor value, struct hash *ret_hash, char **ret_path, struct row *ret)
 {
 	char *path cleanup_free = NULL;
-	struct hash hash = {0};
-	int r;
+	struct hash hash;
+	int r = value_begin(class, key, key_n, &value, &hash, ret_path ? &path : NULL);
 
-	if (class != INDEX_CLASS_LOCAL) {
-		r = index_row_hash(&value, &hash);
-		if (r)
-			return r;
-	}
-	r = value_path(key, key_n, &value, ret_path ? &path : NULL);
 	if (r)
 		return r;
 	if (ret) {
@@ -577,12 +585,13 @@ int index_cursor_seek(struct index_cursor *c, const char *path)
 /* Rows were written since the values were read: find the place again. */
 static int cursor_refresh(struct index_cursor *c)
 {
-	struct path_key place = c->here;
+	struct path_key place;
 	bool was_gone = c->gone;
 	int r;
 
 	if (c->at < 0 || c->generation == c->t->generation)
 		return 0;
+	place = c->here;
 	r = index_cursor_seek_key(c, &place);
 	if (r < 0)
 		return r;
@@ -621,19 +630,44 @@ int index_cursor_forward(struct index_cursor *c, const struct path_key *key)
 	return r || path_key_compare(&c->here, key) >= 0 ? r : index_cursor_seek_key(c, key);
 }
 
-int index_cursor_get(struct index_cursor *c, char **ret_path, struct row *ret_row)
+static int cursor_value(struct index_cursor *c, struct cursor *ret)
 {
-	struct cursor value;
 	int r = cursor_refresh(c);
 
 	if (r)
 		return r;
-	if (c->at < 0 || c->gone)
-		return INDEX_ABSENT;
-	r = index_value_open(&c->key[c->at], &c->value[c->at], &value);
+	return c->at < 0 || c->gone ? INDEX_ABSENT : index_value_open(&c->key[c->at], &c->value[c->at], ret);
+}
+
+int index_cursor_get(struct index_cursor *c, char **ret_path, struct row *ret_row)
+{
+	struct cursor value;
+	int r = cursor_value(c, &value);
+
 	return r ? r
 		 : value_decode((enum index_class)c->at, c->here.bytes, c->here.len, value, NULL,
 			   ret_path, ret_row);
+}
+
+const struct path_key *index_cursor_key(const struct index_cursor *c)
+{
+	return &c->here;
+}
+
+int index_cursor_brief(struct index_cursor *c, struct row_brief *ret)
+{
+	struct cursor value;
+	int r = cursor_value(c, &value);
+
+	if (!r)
+		r = value_begin((enum index_class)c->at, c->here.bytes, c->here.len, &value, NULL, NULL);
+	if (r)
+		return r;
+	row_brief_get(&value, ret);
+	if (!cursor_finish(&value) && ret->live == (c->at == INDEX_CLASS_LIVE))
+		return 0;
+	row_brief_deinit(ret);
+	return -EBADMSG;
 }
 
 bool index_cursor_peek(

@@ -234,14 +234,14 @@ static void state_put(struct buf *b, const struct record *r)
 	}
 }
 
-static void state_get(struct cursor *c, struct record *ret)
+static void state_get(struct cursor *c, uint8_t kind, struct content *ret, char **ret_target)
 {
-	if (ret->kind == RECORD_SYMLINK) {
-		get_bytes(c, ret->content.root.bytes, HASH_BYTES);
-		ret->target = get_text(c, RECORD_TARGET_BYTES_MAX);
-		ret->content.size = ret->target ? strlen(ret->target) : 0;
-	} else if (ret->kind != RECORD_DIRECTORY) {
-		content_get(c, &ret->content);
+	if (kind == RECORD_SYMLINK) {
+		get_bytes(c, ret->root.bytes, HASH_BYTES);
+		*ret_target = get_text(c, RECORD_TARGET_BYTES_MAX);
+		ret->size = *ret_target ? strlen(*ret_target) : 0;
+	} else if (kind != RECORD_DIRECTORY) {
+		content_get(c, ret);
 	}
 }
 
@@ -308,7 +308,7 @@ static void decode_live(struct cursor *c, uint8_t flags, struct record *ret)
 	ret->mtime_ns = (int64_t)get_u64(c);
 	dots_get_or_same(c, flags & RECORD_ADOTS_SAME, &ret->dots, &ret->adots);
 	dots_get_or_same(c, flags & RECORD_MDOTS_SAME, &ret->dots, &ret->mdots);
-	state_get(c, ret);
+	state_get(c, ret->kind, &ret->content, &ret->target);
 }
 
 void record_get(struct cursor *c, struct record *ret)
@@ -451,6 +451,71 @@ void row_get(struct cursor *c, struct row *ret)
 		return;
 	cursor_fail(c);
 	row_deinit(ret);
+}
+
+void row_brief_deinit(struct row_brief *r)
+{
+	free(r->target);
+	*r = (struct row_brief){0};
+}
+
+int row_brief_copy(struct row_brief *ret, const struct row_brief *from)
+{
+	char *target = from->target ? strdup(from->target) : NULL;
+
+	if (from->target && !target)
+		return -ENOMEM;
+	*ret = *from;
+	ret->target = target;
+	return 0;
+}
+
+/* The record's kind, content and target. */
+static void brief_of_record(struct cursor *c, struct row_brief *ret)
+{
+	uint8_t version = get_u8(c), flags = get_u8(c);
+
+	if (version != RECORD_VERSION || (flags & ~RECORD_FLAGS))
+		cursor_fail(c);
+	version_skip(c);
+	version_skip(c);
+	if (flags & RECORD_HAS_LOST)
+		version_skip(c);
+	ret->live = flags & RECORD_LIVE;
+	if (!ret->live)
+		return;
+	ret->kind = get_u8(c);
+	for (int k = 0; k < 3; k++) /* mode, uid, gid */
+		get_varint(c);
+	get_u64(c); /* mtime */
+	if (!(flags & RECORD_ADOTS_SAME))
+		version_skip(c);
+	if (!(flags & RECORD_MDOTS_SAME))
+		version_skip(c);
+	state_get(c, ret->kind, &ret->content, &ret->target);
+}
+
+void row_brief_get(struct cursor *c, struct row_brief *ret)
+{
+	uint8_t version = get_u8(c), flags = get_u8(c);
+
+	*ret = (struct row_brief){0};
+	ret->place = get_u8(c);
+	ret->seq = get_varint(c);
+	if (version != ROW_VERSION || (flags & ~ROW_FLAGS) || ret->place > ROW_COLLIDES)
+		cursor_fail(c);
+	if (flags & ROW_HAS_STAMP)
+		stamp_get(c, &ret->stamp);
+	if (flags & ROW_HAS_RECORDED)
+		ret->recorded_ns = (int64_t)get_u64(c);
+	if (flags & ROW_HAS_SINCE)
+		get_u64(c);
+	if (flags & ROW_HAS_SOURCE)
+		get_u64(c);
+	if (flags & ROW_HAS_RECORD)
+		brief_of_record(c, ret);
+	if (c->failed)
+		row_brief_deinit(ret);
 }
 
 void stamp_put(struct buf *b, const struct stamp *s)

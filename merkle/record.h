@@ -97,6 +97,23 @@ int row_copy(struct row *ret, const struct row *from);
 bool row_has_record(const struct row *r);
 bool row_live(const struct row *r); /* has a live record */
 
+/* What a scan asks of a row: not its versions, so that nothing is allocated but for the target of a symlink. */
+struct row_brief {
+	bool live;	/* has a live record, of which: */
+	uint8_t kind;	/* enum record_kind */
+	uint8_t place;	/* enum row_place */
+	uint64_t seq;
+	struct stamp stamp;
+	int64_t recorded_ns;
+	struct content content;
+	char *target;	/* owned */
+};
+
+void row_brief_deinit(struct row_brief *r); /* and zero it */
+int row_brief_copy(struct row_brief *ret, const struct row_brief *from); /* ret must be empty */
+/* Out of what row_put wrote: what is passed over is checked as far as it must be to find the rest. */
+void row_brief_get(struct cursor *c, struct row_brief *ret);
+
 /* As above; an implied directory has no live record, any other row has a record, and ROW_ON_DISK a live one. */
 void row_put(struct buf *b, const struct row *r);
 void row_get(struct cursor *c, struct row *ret);

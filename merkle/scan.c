@@ -26,10 +26,16 @@
 #include "base/defect.h"
 #include "base/error.h"
 
+struct name {
+	uint64_t head; /* the first bytes behind those that all names begin with, as a number: most comparisons need no more */
+	size_t at;     /* in the text */
+};
+
 struct names {
 	struct buf text; /* NUL-terminated, one after the other */
-	size_t *at;	 /* owned: offsets, sorted by name */
+	struct name *v;	 /* owned: sorted */
 	size_t n, cap;
+	size_t common; /* bytes that all begin with */
 	bool folder; /* a PATH_STATE_NAME is among them */
 };
 
@@ -49,33 +55,58 @@ struct frame {
 
 /* --- directories --- */
 
+static const char *name_at(const struct names *names, size_t k)
+{
+	return (const char *)names->text.data + names->v[k].at;
+}
+
 static int names_add(struct names *names, const char *name)
 {
-	int r = array_reserve(&names->at, &names->cap, names->n + 1, sizeof(*names->at));
+	size_t n = strlen(name), same = 0;
+	int r = array_reserve(&names->v, &names->cap, names->n + 1, sizeof(*names->v));
 
 	if (r)
 		return r;
-	names->at[names->n++] = names->text.len;
-	put_bytes(&names->text, name, strlen(name) + 1);
-	names->folder = names->folder || !strcmp(name, PATH_STATE_NAME);
-	return buf_error(&names->text);
+	names->v[names->n++].at = names->text.len;
+	put_bytes(&names->text, name, n + 1);
+	if (buf_error(&names->text))
+		return buf_error(&names->text);
+	if (names->n == 1)
+		names->common = n;
+	while (same < names->common && name[same] == name_at(names, 0)[same])
+		same++;
+	names->common = same;
+	names->folder = names->folder || (*name == '.' && !strcmp(name, PATH_STATE_NAME));
+	return 0;
 }
 
 static void names_deinit(struct names *names)
 {
 	buf_deinit(&names->text);
-	free(names->at);
+	free(names->v);
 }
 
-static const char *name_at(const struct names *names, size_t k)
+static int compare_names(const void *a, const void *b, void *data)
 {
-	return (const char *)names->text.data + names->at[k];
+	const struct name *x = a, *y = b;
+	const char *behind = data;
+
+	if (x->head != y->head)
+		return x->head < y->head ? -1 : 1;
+	return strcmp(behind + x->at, behind + y->at);
 }
 
-static int compare_names(const void *a, const void *b, void *text)
+static void names_sort(struct names *names)
 {
-	return strcmp(
-		(const char *)text + *(const size_t *)a, (const char *)text + *(const size_t *)b);
+	for (size_t k = 0; k < names->n; k++) {
+		const char *p = name_at(names, k) + names->common;
+
+		names->v[k].head = 0;
+		for (unsigned shift = 64; *p && shift; p++)
+			names->v[k].head |= (uint64_t)(uint8_t)*p << (shift -= 8);
+	}
+	if (names->n)
+		qsort_r(names->v, names->n, sizeof(*names->v), compare_names, names->text.data + names->common);
 }
 
 /* What was listed before an error is kept: it is there. */
@@ -90,8 +121,7 @@ static int names_read(struct names *names, int fd)
 		if (!r)
 			r = names_add(names, name);
 	}
-	if (names->n)
-		qsort_r(names->at, names->n, sizeof(*names->at), compare_names, names->text.data);
+	names_sort(names);
 	return r == FILE_END ? 0 : r;
 }
 
@@ -192,11 +222,11 @@ static int frame_read(struct walk *w, struct frame *f, int *ret_listing)
 
 static bool known_directory(const struct entry *e)
 {
-	const struct row *row = e->row;
+	const struct row_brief *row = e->row;
 
 	if (!row)
 		return false;
-	return row_live(row) ? row->place == ROW_ON_DISK && row->record.kind == RECORD_DIRECTORY
+	return row->live ? row->place == ROW_ON_DISK && row->kind == RECORD_DIRECTORY
 			     : row->place == ROW_IMPLIED;
 }
 
@@ -357,11 +387,11 @@ static int step(struct walk *w)
 		return r;
 	if (!name && !known)
 		return pop(w);
-	order = !name ? 1 : !known ? -1 : strcmp(name, known->name);
+	order = !name ? 1 : !known ? -1 : strcmp(name, scan_window_name(&f->known, known));
 	f->at += order <= 0;
 	f->known.at += order >= 0;
 	if (order > 0)
-		name = known->name;
+		name = scan_window_name(&f->known, known);
 	r = set_name(w, f, name);
 	return r ? r : entry(w, f, name, order < 0 ? NULL : known, order <= 0);
 }

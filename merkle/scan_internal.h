@@ -32,22 +32,23 @@ int scan_object_recognise(struct scan_object *o, struct store *store, int64_t wi
 /* live, kind, content, target (moved), attributes and mtime as found. */
 void scan_object_state(struct scan_object *o, struct record *ret);
 
-/* May the object have changed after the row's stamp was taken, without the stamp showing it? */
-bool scan_racy(const struct row *row, int64_t window_ns);
+/* May the object have changed after its stamp was taken, without the stamp showing it? */
+bool scan_racy(const struct stamp *stamp, int64_t recorded_ns, int64_t window_ns);
 #define SCAN_RACY_NS INT64_C(2000000000) /* the coarsest granularity of times (FAT), and beyond any clock tick */
 
 /* --- scan_rows: the index, read by directory in short transactions --- */
 
 struct scan_known {
-	char *name; /* of a direct child; owned */
+	size_t name; /* of a direct child: where it stands in the window's names */
 	bool has_row;
-	struct row row; /* if has_row; else there are only rows below */
+	struct row_brief row; /* if has_row; else there are only rows below */
 };
 
 /* A window on the children of a directory that the index knows, in order of names. Zero-initialised is at the start. */
 struct scan_window {
 	struct scan_known *v; /* owned */
 	size_t n, cap, at;
+	struct buf names; /* each with its NUL */
 	bool started, ended; /* ended: nothing comes after v */
 	struct path_key resume;
 };
@@ -62,18 +63,19 @@ struct scan_zone {
 
 struct scan_row {
 	char *path; /* owned */
-	struct row row;
+	struct row_brief row;
 };
 
 /* The next known child of directory `dir`, or NULL at the end; stays until taken by w->at++. zone: a cache. */
 int scan_window_peek(struct scan_window *w, struct index *index, struct scan_zone *zone, const char *dir,
 	struct scan_known **ret);
+const char *scan_window_name(const struct scan_window *w, const struct scan_known *known); /* until the next peek */
 int scan_window_single(struct scan_window *w, struct index *index, const char *path); /* of this one path only */
 void scan_window_deinit(struct scan_window *w);
 void scan_zone_deinit(struct scan_zone *z);
 
 /* Each row strictly below path, outside of any transaction. Non-zero from emit stops, passed on. */
-typedef int scan_row_emit(const char *path, const struct row *row, void *data);
+typedef int scan_row_emit(const char *path, const struct row_brief *row, void *data);
 int scan_rows_below(struct index *index, struct scan_zone *zone, const char *path, scan_row_emit *emit, void *data);
 
 /* --- scan: the walk --- */
@@ -89,7 +91,7 @@ struct entry {
 	const char *path; /* the walk's, or what waits has its own */
 	int dir;
 	const char *name;
-	const struct row *row; /* NULL: the index has none */
+	const struct row_brief *row; /* NULL: the index has none */
 	bool known;	       /* the index knows something at or below it */
 	struct scan_object object;
 	int64_t looked_ns;
@@ -105,7 +107,7 @@ struct waiting {
 	char *path;		     /* owned */
 	struct directory *directory; /* NULL: nothing is to be read, `told` is told */
 	struct entry entry;
-	struct row row; /* the entry's */
+	struct row_brief row; /* the entry's */
 	int result;	/* of reading it */
 	struct scan_observation told;
 };
@@ -136,9 +138,9 @@ bool walk_cancelled(const struct walk *w);
 bool walk_busy(const struct walk *w, const char *path);
 
 int walk_tell(struct walk *w, const struct scan_observation *o);
-int walk_tell_plain(struct walk *w, enum scan_what what, const char *path, const struct row *row, int error);
+int walk_tell_plain(struct walk *w, enum scan_what what, const char *path, const struct row_brief *row, int error);
 /* A look at the path, or into it, came to `r`. */
-int walk_tell_not_entered(struct walk *w, const char *path, const struct row *row, int r);
+int walk_tell_not_entered(struct walk *w, const char *path, const struct row_brief *row, int r);
 int walk_tell_first(struct walk *w); /* what waits at the head of the ring, once it is read */
 void walk_drop_waiting(struct walk *w); /* nobody wants to know any more */
 void directory_leave(struct directory *d); /* the last one closes it */

@@ -81,11 +81,11 @@ static int64_t since(int64_t now, int64_t then)
 /* ctime decides, as nobody can set it; one far in the future (another machine's clock) proves
  * nothing either. mtime is asked for file systems that have no ctime worth the name; one set to a
  * far future is not taken for a recent change. */
-bool scan_racy(const struct row *row, int64_t window_ns)
+bool scan_racy(const struct stamp *stamp, int64_t recorded_ns, int64_t window_ns)
 {
-	int64_t since_mtime = since(row->recorded_ns, row->stamp.mtime_ns);
+	int64_t since_mtime = since(recorded_ns, stamp->mtime_ns);
 
-	return since(row->recorded_ns, row->stamp.ctime_ns) < window_ns ||
+	return since(recorded_ns, stamp->ctime_ns) < window_ns ||
 	       (since_mtime < window_ns && since_mtime > -window_ns);
 }
 
@@ -311,7 +311,7 @@ static bool same_inode_content(
 	const struct stamp *s = &row->stamp;
 
 	if (!row_live(row) || row->place != ROW_ON_DISK || row->record.kind != RECORD_FILE ||
-		scan_racy(row, window_ns))
+		scan_racy(s, row->recorded_ns, window_ns))
 		return false;
 	if (s->ino != o->st.ino || s->size != o->st.size || s->mtime_ns != o->st.mtime_ns)
 		return false;

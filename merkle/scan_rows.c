@@ -23,10 +23,9 @@ DEFINE_CLEANUP(struct index_cursor *, index_cursor_close)
 
 static void window_clear(struct scan_window *w)
 {
-	for (size_t k = 0; k < w->n; k++) {
-		free(w->v[k].name);
-		row_deinit(&w->v[k].row);
-	}
+	for (size_t k = 0; k < w->n; k++)
+		free(w->v[k].row.target);
+	buf_clear(&w->names);
 	w->n = w->at = 0;
 }
 
@@ -34,6 +33,7 @@ void scan_window_deinit(struct scan_window *w)
 {
 	window_clear(w);
 	free(w->v);
+	buf_deinit(&w->names);
 	*w = (struct scan_window){0};
 }
 
@@ -41,7 +41,7 @@ static void rows_clear(struct scan_row *v, size_t n)
 {
 	for (size_t k = 0; k < n; k++) {
 		free(v[k].path);
-		row_deinit(&v[k].row);
+		row_brief_deinit(&v[k].row);
 	}
 }
 
@@ -65,17 +65,28 @@ static bool key_behind(struct path_key *k)
 	return true;
 }
 
-/* First key that could be behind the subtree of a path with a plain key: '/' is 0, so that this is
+/* First key that could be behind the subtree of the path with the plain key of a key's first n bytes: '/' is 0, so that this is
  * path, 1. */
-static void key_behind_subtree(struct path_key *k, const char *path, size_t n)
+static void key_behind_subtree(struct path_key *k, const struct path_key *path, size_t n)
 {
-	char copy[PATH_KEY_PREFIX];
-
 	assert(n < PATH_KEY_PREFIX);
-	memcpy(copy, path, n);
-	copy[n] = '\0';
-	path_key(k, copy);
-	k->bytes[k->len++] = 1;
+	memcpy(k->bytes, path->bytes, n);
+	k->bytes[n] = 1;
+	k->len = (uint16_t)(n + 1);
+}
+
+static bool key_begins(const struct path_key *k, const struct path_key *prefix)
+{
+	return k->len >= prefix->len && !memcmp(k->bytes, prefix->bytes, prefix->len);
+}
+
+/* Where the name of the child of dir ends, at or above which a row with this key is; PATH_KEY_PREFIX: beyond that, perhaps. */
+static size_t child_end(const struct path_key *k, size_t from)
+{
+	size_t end = k->len < PATH_KEY_PREFIX ? k->len : PATH_KEY_PREFIX;
+	const uint8_t *slash = memchr(k->bytes + from, 0, end - from);
+
+	return slash ? (size_t)(slash - k->bytes) : end;
 }
 
 /* The order of paths, for any length. */
@@ -97,6 +108,19 @@ static int compare_rows(const void *a, const void *b)
 
 /* --- zones --- */
 
+/* The row under the cursor. */
+static int read_row(struct index_cursor *c, struct scan_row *ret)
+{
+	cleanup_free char *path = NULL;
+	int r = index_cursor_get(c, &path, NULL);
+
+	if (!r)
+		r = index_cursor_brief(c, &ret->row);
+	if (!r)
+		ret->path = steal(path);
+	return r;
+}
+
 static int zone_fill(struct scan_zone *z, struct index_txn *t, const struct path_key *prefix)
 {
 	struct index_cursor *c cleanup(index_cursor_close_p) = NULL;
@@ -104,33 +128,23 @@ static int zone_fill(struct scan_zone *z, struct index_txn *t, const struct path
 
 	if (!r)
 		r = index_cursor_seek_key(c, prefix);
-	for (; !r; r = index_cursor_next(c)) {
-		struct path_key key;
-
+	for (; !r && key_begins(index_cursor_key(c), prefix); r = index_cursor_next(c)) {
 		r = array_reserve(&z->v, &z->cap, z->n + 1, sizeof(*z->v));
+		if (!r)
+			r = read_row(c, &z->v[z->n]);
 		if (r)
 			return r;
-		z->v[z->n] = (struct scan_row){0};
-		r = index_cursor_get(c, &z->v[z->n].path, &z->v[z->n].row);
-		if (r)
-			break;
 		z->n++;
-		path_key(&key, z->v[z->n - 1].path);
-		if (key.len < prefix->len || memcmp(key.bytes, prefix->bytes, prefix->len) != 0) {
-			rows_clear(&z->v[--z->n], 1);
-			return 0;
-		}
 	}
 	return r < 0 ? r : 0;
 }
 
-/* The rows under the first PATH_KEY_PREFIX bytes of path. */
-static int zone_load(struct scan_zone *z, struct index_txn *t, const char *path)
+/* The rows under the first PATH_KEY_PREFIX bytes of a key. */
+static int zone_load(struct scan_zone *z, struct index_txn *t, const struct path_key *key)
 {
-	struct path_key prefix;
+	struct path_key prefix = *key;
 	int r;
 
-	path_key(&prefix, path);
 	assert(prefix.len >= PATH_KEY_PREFIX);
 	prefix.len = PATH_KEY_PREFIX;
 	if (z->loaded && !memcmp(z->prefix, prefix.bytes, PATH_KEY_PREFIX))
@@ -141,7 +155,8 @@ static int zone_load(struct scan_zone *z, struct index_txn *t, const char *path)
 		scan_zone_deinit(z);
 		return r;
 	}
-	qsort(z->v, z->n, sizeof(*z->v), compare_rows);
+	if (z->n)
+		qsort(z->v, z->n, sizeof(*z->v), compare_rows);
 	memcpy(z->prefix, prefix.bytes, PATH_KEY_PREFIX);
 	z->loaded = true;
 	return 0;
@@ -149,31 +164,27 @@ static int zone_load(struct scan_zone *z, struct index_txn *t, const char *path)
 
 /* --- windows --- */
 
-/* A row at or below a child of dir, in order: makes, or completes, the child's entry. Takes the row
- * if it is the child's. */
-static int window_add(struct scan_window *w, size_t dir_n, const char *path, struct row *row)
+const char *scan_window_name(const struct scan_window *w, const struct scan_known *known)
 {
-	const char *name = path + (dir_n ? dir_n + 1 : 0);
-	size_t n = strcspn(name, "/");
-	struct scan_known *known = w->n ? &w->v[w->n - 1] : NULL;
+	return (const char *)w->names.data + known->name;
+}
+
+/* Something at or below the child of that name, in order: *ret is the child's entry, perhaps a new one. */
+static int window_child(struct scan_window *w, const char *name, size_t n, struct scan_known **ret)
+{
+	const char *last = w->n ? scan_window_name(w, &w->v[w->n - 1]) : "";
 	int r;
 
-	if (!known || strncmp(known->name, name, n) != 0 || known->name[n]) {
+	if (strncmp(last, name, n) != 0 || last[n]) {
 		r = array_reserve(&w->v, &w->cap, w->n + 1, sizeof(*w->v));
 		if (r)
 			return r;
-		known = &w->v[w->n];
-		*known = (struct scan_known){.name = strndup(name, n)};
-		if (!known->name)
-			return -ENOMEM;
-		w->n++;
+		w->v[w->n++] = (struct scan_known){.name = w->names.len};
+		put_bytes(&w->names, name, n);
+		put_u8(&w->names, 0);
 	}
-	if (!name[n]) {
-		known->has_row = true;
-		known->row = *row;
-		*row = (struct row){0};
-	}
-	return 0;
+	*ret = &w->v[w->n - 1];
+	return buf_error(&w->names);
 }
 
 static int window_add_zone(struct scan_window *w, const struct scan_zone *z, const char *dir)
@@ -181,83 +192,91 @@ static int window_add_zone(struct scan_window *w, const struct scan_zone *z, con
 	int r = 0;
 
 	for (size_t k = 0; k < z->n && !r; k++) {
-		struct row copy cleanup(row_deinit) = {0};
+		const struct scan_row *row = &z->v[k];
+		struct scan_known *known;
+		const char *name;
+		size_t n;
 
-		if (!path_is_below(z->v[k].path, dir))
+		if (!path_is_below(row->path, dir))
 			continue;
-		r = row_copy(&copy, &z->v[k].row);
-		if (!r)
-			r = window_add(w, strlen(dir), z->v[k].path, &copy);
+		name = row->path + (*dir ? strlen(dir) + 1 : 0);
+		n = strcspn(name, "/");
+		r = window_child(w, name, n, &known);
+		if (!r && !name[n]) {
+			known->has_row = true;
+			r = row_brief_copy(&known->row, &row->row);
+		}
 	}
 	return r;
 }
 
-/* dir's own key is short of PATH_KEY_PREFIX: what is below it comes next, from the key with '/' (0) behind it on. */
-static int window_start(struct scan_window *w, struct index_cursor *c, const char *dir)
-{
-	if (!w->started) {
-		path_key(&w->resume, dir);
-		if (*dir)
-			w->resume.bytes[w->resume.len++] = 0;
-		w->started = true;
-	}
-	return index_cursor_seek_key(c, &w->resume);
-}
-
-/* One row: *ret_behind is what to go on with. 0; INDEX_ABSENT: no more below dir. */
+/* The row under the cursor, below dir, whose key with '/' (0) behind it is `below`: w->resume is what to go on with.
+ * INDEX_ABSENT: nothing is behind. */
 static int window_step(struct scan_window *w, struct index_txn *t, struct index_cursor *c,
-	struct scan_zone *zone, const char *dir, struct path_key *ret_behind)
+	struct scan_zone *zone, const char *dir, const struct path_key *below)
 {
-	struct row row cleanup(row_deinit) = {0};
-	cleanup_free char *path = NULL;
-	size_t dir_n = strlen(dir), child_n;
-	int r = index_cursor_get(c, &path, &row);
+	const struct path_key *key = index_cursor_key(c);
+	size_t end = child_end(key, below->len);
+	struct scan_known *known;
+	int r;
 
-	if (r)
-		return r;
-	if (!path_is_below(path, dir))
-		return INDEX_ABSENT;
-	child_n = dir_n + (dir_n != 0);
-	child_n += strcspn(path + child_n, "/");
-	if (child_n < PATH_KEY_PREFIX) {
-		key_behind_subtree(ret_behind, path, child_n);
-		return window_add(w, dir_n, path, &row);
+	if (end < PATH_KEY_PREFIX) {
+		if (end == below->len)
+			return -EBADMSG; /* a name of no bytes */
+		key_behind_subtree(&w->resume, key, end);
+		r = window_child(w, (const char *)key->bytes + below->len, end - below->len, &known);
+		if (r || end < key->len)
+			return r;
+		known->has_row = true;
+		return index_cursor_brief(c, &known->row);
 	}
-	r = zone_load(zone, t, path);
+	w->resume = *key;
+	w->resume.len = PATH_KEY_PREFIX;
+	r = zone_load(zone, t, key);
 	if (!r)
 		r = window_add_zone(w, zone, dir);
-	if (r)
-		return r;
-	path_key(ret_behind, path);
-	ret_behind->len = PATH_KEY_PREFIX;
-	return key_behind(ret_behind) ? 0 : INDEX_ABSENT;
+	return r ? r : key_behind(&w->resume) ? 0 : INDEX_ABSENT;
+}
+
+/* A dir whose own key is short of PATH_KEY_PREFIX: what is below it comes next, from the key with '/' (0) behind it on. */
+static int window_read(struct scan_window *w, struct index_txn *t, struct scan_zone *zone, const char *dir)
+{
+	struct index_cursor *c cleanup(index_cursor_close_p) = NULL;
+	struct path_key below;
+	int r = index_cursor_open(t, &c);
+
+	path_key(&below, dir);
+	if (*dir)
+		below.bytes[below.len++] = 0;
+	if (!w->started)
+		w->resume = below;
+	w->started = true;
+	if (!r)
+		r = index_cursor_seek_key(c, &w->resume);
+	while (!r && key_begins(index_cursor_key(c), &below)) {
+		r = window_step(w, t, c, zone, dir, &below);
+		if (r || w->n >= WINDOW)
+			return r;
+		r = index_cursor_forward(c, &w->resume);
+	}
+	return r ? r : INDEX_ABSENT;
 }
 
 static int window_fill(
 	struct scan_window *w, struct index_txn *t, struct scan_zone *zone, const char *dir)
 {
-	struct index_cursor *c cleanup(index_cursor_close_p) = NULL;
+	struct path_key key;
 	int r;
 
-	if (strlen(dir) >= PATH_KEY_PREFIX) {
+	path_key(&key, dir);
+	if (key.len >= PATH_KEY_PREFIX) {
 		w->ended = true;
-		r = zone_load(zone, t, dir);
+		r = zone_load(zone, t, &key);
 		return r ? r : window_add_zone(w, zone, dir);
 	}
-	r = index_cursor_open(t, &c);
-	if (!r)
-		r = window_start(w, c, dir);
-	while (!r) {
-		r = window_step(w, t, c, zone, dir, &w->resume);
-		if (r || w->n >= WINDOW)
-			break;
-		r = index_cursor_forward(c, &w->resume);
-	}
-	if (r == INDEX_ABSENT) {
-		w->ended = true;
-		r = 0;
-	}
-	return r;
+	r = window_read(w, t, zone, dir);
+	w->ended = r == INDEX_ABSENT;
+	return w->ended ? 0 : r;
 }
 
 int scan_window_peek(struct scan_window *w, struct index *index, struct scan_zone *zone,
@@ -280,26 +299,28 @@ int scan_window_peek(struct scan_window *w, struct index *index, struct scan_zon
 
 int scan_window_single(struct scan_window *w, struct index *index, const char *path)
 {
+	struct index_cursor *c cleanup(index_cursor_close_p) = NULL;
 	struct index_txn *t cleanup(index_abort_p) = NULL;
-	struct row row cleanup(row_deinit) = {0};
+	const char *name = path_name(path);
+	struct scan_known *known;
+	struct path_key key;
+	bool there;
 	int r = index_begin_read(index, &t);
 
+	path_key(&key, path);
 	if (!r)
-		r = index_get(t, path, &row);
+		r = index_cursor_open(t, &c);
+	if (!r)
+		r = index_cursor_seek_key(c, &key);
 	if (r < 0)
 		return r;
 	w->started = w->ended = true;
-	if (r == INDEX_ABSENT) { /* below it there may be rows all the same */
-		r = array_reserve(&w->v, &w->cap, 1, sizeof(*w->v));
-		if (r)
-			return r;
-		w->v[0] = (struct scan_known){.name = strdup(path_name(path))};
-		if (!w->v[0].name)
-			return -ENOMEM;
-		w->n = 1;
-		return 0;
-	}
-	return window_add(w, path_parent_length(path), path, &row);
+	there = r == 0 && path_key_compare(index_cursor_key(c), &key) == 0; /* else there may be rows below it all the same */
+	r = window_child(w, name, strlen(name), &known);
+	if (r || !there)
+		return r;
+	known->has_row = true;
+	return index_cursor_brief(c, &known->row);
 }
 
 /* --- what is below --- */
@@ -338,8 +359,7 @@ static int batch_fill(struct batch *b, struct index *index, const char *path, co
 	for (; !r && b->n < WINDOW; r = index_cursor_next(c)) {
 		struct scan_row *row = &b->v[b->n];
 
-		*row = (struct scan_row){0};
-		r = index_cursor_get(c, &row->path, &row->row);
+		r = read_row(c, row);
 		if (r)
 			break;
 		b->n++;
@@ -357,10 +377,12 @@ static int zone_below(struct index *index, struct scan_zone *zone, const char *p
 	scan_row_emit *emit, void *data)
 {
 	struct index_txn *t = NULL;
+	struct path_key key;
 	int r = index_begin_read(index, &t);
 
+	path_key(&key, path);
 	if (!r)
-		r = zone_load(zone, t, path);
+		r = zone_load(zone, t, &key);
 	index_abort(t);
 	for (size_t k = 0; k < zone->n && !r; k++)
 		if (path_is_below(zone->v[k].path, path))

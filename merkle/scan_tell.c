@@ -75,7 +75,7 @@ int walk_tell(struct walk *w, const struct scan_observation *o)
 }
 
 int walk_tell_plain(
-	struct walk *w, enum scan_what what, const char *path, const struct row *row, int error)
+	struct walk *w, enum scan_what what, const char *path, const struct row_brief *row, int error)
 {
 	struct scan_observation o = {
 		.what = what,
@@ -88,7 +88,7 @@ int walk_tell_plain(
 	return walk_fatal(error) ? error : walk_tell(w, &o);
 }
 
-int walk_tell_not_entered(struct walk *w, const char *path, const struct row *row, int r)
+int walk_tell_not_entered(struct walk *w, const char *path, const struct row_brief *row, int r)
 {
 	if (r == FILE_VANISHED)
 		return walk_tell_plain(w, SCAN_UNSETTLED, path, row, 0);
@@ -96,11 +96,11 @@ int walk_tell_not_entered(struct walk *w, const char *path, const struct row *ro
 }
 
 /* The row of what the index believes to be on disk here with a record, else NULL. */
-static const struct row *row_on_disk(const struct entry *e)
+static const struct row_brief *row_on_disk(const struct entry *e)
 {
-	const struct row *row = e->row;
+	const struct row_brief *row = e->row;
 
-	return row && row->place == ROW_ON_DISK && row_live(row) ? row : NULL;
+	return row && row->place == ROW_ON_DISK && row->live ? row : NULL;
 }
 
 static unsigned differences(const struct stamp *now, const struct stamp *then, uint8_t kind)
@@ -119,7 +119,7 @@ static unsigned differences(const struct stamp *now, const struct stamp *then, u
 /* NEW, CHANGED, TOUCHED, RESTAMP. */
 static int tell_state(struct walk *w, struct entry *e, enum scan_what what)
 {
-	const struct row *row = e->row;
+	const struct row_brief *row = e->row;
 	struct scan_observation o = {
 		.what = what,
 		.path = e->path,
@@ -148,12 +148,12 @@ bool walk_busy(const struct walk *w, const char *path)
 	return w->o->busy && w->o->busy(path, w->o->busy_data);
 }
 
-static bool may_be_directory(const struct row *row)
+static bool may_be_directory(const struct row_brief *row)
 {
-	return !row_live(row) || row->record.kind == RECORD_DIRECTORY;
+	return !row->live || row->kind == RECORD_DIRECTORY;
 }
 
-static int add_gone(struct walk *w, const char *path, const struct row *row)
+static int add_gone(struct walk *w, const char *path, const struct row_brief *row)
 {
 	put_u64(&w->gone, row->seq);
 	put_u8(&w->gone, may_be_directory(row));
@@ -161,28 +161,28 @@ static int add_gone(struct walk *w, const char *path, const struct row *row)
 	return buf_error(&w->gone);
 }
 
-static int row_ignored(struct walk *w, const char *path, const struct row *row)
+static int row_ignored(struct walk *w, const char *path, const struct row_brief *row)
 {
-	if (!row_live(row) || row->place == ROW_IGNORED || walk_busy(w, path))
+	if (!row->live || row->place == ROW_IGNORED || walk_busy(w, path))
 		return 0;
 	return walk_tell_plain(w, SCAN_IGNORED, path, row, 0);
 }
 
-static int row_ignored_below(const char *path, const struct row *row, void *data)
+static int row_ignored_below(const char *path, const struct row_brief *row, void *data)
 {
 	return row_ignored(data, path, row);
 }
 
 /* A row that was not to be, or could not be, on this disk: may it be now? */
-static bool may_be_held(const struct walk *w, const struct row *row)
+static bool may_be_held(const struct walk *w, const struct row_brief *row)
 {
-	return row->place == ROW_IGNORED || (row->place == ROW_UNSUPPORTED && row->record.kind == RECORD_SYMLINK &&
+	return row->place == ROW_IGNORED || (row->place == ROW_UNSUPPORTED && row->kind == RECORD_SYMLINK &&
 					     store_abilities(w->o->store)->symlink);
 }
 
 /* Nothing is on disk at the row's path. above_too: ignored directories may lie between it and what
  * was looked at. */
-static int row_absent(struct walk *w, const char *path, const struct row *row, bool above_too)
+static int row_absent(struct walk *w, const char *path, const struct row_brief *row, bool above_too)
 {
 	const struct ignore *rules = w->o->ignore;
 
@@ -193,12 +193,12 @@ static int row_absent(struct walk *w, const char *path, const struct row *row, b
 		return row_ignored(w, path, row);
 	if (row->place == ROW_ON_DISK || row->place == ROW_IMPLIED)
 		return add_gone(w, path, row);
-	if (row_live(row) && may_be_held(w, row))
+	if (row->live && may_be_held(w, row))
 		return walk_tell_plain(w, SCAN_UNIGNORED, path, row, 0);
 	return 0;
 }
 
-static int row_absent_below(const char *path, const struct row *row, void *data)
+static int row_absent_below(const char *path, const struct row_brief *row, void *data)
 {
 	return row_absent(data, path, row, true);
 }
@@ -210,7 +210,7 @@ static int all_below(struct walk *w, scan_row_emit *emit)
 
 int walk_absent(struct walk *w, const struct entry *e)
 {
-	const struct row *row = e->row;
+	const struct row_brief *row = e->row;
 	int r = 0;
 
 	if (!e->known || e->unproven)
@@ -222,7 +222,7 @@ int walk_absent(struct walk *w, const struct entry *e)
 
 int walk_ignored(struct walk *w, const struct entry *e)
 {
-	const struct row *row = e->row;
+	const struct row_brief *row = e->row;
 	int r = 0;
 
 	if (e->object.st.kind == FILE_KIND_DIRECTORY) /* the rules in it do not count any more */
@@ -240,7 +240,7 @@ int walk_ignored(struct walk *w, const struct entry *e)
  * content. */
 static int judge(struct walk *w, struct entry *e, bool same)
 {
-	const struct row *row = row_on_disk(e);
+	const struct row_brief *row = row_on_disk(e);
 	struct stamp now;
 
 	if (!row)
@@ -248,20 +248,20 @@ static int judge(struct walk *w, struct entry *e, bool same)
 	if (!same)
 		return tell_state(w, e, SCAN_CHANGED);
 	stamp_of(&e->object.st, &now);
-	if (differences(&now, &row->stamp, row->record.kind))
+	if (differences(&now, &row->stamp, row->kind))
 		return tell_state(w, e, SCAN_TOUCHED);
-	if (stamp_equal(&now, &row->stamp) && !scan_racy(row, w->window_ns))
+	if (stamp_equal(&now, &row->stamp) && !scan_racy(&row->stamp, row->recorded_ns, w->window_ns))
 		return 0;
 	return tell_state(w, e, SCAN_RESTAMP);
 }
 
 int walk_judge_directory(struct walk *w, struct entry *e)
 {
-	const struct row *row = e->row;
+	const struct row_brief *row = e->row;
 	struct stamp now;
 
 	stamp_of(&e->object.st, &now);
-	if (row && row->place == ROW_IMPLIED && !row_live(row)) { /* a user's hand: no event, but apply must know */
+	if (row && row->place == ROW_IMPLIED && !row->live) { /* a user's hand: no event, but apply must know */
 		if (!e->empty && now.ino == row->stamp.ino && !differences(&now, &row->stamp, RECORD_DIRECTORY))
 			return 0;
 		return tell_state(w, e, SCAN_RESTAMP);
@@ -269,7 +269,7 @@ int walk_judge_directory(struct walk *w, struct entry *e)
 	row = row_on_disk(e);
 	if (!row)
 		return tell_state(w, e, SCAN_NEW);
-	if (row->record.kind != RECORD_DIRECTORY)
+	if (row->kind != RECORD_DIRECTORY)
 		return tell_state(w, e, SCAN_CHANGED);
 	if (differences(&now, &row->stamp, RECORD_DIRECTORY))
 		return tell_state(w, e, SCAN_TOUCHED);
@@ -279,37 +279,37 @@ int walk_judge_directory(struct walk *w, struct entry *e)
 /* To read the object at all: it is not what it was, or may not be. */
 static bool trusted(const struct walk *w, const struct entry *e, const struct stamp *now)
 {
-	const struct row *row = row_on_disk(e);
+	const struct row_brief *row = row_on_disk(e);
 
-	if (DEFECT(MTIME_TRUSTED) && row && row->record.kind == scan_kind(&e->object.st) && now->size == row->stamp.size &&
+	if (DEFECT(MTIME_TRUSTED) && row && row->kind == scan_kind(&e->object.st) && now->size == row->stamp.size &&
 			now->mtime_ns == row->stamp.mtime_ns)
 		return true;
-	return row && row->record.kind == scan_kind(&e->object.st) && row->recorded_ns >= w->o->rehash_before_ns &&
-	       !scan_racy(row, w->window_ns) && stamp_equal(now, &row->stamp);
+	return row && row->kind == scan_kind(&e->object.st) && row->recorded_ns >= w->o->rehash_before_ns &&
+	       !scan_racy(&row->stamp, row->recorded_ns, w->window_ns) && stamp_equal(now, &row->stamp);
 }
 
 /* The parameter that our record's content was cut with, so that equal bytes compare equal. */
 static uint8_t bits_for(const struct entry *e)
 {
-	const struct row *row = row_on_disk(e);
+	const struct row_brief *row = row_on_disk(e);
 
-	if (row && row->record.kind == RECORD_FILE &&
-		row->record.content.size == e->object.st.size &&
-		row->record.content.chunk_bits >= CHUNK_BITS_MIN &&
-		row->record.content.chunk_bits <= CHUNK_BITS_MAX)
-		return row->record.content.chunk_bits;
+	if (row && row->kind == RECORD_FILE &&
+		row->content.size == e->object.st.size &&
+		row->content.chunk_bits >= CHUNK_BITS_MIN &&
+		row->content.chunk_bits <= CHUNK_BITS_MAX)
+		return row->content.chunk_bits;
 	return chunk_bits_for_size(e->object.st.size);
 }
 
 static bool same_content(const struct entry *e)
 {
-	const struct row *row = row_on_disk(e);
+	const struct row_brief *row = row_on_disk(e);
 
-	if (!row || row->record.kind != scan_kind(&e->object.st) ||
-		!content_equal(&row->record.content, &e->object.content))
+	if (!row || row->kind != scan_kind(&e->object.st) ||
+		!content_equal(&row->content, &e->object.content))
 		return false;
 	return !e->object.target ||
-	       (row->record.target && !strcmp(row->record.target, e->object.target));
+	       (row->target && !strcmp(row->target, e->object.target));
 }
 
 /* On any thread. */
@@ -388,7 +388,7 @@ static int read_later(struct walk *w, struct entry *e, struct directory *in, str
 	x->entry.name = x->path + (e->name - w->path);
 	if (e->row) { /* the window's is about to go */
 		x->row = known->row;
-		known->row = (struct row){0};
+		known->row = (struct row_brief){0};
 		x->entry.row = &x->row;
 	}
 	x->entry.object.pool = w->o->pool;
@@ -409,7 +409,7 @@ static void waiting_deinit(struct waiting *x)
 		directory_leave(x->directory);
 	}
 	scan_object_deinit(&x->entry.object);
-	row_deinit(&x->row);
+	row_brief_deinit(&x->row);
 	record_deinit(&x->told.state);
 	free(x->path);
 }
@@ -445,7 +445,7 @@ void walk_drop_waiting(struct walk *w)
 /* Does it stand where a directory was, perhaps? Then what the index has below is gone. */
 static bool may_replace_directory(const struct entry *e)
 {
-	return e->known && !(row_on_disk(e) && e->row->record.kind != RECORD_DIRECTORY);
+	return e->known && !(row_on_disk(e) && e->row->kind != RECORD_DIRECTORY);
 }
 
 int walk_leaf(struct walk *w, struct entry *e, struct directory *in, struct scan_known *known)

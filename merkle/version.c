@@ -723,6 +723,14 @@ void version_vector_get_from(struct cursor *c, struct version_vector *ret)
 	entries_get(c, &ret->v, &ret->n, &ret->cap, true);
 }
 
+void version_skip(struct cursor *c)
+{
+	for (uint64_t n = get_varint_max(c, VERSION_ENTRIES_MAX); n && !c->failed; n--) {
+		cursor_step(c, sizeof(uint64_t));
+		get_varint(c);
+	}
+}
+
 void version_incarnation_put(struct buf *b, const struct version_incarnation *i)
 {
 	assert(incarnation_valid(i));

@@ -122,6 +122,7 @@ void version_dots_put(struct buf *b, const struct version_dots *d);
 void version_dots_get(struct cursor *c, struct version_dots *ret);
 void version_vector_put(struct buf *b, const struct version_vector *v);
 void version_vector_get_from(struct cursor *c, struct version_vector *ret);
+void version_skip(struct cursor *c); /* over a set or a vector, looking at its length only */
 void version_incarnation_put(struct buf *b, const struct version_incarnation *i);
 void version_incarnation_get(struct cursor *c, struct version_incarnation *ret);
 

@@ -415,6 +415,18 @@ static void test_by_content_and_inode(void **state)
 	temp_remove(&a);
 }
 
+static void check_brief(struct index_cursor *c, const struct row *r)
+{
+	struct row_brief brief;
+
+	assert_int_equal(index_cursor_brief(c, &brief), 0);
+	assert_int_equal(brief.live, row_live(r));
+	assert_int_equal(brief.seq, r->seq);
+	assert_int_equal(brief.place, r->place);
+	assert_true(content_equal(&brief.content, &r->record.content));
+	row_brief_deinit(&brief);
+}
+
 /* --- cursors --- */
 
 static void test_cursor(void **state)
@@ -466,6 +478,9 @@ static void test_cursor(void **state)
 			r = (struct row){0};
 			assert_int_equal(index_cursor_get(c, &path, &r), 0);
 			assert_string_equal(path, order[i]);
+			path_key(&key, path);
+			assert_int_equal(path_key_compare(index_cursor_key(c), &key), 0);
+			check_brief(c, &r);
 			assert_int_equal(index_cursor_peek(c, &key, &hash, &live), i % 3 != 0);
 			if (i % 3) {
 				assert_int_equal(live, i % 3 == 2);
@@ -485,6 +500,7 @@ static void test_cursor(void **state)
 	assert_int_equal(index_cursor_seek(c, "a/b/c"), 0);
 	assert_int_equal(index_drop(w, "a/b/c"), 0);
 	assert_int_equal(index_cursor_get(c, &path, NULL), INDEX_ABSENT);
+	assert_int_equal(index_cursor_brief(c, &(struct row_brief){0}), INDEX_ABSENT);
 	assert_false(index_cursor_peek(c, &key, &hash, &live));
 	put_file(w, "a/b/d", 3);
 	assert_int_equal(index_cursor_next(c), 0);
@@ -606,6 +622,7 @@ static void test_long_paths(void **state)
 
 		assert_int_equal(index_cursor_get(c, &got, NULL), 0);
 		assert_int_equal(index_get(w, got, &r), 0); /* the whole path came back */
+		check_brief(c, &r);
 		assert_true(strlen(got) > 600);
 		row_deinit(&r);
 		free(got);
