@@ -24,7 +24,7 @@
 
 #define NOTE_BYTES 2048
 #define ARGUMENTS_MAX 48
-#define TERM_MS 1000 /* between SIGTERM and SIGKILL */
+#define TERM_MS 1000 /* between the end of its stream, SIGTERM and SIGKILL */
 #define TERM_STEP_MS 2
 
 struct transport {
@@ -372,18 +372,25 @@ void transport_end(struct transport *t, bool force)
 		kill(t->pid, force ? SIGKILL : SIGTERM);
 }
 
-/* It may end in order; one that does not listen must not hold us up. */
-static void end_child(pid_t pid)
+static bool ends_within(pid_t pid, int ms)
 {
-	pid_t ended = 0;
+	pid_t ended = waitpid(pid, NULL, WNOHANG);
 
-	kill(pid, SIGTERM);
-	for (int waited_ms = 0; ended == 0 && waited_ms < TERM_MS; waited_ms += TERM_STEP_MS) {
+	for (; ended == 0 && ms > 0; ms -= TERM_STEP_MS) {
+		usleep(TERM_STEP_MS * 1000);
 		ended = waitpid(pid, NULL, WNOHANG);
-		if (ended == 0)
-			usleep(TERM_STEP_MS * 1000);
 	}
-	if (ended != 0)
+	return ended != 0;
+}
+
+/* It may end in order; one that does not listen must not hold us up. Who serves a folder here sees the end of its stream, and has an
+ * index to close: killed before that, it would have to read all of it next time. */
+static void end_child(pid_t pid, bool serves)
+{
+	if (serves && ends_within(pid, TERM_MS))
+		return;
+	kill(pid, SIGTERM);
+	if (ends_within(pid, TERM_MS))
 		return;
 	kill(pid, SIGKILL);
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
@@ -397,6 +404,6 @@ void transport_free(struct transport *t)
 	close_keep(t->fd);
 	close_keep(t->err);
 	if (t->pid > 0 && !t->reaped)
-		end_child(t->pid);
+		end_child(t->pid, t->kind == TRANSPORT_LOCAL);
 	free(t);
 }

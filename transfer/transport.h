@@ -61,7 +61,7 @@ int transport_reap(struct transport *t, int *ret_status);
 const char *transport_explain(struct transport *t, int wait_status, int *ret_code);
 /* Ask the child to end, or (force) kill it. Does not wait: see transport_reap. */
 void transport_end(struct transport *t, bool force);
-/* Kills the child if it still runs, reaps it (which takes a second where it does not end by itself), closes everything. */
+/* Kills the child if it still runs, reaps it (which takes two seconds where it does not end by itself), closes everything. */
 void transport_free(struct transport *t);
 
 #endif

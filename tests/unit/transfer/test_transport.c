@@ -423,6 +423,20 @@ static void test_refused_options(void **state)
 	assert_null(t);
 }
 
+/* Who serves a folder sees that its stream ended, and may close its index before it ends itself. */
+static void test_a_child_that_ends_in_order(void **state)
+{
+	struct place *p = *state;
+	struct transport *t = start(p, "echo .; cat; sleep 0.1; echo closed >\"$(dirname \"$0\")/closed\"");
+	char path[sizeof(p->dir) + sizeof("/closed")], dot[2];
+
+	assert_int_equal(read_all(transport_fd(t), dot, 2), 2);
+	transport_free(t);
+	snprintf(path, sizeof(path), "%s/closed", p->dir);
+	assert_int_equal(access(path, F_OK), 0);
+	assert_int_equal(unlink(path), 0);
+}
+
 static void test_a_running_child_is_ended(void **state)
 {
 	struct transport *t = start(*state, "exec sleep 60");
@@ -466,6 +480,7 @@ int main(void)
 		in_a_place(test_a_zero_byte_hides_nothing),
 		in_a_place(test_a_missing_program),
 		in_a_place(test_refused_options),
+		in_a_place(test_a_child_that_ends_in_order),
 		in_a_place(test_a_running_child_is_ended),
 		in_a_place(test_a_child_that_will_not_end),
 	};
