@@ -52,6 +52,7 @@ struct index_keys {
 
 struct index {
 	MDB_env *env;
+	_Atomic(MDB_txn *) idle; /* owned: a read transaction that is over, for the next one to begin with; NULL: none */
 	int dir;	   /* owned: where it is */
 	_Atomic bool whole; /* opened, and nothing in it was found to be damaged since */
 	int64_t checked_s; /* when all of it was last read through; see index_check_sealed */

@@ -34,7 +34,7 @@
 #define FRAME_VERSION_FIRST 7
 #define FRAME_WINDOW_BITS 19	     /* of the context that payloads share: about 1 MiB for who reads, 1.6 MiB for who writes */
 #define FRAME_CONTEXT_BYTES 64	     /* a payload may be so much longer on the wire with it */
-#define FRAME_COMPRESS_MIN_BYTES 128 /* shorter payloads are not tried */
+#define FRAME_COMPRESS_MIN_BYTES 192 /* shorter payloads are not tried: a tenth at most would be gained */
 #define FRAME_LEVEL_MAX 19	     /* of zstd; beyond it memory grows without use to us */
 #define FRAME_LONG_BYTES (8 * 1024) /* a payload of so many bytes, or any in a shared context, says something about the next one */
 #define FRAME_POOR_MIN 16

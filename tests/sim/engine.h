@@ -135,6 +135,7 @@ struct engine {
 	const bool *keep; /* of the steps; NULL: all */
 	struct site sites[SITES_MAX];
 	struct wire wires[WIRES_MAX];
+	unsigned n_wires; /* from this one on none is used */
 	int64_t grace_ns, ticked_ns;
 	bool quiet; /* nothing goes wrong any more */
 	bool expiring; /* trash may go */

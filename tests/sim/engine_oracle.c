@@ -34,6 +34,8 @@
 #define TOKEN_DIRECTORY 1
 #define PATH_BYTES 512
 #define LARGE_BYTES (ORACLE_CONTENT_MAX - 10000)
+#define LARGE_CHUNK_WORDS 1088 /* of a large content, a little more than the least that a chunk has; after the last eight it is cut: */
+#define CUT_SEED 33422
 #define SLOTS 4096 /* of each table */
 #define TEXT_BYTES (1 << 20) /* of the paths of a tree */
 
@@ -144,16 +146,18 @@ static uint32_t token_of(struct engine *e, struct node *n, bool learn)
 unsigned oracle_content(struct engine *e, uint64_t *random, char *ret, size_t *ret_n)
 {
 	unsigned made = ++e->oracle->made;
-	uint64_t family;
+	uint64_t family, cut = CUT_SEED;
 
 	*ret_n = (size_t)snprintf(ret, 64, "token-%u\n", made);
 	if (!random || !sim_one_in(random, 16))
 		return made;
-	family = sim_below(random, 2); /* more than one chunk, most of it as others have it */
-	for (size_t i = *ret_n; i < LARGE_BYTES; i += 8) { /* what ret held before is no part of it: a seed decides everything */
-		uint64_t x = sim_random(&family);
+	family = sim_below(random, 2); /* eight chunks, and most of them as others have them */
+	for (size_t i = 0; *ret_n + 8 * i < LARGE_BYTES; i++) { /* what ret held before is no part of it: a seed decides everything */
+		bool ends = i % LARGE_CHUNK_WORDS >= LARGE_CHUNK_WORDS - 8;
+		uint64_t x = sim_random(ends ? &cut : &family);
 
-		memcpy(ret + i, &x, 8);
+		cut = ends ? cut : CUT_SEED;
+		memcpy(ret + *ret_n + 8 * i, &x, 8);
 	}
 	*ret_n = LARGE_BYTES;
 	return made;

@@ -102,6 +102,8 @@ struct wire *wire_new(struct engine *e, struct site *client, struct site *server
 	if (w == e->wires + WIRES_MAX)
 		return NULL;
 	*w = (struct wire){.used = true, .live = live};
+	if (e->n_wires <= (unsigned)(w - e->wires))
+		e->n_wires = (unsigned)(w - e->wires) + 1;
 	for (int i = 0; i < 2; i++) {
 		struct end *end = &w->end[i];
 		struct session_options o = {
@@ -226,9 +228,13 @@ static void judge_end_of(const struct wire *w, const struct end *e)
 
 void wire_free(struct wire *w)
 {
+	struct engine *engine = w->end[0].site->engine;
+
 	for (int i = 0; i < 2; i++)
 		judge_end_of(w, &w->end[i]);
 	w->used = false; /* what comes now is of no wire */
+	while (engine->n_wires && !engine->wires[engine->n_wires - 1].used)
+		engine->n_wires--;
 	for (int i = 0; i < 2; i++) {
 		end_free(&w->end[i]);
 		buf_deinit(&w->pipe[i]);
@@ -427,14 +433,14 @@ static bool spread_changes(struct engine *e)
 {
 	bool any = false, changed = false;
 
-	for (unsigned i = 0; i < WIRES_MAX; i++)
+	for (unsigned i = 0; i < e->n_wires; i++)
 		for (int k = 0; e->wires[i].used && k < 2; k++) {
 			struct end *from = &e->wires[i].end[k];
 
 			if (!from->changed_by_us)
 				continue;
 			from->changed_by_us = false;
-			for (unsigned j = 0; j < 2 * WIRES_MAX; j++) {
+			for (unsigned j = 0; j < 2 * e->n_wires; j++) {
 				struct end *to = &e->wires[j / 2].end[j % 2];
 
 				if (!e->wires[j / 2].used || to == from || to->site != from->site || !to->session)
@@ -446,7 +452,7 @@ static bool spread_changes(struct engine *e)
 		}
 	for (unsigned i = 0; i < e->n_sites; i++)
 		changed = changed || e->sites[i].changed;
-	for (unsigned j = 0; changed && j < 2 * WIRES_MAX; j++) {
+	for (unsigned j = 0; changed && j < 2 * e->n_wires; j++) {
 		struct end *to = &e->wires[j / 2].end[j % 2];
 
 		if (!e->wires[j / 2].used || !to->site->changed || !to->session)
@@ -462,7 +468,7 @@ static bool spread_changes(struct engine *e)
 
 static bool has_session(const struct site *s)
 {
-	for (unsigned j = 0; j < 2 * WIRES_MAX; j++) {
+	for (unsigned j = 0; j < 2 * s->engine->n_wires; j++) {
 		const struct wire *w = &s->engine->wires[j / 2];
 
 		if (w->used && w->end[j % 2].site == s && w->end[j % 2].session)
@@ -481,7 +487,7 @@ static bool tidy(struct engine *e)
 			site_revive(&e->sites[i]);
 			any = true;
 		}
-	for (unsigned i = 0; i < WIRES_MAX; i++)
+	for (unsigned i = 0; i < e->n_wires; i++)
 		if (e->wires[i].used && wire_gone(&e->wires[i])) {
 			wire_free(&e->wires[i]);
 			any = true;
@@ -508,7 +514,7 @@ void wires_run(struct engine *e, unsigned passes)
 		for (unsigned j = first; j < first + 2 * WIRES_MAX; j++) {
 			struct wire *w = &e->wires[j / 2 % WIRES_MAX];
 
-			if (w->used)
+			if (j / 2 % WIRES_MAX < e->n_wires && w->used)
 				any |= end_step(w, (int)(j % 2));
 		}
 		any |= tidy(e);
@@ -517,7 +523,7 @@ void wires_run(struct engine *e, unsigned passes)
 
 void wires_tick(struct engine *e)
 {
-	for (unsigned j = 0; j < 2 * WIRES_MAX; j++) {
+	for (unsigned j = 0; j < 2 * e->n_wires; j++) {
 		struct end *end = &e->wires[j / 2].end[j % 2];
 
 		if (!e->wires[j / 2].used || !end->session || end->site->paused)

@@ -1,7 +1,7 @@
 /*
  * tests/sim/fs_content.c — bytes of files. Pages are shared by reflinks, clones of disks, and what was last synced; each is
- * only as long as what was written into it. A file that LMDB maps stands in one piece of memory, its region, instead; its
- * extents then only say what was there when it was last synced.
+ * only as long as what was written into it. A file that LMDB maps stands in one piece of memory, its region, instead, of which what
+ * lies behind the end may be anything; its extents then only say what was there when it was last synced.
  */
 #include "tests/sim/fs_internal.h"
 
@@ -19,7 +19,7 @@
 static struct {
 	uint8_t *at[REGIONS_MAX];
 	bool used[REGIONS_MAX];
-	uint64_t touched[REGIONS_MAX]; /* bytes that may not be zeros */
+	uint64_t touched[REGIONS_MAX]; /* bytes that were written */
 	size_t n;
 } regions;
 
@@ -124,11 +124,9 @@ static uint8_t *region_new(void)
 static void region_free(uint8_t *region)
 {
 	size_t i = region_number(region);
-	uint64_t kept = min_u64(regions.touched[i], REGION_KEPT_BYTES);
 
-	memset(region, 0, kept);
-	if (regions.touched[i] > kept)
-		madvise(region + kept, REGION_BYTES - kept, MADV_DONTNEED);
+	if (regions.touched[i] > REGION_KEPT_BYTES)
+		madvise(region + REGION_KEPT_BYTES, REGION_BYTES - REGION_KEPT_BYTES, MADV_DONTNEED);
 	regions.touched[i] = 0;
 	regions.used[i] = false;
 }
@@ -367,6 +365,8 @@ static int write_region(struct sim_disk *d, struct node *n, const void *p, size_
 	for (uint64_t page = offset / PAGE_BYTES; page * PAGE_BYTES < end; page++)
 		if (!d->options.never_crashes)
 			extent_dirty(d, n, extent_get(n, page));
+	if (offset > n->now.size)
+		memset(n->region + n->now.size, 0, offset - n->now.size);
 	memcpy(n->region + offset, p, len);
 	region_touch(n->region, end);
 	take(d, n, more);
@@ -423,8 +423,8 @@ static void resize_region(struct sim_disk *d, struct node *n, uint64_t size)
 	for (uint64_t page = size / PAGE_BYTES; page * PAGE_BYTES < n->now.size; page++)
 		if (!d->options.never_crashes)
 			extent_dirty(d, n, extent_get(n, page));
-	if (size < n->now.size)
-		memset(n->region + size, 0, n->now.size - size);
+	if (size > n->now.size)
+		memset(n->region + n->now.size, 0, size - n->now.size);
 	region_touch(n->region, size);
 	resized(n, size);
 	d->used -= n->allocated;
@@ -565,7 +565,5 @@ void content_trim(struct node *n, uint64_t size)
 			n->extents[kept++] = *e;
 	}
 	n->n_extents = kept;
-	if (n->region && size < n->now.size)
-		memset(n->region + size, 0, n->now.size - size);
 	n->now.size = size;
 }
