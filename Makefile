@@ -132,8 +132,9 @@ TEST_JOBS ?= $(shell nproc)
 unit: $(test_bins)
 	@printf '%s\n' $(test_bins:$(BUILD)/unit/%=%) | TEST_WRAPPER='$(TEST_WRAPPER)' xargs -P $(TEST_JOBS) -n 1 tests/unit/run.sh $(BUILD)/unit
 
+# A small quarantine: tests fork often, and each child gets a copy of the page tables.
 asan asan-bins:
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' all $(@:asan%=unit%)
+	@ASAN_OPTIONS=$${ASAN_OPTIONS-quarantine_size_mb=16} $(MAKE) --no-print-directory BUILD=$(BUILD)/asan CFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' all $(@:asan%=unit%)
 
 clang:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/clang CC=clang all unit

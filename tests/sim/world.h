@@ -132,6 +132,7 @@ struct wire {
 	struct world *world;
 	struct end end[2]; /* the client first */
 	struct buf pipe[2]; /* from end i to the other */
+	size_t taken[2];    /* of its first bytes, so many have arrived */
 	uint64_t moved;	    /* bytes delivered */
 	uint64_t cut_after; /* 0: never */
 	uint64_t spoil_at;  /* 0: never; else the byte with that number is changed */
@@ -782,6 +783,7 @@ static inline void wire_cut(struct wire *wire)
 	world_trace(wire->world, "  cut after %" PRIu64 " bytes", wire->moved);
 	for (int i = 0; i < 2; i++) {
 		buf_clear(&wire->pipe[i]);
+		wire->taken[i] = 0;
 		session_input_end(wire->end[i].session);
 	}
 }
@@ -815,10 +817,15 @@ static inline void tamper_with(struct wire *wire, int i, const uint8_t *p, size_
 		wire->tamper(wire, i, type, payload, length);
 }
 
+static inline size_t pipe_bytes(const struct wire *wire, int i)
+{
+	return wire->pipe[i].len - wire->taken[i];
+}
+
 static inline bool move_to_pipe(struct wire *wire, int i)
 {
 	struct session *s = wire->end[i].session;
-	size_t n, used = wire->pipe[i].len;
+	size_t n, used = pipe_bytes(wire, i);
 	const uint8_t *p = session_output(s, &n);
 
 	if (!n || used >= WORLD_PIPE_BYTES || wire->cut)
@@ -838,8 +845,8 @@ static inline bool move_to_peer(struct wire *wire, int i)
 {
 	struct session *to = wire->end[!i].session;
 	struct buf *pipe = &wire->pipe[i];
-	size_t n = pipe->len;
-	uint8_t *piece;
+	size_t n = pipe_bytes(wire, i);
+	uint8_t *piece, *first = pipe->data + wire->taken[i];
 
 	if (!n || wire->cut)
 		return false;
@@ -847,12 +854,16 @@ static inline bool move_to_peer(struct wire *wire, int i)
 	if (wire->cut_after && wire->moved + n > wire->cut_after)
 		n = (size_t)(wire->cut_after - wire->moved);
 	if (wire->spoil_at > wire->moved && wire->spoil_at <= wire->moved + n)
-		pipe->data[wire->spoil_at - wire->moved - 1] ^= (uint8_t)(1 + world_below(wire->world, 255));
+		first[wire->spoil_at - wire->moved - 1] ^= (uint8_t)(1 + world_below(wire->world, 255));
 	piece = malloc(n ? n : 1); /* its own memory, so that a sanitizer sees the first byte too far */
 	if (!piece)
 		abort();
-	memcpy(piece, pipe->data, n);
-	buf_consume(pipe, n);
+	memcpy(piece, first, n);
+	wire->taken[i] += n;
+	if (wire->taken[i] == pipe->len || wire->taken[i] >= WORLD_PIPE_BYTES) {
+		buf_consume(pipe, wire->taken[i]);
+		wire->taken[i] = 0;
+	}
 	wire->moved += n;
 	if (n && end_state(&wire->end[!i]) != SESSION_ENDED)
 		session_input(to, piece, n);
@@ -931,7 +942,7 @@ static inline bool hang_up(struct wire *wire, int i)
 	size_t n;
 
 	session_output(e->session, &n);
-	if (wire->cut || end_state(e) != SESSION_ENDED || n || end_busy(e) || wire->pipe[i].len ||
+	if (wire->cut || end_state(e) != SESSION_ENDED || n || end_busy(e) || pipe_bytes(wire, i) ||
 			end_state(other) == SESSION_ENDED)
 		return false;
 	session_input_end(other->session);
