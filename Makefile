@@ -34,7 +34,7 @@ ifneq ($(NO_WERROR),1)
 WARNINGS += -Werror
 endif
 
-PACKAGES = libssh2 libzstd libxxhash libcrypto libuv inih jansson libseccomp
+PACKAGES = libssh2 libzstd libxxhash libcrypto libsodium libuv inih jansson libseccomp
 # asked for late, so that `make check` can install them first
 PKG_CFLAGS = $(shell pkg-config --cflags $(PACKAGES))
 PKG_LIBS = $(shell pkg-config --libs $(PACKAGES)) -llmdb -lpthread
@@ -43,7 +43,7 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DSYNCD_VERSION='"$
 
 # Layers, low to high. A file includes its own layer and lower ones only (tests/layers.sh).
 base := bucket buf clock error file file_shared log pace pool random sync
-merkle := blake2b chunk_tree chunker diff hash ignore index index_check index_nodes index_pack index_rows match path rebuild record scan scan_object scan_rows scan_tell store tree version
+merkle := chunk_tree chunker diff hash ignore index index_check index_nodes index_pack index_rows match path rebuild record scan scan_object scan_rows scan_tell store tree version
 tombstones := anew conflict decide knowledge line members observe places purge replica trash undo
 transfer := apply apply_plan compare compare_match fetch fetch_content fetch_deferred frame greet intent learn meeting message partial pieces place place_set push recover reuse round serve session settle stage transport
 syncd := cmd_reconcile cmd_serve cmd_status commands config control daemon daemon_control endpoint folder folder_errand \
@@ -243,7 +243,7 @@ objects += $(engine_objects)
 # What it calls most is linked in: calls through tables were a twentieth of its time.
 $(BUILD)/sim: $(engine_objects) $(BUILD)/tests/sim/jobs.o $(sim_objects) $(archives)
 	$(say) LD $@
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ -Wl,-Bstatic -llmdb -lzstd -lxxhash -Wl,-Bdynamic -lcrypto -lpthread
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ -Wl,-Bstatic -llmdb -lzstd -lxxhash -lsodium -Wl,-Bdynamic -lcrypto -lpthread
 
 # Histories that went wrong once come first: what may happen in them, and the seed.
 sim_seeds := CRASH,DISKS/508 CRASH,DISKS/1206 CRASH,DISKS/1367 CRASH,DISKS/2180 all/6382 all/10293 all/103310 all/120122 all/129621 \

@@ -3,19 +3,18 @@
  *
  * libcrypto looks an algorithm up by name at a cost well above that of hashing a small file, so
  * that each is fetched once per process; what is fetched is immutable and shared by all threads.
- * BLAKE2b is ours where the processor is one that merkle/blake2b.h knows.
+ * BLAKE2b is libsodium's, which has vectors for it; libcrypto's is plain C.
  */
 #include "merkle/hash.h"
 
 #include <errno.h>
 #include <openssl/evp.h>
 #include <pthread.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 #define XXH_INLINE_ALL /* most that is hashed is short: cheaper than the call */
 #include <xxhash.h>
-
-#include "merkle/blake2b.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
@@ -23,6 +22,9 @@
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
+
+#define BLAKE2B_ALIGNED _Alignof(crypto_generichash_blake2b_state)
+#define BLAKE2B_BYTES 64 /* of which the first HASH_BYTES are taken, as of BLAKE2b-512 */
 
 static const char *const names[] = {
 	[HASH_SHA256] = "sha256",
@@ -32,30 +34,24 @@ static const char *const names[] = {
 
 struct hash_state {
 	enum hash_algorithm algorithm;
-	EVP_MD_CTX *evp;   /* SHA-256, BLAKE2b; else NULL: BLAKE2b is ours */
-	struct blake2b blake2b;
-	XXH3_state_t *xxh; /* XXH3 */
+	EVP_MD_CTX *evp;   /* SHA-256; else NULL */
+	XXH3_state_t *xxh; /* XXH3; else NULL */
+	uint8_t blake2b[sizeof(crypto_generichash_blake2b_state) + BLAKE2B_ALIGNED]; /* the state is somewhere in it: malloc aligns less */
 };
 
-/* Set once, by fetch_all(). */
-static const EVP_MD *sha256, *blake2b;
-static pthread_once_t fetched = PTHREAD_ONCE_INIT;
-
-static void fetch_all(void)
+static crypto_generichash_blake2b_state *blake2b_of(struct hash_state *s)
 {
-	sha256 = EVP_MD_fetch(NULL, "SHA2-256", NULL);
-	blake2b = EVP_MD_fetch(NULL, "BLAKE2B-512", NULL);
+	return (void *)(((uintptr_t)s->blake2b + BLAKE2B_ALIGNED - 1) / BLAKE2B_ALIGNED * BLAKE2B_ALIGNED);
 }
 
-static const EVP_MD *evp_md(enum hash_algorithm algorithm)
-{
-	const EVP_MD *md;
+static const EVP_MD *sha256; /* set once, by prepare() */
+static pthread_once_t prepared = PTHREAD_ONCE_INIT;
 
-	pthread_once(&fetched, fetch_all);
-	md = algorithm == HASH_SHA256 ? sha256 : algorithm == HASH_BLAKE2B ? blake2b : NULL;
-	if (!md)
+static void prepare(void)
+{
+	sha256 = EVP_MD_fetch(NULL, "SHA2-256", NULL);
+	if (!sha256 || sodium_init() < 0) /* which looks what the processor can do */
 		abort();
-	return md;
 }
 
 static void from_xxh(struct hash *ret, XXH128_hash_t h)
@@ -106,11 +102,6 @@ enum hash_algorithm hash_algorithm_usual(void)
 	return has_sha_extensions() ? HASH_SHA256 : HASH_BLAKE2B;
 }
 
-static bool is_ours(enum hash_algorithm algorithm)
-{
-	return algorithm == HASH_BLAKE2B && blake2b_possible();
-}
-
 void hash_bytes(enum hash_algorithm algorithm, const void *p, size_t n, struct hash *ret)
 {
 	uint8_t digest[EVP_MAX_MD_SIZE];
@@ -119,15 +110,11 @@ void hash_bytes(enum hash_algorithm algorithm, const void *p, size_t n, struct h
 		from_xxh(ret, XXH3_128bits(p, n));
 		return;
 	}
-	if (is_ours(algorithm)) {
-		struct blake2b b;
-
-		blake2b_init(&b);
-		blake2b_update(&b, p, n);
-		blake2b_finish(&b, digest);
-	} else if (EVP_Digest(p, n, digest, NULL, evp_md(algorithm), NULL) != 1) {
+	pthread_once(&prepared, prepare);
+	if (algorithm == HASH_BLAKE2B)
+		crypto_generichash_blake2b(digest, BLAKE2B_BYTES, p, n, NULL, 0);
+	else if (EVP_Digest(p, n, digest, NULL, sha256, NULL) != 1)
 		abort();
-	}
 	memcpy(ret->bytes, digest, HASH_BYTES);
 }
 
@@ -136,23 +123,24 @@ static void state_begin(struct hash_state *s)
 	if (s->xxh)
 		XXH3_128bits_reset(s->xxh);
 	else if (!s->evp)
-		blake2b_init(&s->blake2b);
-	else if (EVP_DigestInit_ex(s->evp, evp_md(s->algorithm), NULL) != 1)
+		crypto_generichash_blake2b_init(blake2b_of(s), NULL, 0, BLAKE2B_BYTES);
+	else if (EVP_DigestInit_ex(s->evp, sha256, NULL) != 1)
 		abort();
 }
 
 int hash_state_new(struct hash_state **ret, enum hash_algorithm algorithm)
 {
-	struct hash_state *s = calloc(1, sizeof(*s));
+	struct hash_state *s = malloc(sizeof(*s));
 
 	if (!s)
 		return -ENOMEM;
-	s->algorithm = algorithm;
+	pthread_once(&prepared, prepare);
+	*s = (struct hash_state){.algorithm = algorithm};
 	if (algorithm == HASH_XXH3)
 		s->xxh = XXH3_createState();
-	else if (!is_ours(algorithm))
+	else if (algorithm == HASH_SHA256)
 		s->evp = EVP_MD_CTX_new();
-	if (!s->xxh && !s->evp && !is_ours(algorithm)) {
+	if (!s->xxh && !s->evp && algorithm != HASH_BLAKE2B) {
 		free(s);
 		return -ENOMEM;
 	}
@@ -177,7 +165,7 @@ void hash_state_update(struct hash_state *s, const void *p, size_t n)
 	if (s->xxh)
 		XXH3_128bits_update(s->xxh, p, n);
 	else if (!s->evp)
-		blake2b_update(&s->blake2b, p, n);
+		crypto_generichash_blake2b_update(blake2b_of(s), p, n);
 	else if (EVP_DigestUpdate(s->evp, p, n) != 1)
 		abort();
 }
@@ -190,7 +178,7 @@ void hash_state_finish(struct hash_state *s, struct hash *ret)
 		from_xxh(ret, XXH3_128bits_digest(s->xxh));
 	} else {
 		if (!s->evp)
-			blake2b_finish(&s->blake2b, digest);
+			crypto_generichash_blake2b_final(blake2b_of(s), digest, BLAKE2B_BYTES);
 		else if (EVP_DigestFinal_ex(s->evp, digest, NULL) != 1)
 			abort();
 		memcpy(ret->bytes, digest, HASH_BYTES);

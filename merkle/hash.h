@@ -31,7 +31,7 @@ bool hash_algorithm_known(uint8_t value);
 /* For content that anybody may have written: which of the two is faster on this processor. */
 enum hash_algorithm hash_algorithm_usual(void);
 
-/* One-shot. Cannot fail (aborts if libcrypto lacks the algorithm). Thread-safe. */
+/* One-shot. Cannot fail (aborts if a library fails). Thread-safe. */
 void hash_bytes(enum hash_algorithm algorithm, const void *p, size_t n, struct hash *ret);
 
 /* Streaming. */

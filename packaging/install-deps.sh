@@ -5,7 +5,7 @@
 set -eu
 
 packages="gcc make pkg-config libc6-dev libssh2-1-dev libzstd-dev libxxhash-dev liblmdb-dev libuv1-dev libinih-dev
-	libjansson-dev libssl-dev libseccomp-dev uthash-dev linux-libc-dev"
+	libjansson-dev libssl-dev libsodium-dev libseccomp-dev uthash-dev linux-libc-dev"
 test_packages="libcmocka-dev clang libclang-rt-14-dev python3 openssh-server openssh-client rsync mandoc valgrind
 	xfsprogs e2fsprogs btrfs-progs util-linux mount iproute2 openssl xz-utils"
 

@@ -1,4 +1,4 @@
-/* tests/unit/merkle/test_hash.c — known answers, and streaming equals one-shot; BLAKE2b is as libcrypto has it. */
+/* tests/unit/merkle/test_hash.c — known answers, and streaming equals one-shot; two libraries agree on BLAKE2b. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -70,7 +70,7 @@ static void test_streaming(void **state)
 	hash_state_free(NULL);
 }
 
-/* Ours and libcrypto's, whichever this processor takes: at the bounds of blocks, in one piece, and in pieces. */
+/* libsodium's with the vectors of this processor, and libcrypto's: at the bounds of blocks, in one piece, and in pieces. */
 static void test_blake2b_is_libcryptos(void **state)
 {
 	uint8_t bytes[1200], digest[EVP_MAX_MD_SIZE];
