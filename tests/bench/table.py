@@ -68,9 +68,12 @@ def goals():
         yield f"live latency, {part}", lambda m, p=part: 1000 * m.of("latency", f"{p}: syncd"), "{:.1f} ms", most, True
     yield "the same: median to write, fsync and rename through ssh", lambda m: m.ratio("latency", "median: syncd", ["median: floor"]), ratio, None, True
     yield "the same: to the best peer", lambda m: m.ratio("latency", "median: syncd", ["median: syncthing", "median: lsyncd"]), ratio, 1, True
-    yield "ten edits at 50 ms: time to the best peer", lambda m: m.ratio("distance", "syncd", [*PEERS, "rsync -a, no-i-r"]), ratio, 1, True
-    yield "history of {steps} commits: bytes to rsync -az", lambda m: m.ratio("history", "syncd", ["rsync -az"], "bytes"), ratio, 0.5, True
-    yield "the same: time", lambda m: m.ratio("history", "syncd", ["rsync -az"]), ratio, 0.5, True
+    yield "ten edits at 50 ms: time to the best peer", lambda m: m.ratio("distance", "one-shot: syncd", [*peers("one-shot"), "one-shot: rsync -a, no-i-r"]), ratio, 1, True
+    yield "the same: turns, with those of SSH", lambda m: m.of("distance", "one-shot: syncd", "turns"), "{:.0f}", None, True
+    yield "the same between daemons: turns", lambda m: m.of("distance", "daemons: syncd", "turns"), "{:.0f}", 8, True
+    yield "history, {steps} commits after the first: bytes to rsync -az", lambda m: m.ratio("history", "steps: syncd", ["steps: rsync -az"], "bytes"), ratio, 0.5, True
+    yield "the same: time", lambda m: m.ratio("history", "steps: syncd", ["steps: rsync -az"]), ratio, 0.5, True
+    yield "the first of them, which is copied: bytes to rsync -az", lambda m: m.ratio("history", "first: syncd", ["first: rsync -az"], "bytes"), ratio, None, True
     yield "pairing {files} files: time to hashing both", lambda m: m.ratio("pairing", "small files: syncd", ["small files: sha256sum of both"]), ratio, 1.3, True
     yield "the same: bytes a file", lambda m: m.of("pairing", "small files: syncd", "bytes") / m.files, "{:.2f}", 8, True
     yield "first scan of {files} files: time to a walk that looks at and reads all", lambda m: m.ratio("scan", "small files: syncd", ["small files: stat and read"]), ratio, 3, True

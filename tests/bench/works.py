@@ -341,47 +341,64 @@ def latency(lab):
 
 
 def distance(lab):
-    """Ten edits among many files over a link with a round trip of 50 ms."""
+    """Ten edits among many files over a link with a round trip of 50 ms; one-shot, and between daemons."""
     a, b = many(lab, 100_000)
     apart = count(lab, 100_000) // 10
+    edited = [small(i * apart + 1) for i in range(10)]
     relay = Relay(lab, 25)
+
+    def edit(byte):
+        for path in edited:
+            write_at(f"{a}/{path}", 0, byte)
+
     tools = here(lab, [("syncd", lab.syncd), ("rsync -a", lab.rsync), ("rsync -a, no-i-r", lambda *p, **o: lab.rsync(*p, **o, options=["--no-inc-recursive"])), ("unison", lab.unison)])
     lab.syncd(a, b)
     for name, tool in tools:
         if name in ("syncd", "unison"):
             tool(a, b)
-        for i in range(10):
-            write_at(f"{a}/{small(i * apart + 1)}", 0, name[-1].encode())
+        edit(name[-1].encode())
         lab.settle()
         relay.reset()
         with Meter(lab) as m:
             tool(a, b, port=relay.port)
         m.result["bytes"], m.result["turns"] = relay.counted()
-        yield name, m.result
+        yield f"one-shot: {name}", m.result
         lab.syncd(a, b)
+    pair = Syncd(lab, a, b, relay.port)
+    lab.settle()
+    relay.reset()
+    with Meter(lab) as m:
+        edit(b"+")
+        wait_until("ten edits", lambda: all(alike(f"{a}/{path}", f"{b}/{path}") for path in edited))
+    m.result["bytes"], m.result["turns"] = relay.counted()
+    yield "daemons: syncd", m.result
+    pair.stop()
     relay.stop()
     forget(lab, a, b)
 
 
 def history(lab):
-    """Successive versions of a source tree: this project's own commits."""
+    """Successive versions of a source tree: this project's own commits. The first one is copied, each further one is a step."""
     top = os.path.dirname(os.path.abspath(__file__)) + "/../.."
     step = lab.size["steps"]
-    commits = subprocess.run(["git", "-C", top, "rev-list", "--first-parent", f"--max-count={step}", "HEAD"], stdout=subprocess.PIPE, text=True).stdout.split()[::-1]
+    commits = subprocess.run(["git", "-C", top, "rev-list", "--first-parent", f"--max-count={step + 1}", "HEAD"], stdout=subprocess.PIPE, text=True).stdout.split()[::-1]
     if not commits:
         return
     for name, tool in here(lab, [("syncd", lab.syncd), ("rsync -a", lab.rsync), ("rsync -az", lab.rsync_z), ("unison", lab.unison)]):
         a, b = lab.fresh("hist", "hist-to")
         total = dict(seconds=0, cpu=0, bytes=0, anonymous=0)
-        for commit in commits:
+        for n, commit in enumerate(commits):
             subprocess.run(f"rm -rf {lab.path('next')} && mkdir {lab.path('next')} && git -C {top} archive {commit} | tar -C {lab.path('next')} -xmf - && "
                            f"rsync -rlpc --delete --exclude=/.syncd {lab.path('next')}/ {a}/", shell=True, check=True)
             with Meter(lab) as m:
                 tool(a, b)
+            if n == 0:
+                yield f"first: {name}", m.result
+                continue
             for key in ("seconds", "cpu", "bytes"):
                 total[key] += m.result[key]
             total["anonymous"] = max(total["anonymous"], m.result["anonymous"])
-        yield name, total
+        yield f"steps: {name}", total
     forget(lab)
 
 
