@@ -28,14 +28,6 @@
 
 /* --- what we have --- */
 
-bool push_possible(struct session *s)
-{
-	if (s->round == 1)
-		return push_has_news(s) && s->peer_replica == s->first_peer && s->peer_folder.standing == STORE_JOINED &&
-		       session_we_send(s) && frame_reader_version(s->reader) >= FRAME_VERSION_FIRST;
-	return s->fed && session_we_send(s) && frame_reader_version(s->reader) >= FRAME_VERSION_PUSH;
-}
-
 int push_begin(struct session *s)
 {
 	struct session_job *job = session_job_new(s, JOB_PUSH, SESSION_LANE_READ);
@@ -54,11 +46,12 @@ struct compose {
 	struct session *s;
 	struct index_txn *t;
 	struct message_push *m;
+	uint64_t peer; /* what came from it is left out */
 	size_t cap, bytes, seen;
 };
 
 /* 0, PUSH_TOO_MANY, or PUSH_NEWS: the row has a record that the peer did not tell. */
-static int look_at_change(struct compose *c, const char *path, uint64_t peer, struct row *ret)
+static int look_at_change(struct compose *c, const char *path, struct row *ret)
 {
 	int r = index_get(c->t, path, ret);
 
@@ -66,7 +59,7 @@ static int look_at_change(struct compose *c, const char *path, uint64_t peer, st
 		return r;
 	if (++c->seen > CHANGES_MAX)
 		return PUSH_TOO_MANY;
-	return r == 0 && row_has_record(ret) && ret->source != peer ? PUSH_NEWS : 0;
+	return r == 0 && row_has_record(ret) && ret->source != c->peer ? PUSH_NEWS : 0;
 }
 
 static int add_change(uint64_t seq, const char *path, void *data)
@@ -75,7 +68,7 @@ static int add_change(uint64_t seq, const char *path, void *data)
 	struct message_push *m = c->m;
 	struct message_pushed *row;
 	cleanup(row_deinit) struct row ours = {0};
-	int r = look_at_change(c, path, c->s->peer_replica, &ours);
+	int r = look_at_change(c, path, &ours);
 
 	(void)seq;
 	if (r != PUSH_NEWS)
@@ -128,7 +121,7 @@ static int read_changes(struct session_job *job)
 {
 	struct session *s = job->session;
 	struct message_push *m = &job->push.push;
-	struct compose c = {.s = s, .m = m};
+	struct compose c = {.s = s, .m = m, .peer = s->peer_replica};
 	int r = index_begin_read(replica_index(s->replica), &c.t);
 
 	if (r < 0)
@@ -149,37 +142,58 @@ static int is_news(uint64_t seq, const char *path, void *data)
 	cleanup(row_deinit) struct row ours = {0};
 
 	(void)seq;
-	return look_at_change(c, path, c->s->first_peer, &ours);
+	return look_at_change(c, path, &ours);
 }
 
-static int look_for_news(struct session *s, struct index_txn *t)
+/* Where the peer that greeted us was met last; before it did, whoever was met at our address. */
+static const struct place_met *find_peer(const struct session *s, const struct places *places)
 {
-	struct compose c = {.s = s, .t = t};
+	const struct place_met *met = NULL;
+
+	if (!s->greeted)
+		return places_find(places, s->options.address);
+	for (size_t i = 0; i < places->n; i++)
+		if (places->v[i].replica == s->peer_replica && (!met || met->seq < places->v[i].seq))
+			met = &places->v[i];
+	return met;
+}
+
+/* Also, if nobody was met at that address: it may be another one's that we know. */
+static bool has_news(struct session *s)
+{
+	struct compose c = {.s = s};
 	cleanup(places_deinit) struct places places = {0};
-	const struct place_met *met;
-	int r = places_read(t, &places);
+	const struct place_met *met = NULL;
+	int r;
 
-	met = r == 0 ? places_find(&places, s->options.address) : NULL;
-	if (!met || !met->seq)
-		return r;
-	s->fed_seq = met->seq;
-	s->first_peer = met->replica;
-	return index_changes(t, s->fed_seq, is_news, &c);
+	if (!s->options.address || !s->options.sends || index_begin_read(replica_index(s->replica), &c.t) < 0)
+		return false;
+	r = places_read(c.t, &places);
+	if (r == 0)
+		met = find_peer(s, &places);
+	if (met && met->seq) {
+		s->fed_seq = met->seq;
+		c.peer = met->replica;
+		r = index_changes(c.t, s->fed_seq, is_news, &c);
+	}
+	index_abort(c.t);
+	return met ? r == PUSH_NEWS : !s->greeted && places.n;
 }
 
-bool push_has_news(struct session *s)
+bool push_awaits_greeting(struct session *s)
 {
-	struct index_txn *t = NULL;
-
-	if (s->first != FIRST_UNKNOWN)
-		return s->first == FIRST_NEWS;
-	s->first = FIRST_NOTHING;
-	if (s->options.address && s->options.sends && index_begin_read(replica_index(s->replica), &t) == 0) {
-		if (look_for_news(s, t) == PUSH_NEWS)
-			s->first = FIRST_NEWS;
-		index_abort(t);
-	}
+	if (s->first == FIRST_UNKNOWN)
+		s->first = has_news(s) ? FIRST_NEWS : FIRST_NOTHING;
 	return s->first == FIRST_NEWS;
+}
+
+bool push_possible(struct session *s)
+{
+	if (!session_we_send(s))
+		return false;
+	if (s->round > 1)
+		return s->fed && frame_reader_version(s->reader) >= FRAME_VERSION_PUSH;
+	return s->peer_folder.standing == STORE_JOINED && frame_reader_version(s->reader) >= FRAME_VERSION_FIRST && has_news(s);
 }
 
 /* How long the contents are that go along. In a first round short ones, as the peer may have an older version, of which pieces are named

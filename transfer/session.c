@@ -136,7 +136,7 @@ int session_step(struct session *s)
 		if (r == 0 && s->ready && s->round == 0 && !awaits_client(s) &&
 				(s->state == SESSION_PREPARING ||
 					(s->state == SESSION_OPENING && s->options.client && !s->joining && !s->renewing &&
-						s->folder.standing == STORE_JOINED && !push_has_news(s)))) {
+						s->folder.standing == STORE_JOINED && !push_awaits_greeting(s)))) {
 			if (s->state == SESSION_PREPARING || !s->hello_sent) {
 				bool opening = s->state == SESSION_OPENING, wait;
 

@@ -276,8 +276,7 @@ struct session {
 	uint32_t confirmed_until; /* round up to which session_confirm counts; 0: it was not called */
 
 	/* pushing: see push.c */
-	enum { FIRST_UNKNOWN, FIRST_NOTHING, FIRST_NEWS } first; /* is there news for the peer that was met at our address, first_peer? */
-	uint64_t first_peer;
+	enum { FIRST_UNKNOWN, FIRST_NOTHING, FIRST_NEWS } first; /* is there news for the peer at our address? */
 	bool fed;	   /* in the last round (first: of the last session) the peer had all that we had at fed_seq */
 	uint64_t fed_seq;  /* local sequence of the index */
 	uint64_t hello_seq, done_seq; /* that the roots of HELLO and DONE are of */
@@ -391,7 +390,7 @@ void round_forget_skipped(struct session *s);
 
 /* push.c */
 bool push_possible(struct session *s);
-bool push_has_news(struct session *s); /* for the peer that was met at our address */
+bool push_awaits_greeting(struct session *s); /* a client's first HELLO */
 int push_begin(struct session *s);
 void push_run(struct session_job *job);
 int push_done(struct session *s, struct session_job *job);

@@ -723,7 +723,8 @@ struct wire_options {
 	bool live;
 	bool push, pull; /* as seen by the client; neither: two-way, but for what the world's sites refuse */
 	bool confirmed;	 /* on both sides */
-	bool elsewhere;	 /* the client knows nothing of the server's address */
+	const char *address; /* that the client knows of the server; NULL: its name */
+	bool nowhere;	 /* it knows none */
 	size_t ahead;	 /* bytes that may lie before others, in the output, or asked for; 0: as many as usual */
 };
 
@@ -750,7 +751,7 @@ static inline struct wire *wire_new(struct world *w, struct site *client, struct
 		options = end_options(e, i == 0);
 		options.live = o && o->live;
 		options.confirmed = o && o->confirmed;
-		options.address = i == 0 && !(o && o->elsewhere) ? (char[]){server->name, '\0'} : NULL;
+		options.address = i || (o && o->nowhere) ? NULL : o && o->address ? o->address : (char[]){server->name, '\0'};
 		options.output_high = options.window_bytes = o ? o->ahead : 0;
 		world_ok(w, session_new(&e->session, &options));
 	}

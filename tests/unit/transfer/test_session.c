@@ -2058,9 +2058,9 @@ static void test_push_to_older(void **state)
 }
 
 /* The first site connects to the second one, once. */
-static void meet_again(struct world *w, uint8_t version)
+static void meet_at(struct world *w, const char *address, uint8_t version)
 {
-	struct wire *wire = wire_new(w, &w->sites[0], &w->sites[1], NULL);
+	struct wire *wire = wire_new(w, &w->sites[0], &w->sites[1], &(struct wire_options){.address = address});
 
 	memset(said, 0, sizeof(said));
 	wire_tamper(wire, count_said);
@@ -2071,6 +2071,11 @@ static void meet_again(struct world *w, uint8_t version)
 		assert_false(wire->end[i].status.failed);
 	wire_free(wire);
 	sites_expect_equal(&w->sites[0], &w->sites[1]);
+}
+
+static void meet_again(struct world *w, uint8_t version)
+{
+	meet_at(w, NULL, version);
 }
 
 static void restart(struct site *s)
@@ -2127,6 +2132,11 @@ static void pushed_first(struct world *w)
 	assert_int_equal(said[MESSAGE_PUSH], 1);
 	assert_int_not_equal(said[MESSAGE_ASK], 0);
 	assert_int_equal(said[MESSAGE_MATCH], 0); /* new incarnations are of replicas that met */
+	site_write(a, "file", "to one who is found elsewhere");
+	site_scan(a);
+	meet_at(w, "elsewhere", FRAME_VERSION_MAX);
+	assert_int_equal(said[MESSAGE_PUSH], 1);
+	assert_int_equal(said[MESSAGE_ASK], 0);
 	site_write(a, "file", "to one who knows no such PUSH");
 	site_scan(a);
 	meet_again(w, FRAME_VERSION_FIRST - 1);
@@ -2278,13 +2288,13 @@ static void say_path_twice(struct wire *wire, int i, uint8_t type, const uint8_t
 static void hostile_twice(struct world *w)
 {
 	struct site *a = &w->sites[0], *b = &w->sites[1];
-	static const struct wire_options elsewhere = {.elsewhere = true};
+	static const struct wire_options nowhere = {.nowhere = true};
 	struct wire *wire;
 
 	make_some(a, "first");
 	world_sync(w, a, b, NULL);
 	make_some(w->seed & 1 ? a : b, "second");
-	wire = wire_new(w, a, b, &elsewhere);
+	wire = wire_new(w, a, b, &nowhere);
 	wire_tamper(wire, say_path_twice);
 	run_to_end(w, wire);
 	assert_false(a->broken || b->broken);
