@@ -79,6 +79,7 @@ struct store {
 	pthread_mutex_t changing; /* held by who changes meta, all the while */
 	pthread_mutex_t mutex;	  /* over meta itself: for a moment only, as loops ask for it */
 	struct meta meta;
+	uint64_t coming; /* beside it: inode of the identity file that is about to take the place of the one that meta names; 0: none */
 };
 
 DEFINE_CLEANUP(struct store *, store_close)
@@ -379,6 +380,14 @@ static int write_down(struct store *s, const struct meta *m)
 	return 0;
 }
 
+/* Between the renaming and meta's change the file is another one than meta names. */
+static void set_coming(struct store *s, uint64_t ino)
+{
+	pthread_mutex_lock(&s->mutex);
+	s->coming = ino;
+	pthread_mutex_unlock(&s->mutex);
+}
+
 /* Steps 3 and 4. */
 static int settle(struct store *s, const struct meta *pending)
 {
@@ -412,7 +421,12 @@ static int adopt(struct store *s, struct meta m, const struct identity *before)
 	r = stage_identity(s, &m.now);
 	if (!r)
 		r = meta_write(s->index, &m);
-	return r ? r : settle(s, &m);
+	if (r)
+		return r;
+	set_coming(s, m.now.ino);
+	r = settle(s, &m);
+	set_coming(s, 0);
+	return r;
 }
 
 /* The index names ids that the identity file does not have (yet): true if a rename is all that is
@@ -1251,6 +1265,39 @@ int store_check_index(const struct store *s, char *ret_what)
 
 /* --- later --- */
 
+struct identity_inodes {
+	uint64_t now, coming;
+};
+
+static struct identity_inodes identity_inodes(const struct store *s)
+{
+	pthread_mutex_t *mutex = (pthread_mutex_t *)&s->mutex;
+	struct identity_inodes inodes;
+
+	pthread_mutex_lock(mutex);
+	inodes = (struct identity_inodes){s->meta.now.ino, s->coming};
+	pthread_mutex_unlock(mutex);
+	return inodes;
+}
+
+/* Is it the file that meta names? Another thread may be putting another one there. */
+static int check_identity_file(const struct store *s, int syncd)
+{
+	for (;;) {
+		struct identity_inodes before = identity_inodes(s), after;
+		struct file_stat st;
+		int r = file_stat_at(syncd, IDENTITY, &st);
+
+		if (r < 0)
+			return r;
+		if (!r && (st.ino == before.now || st.ino == before.coming))
+			return 0;
+		after = identity_inodes(s);
+		if (after.now == before.now && after.coming == before.coming)
+			return STORE_ROOT_CHANGED;
+	}
+}
+
 int store_check_root(const struct store *s)
 {
 	cleanup_close int root = -1, syncd = -1;
@@ -1264,11 +1311,9 @@ int store_check_root(const struct store *s)
 		return STORE_ROOT_CHANGED;
 	if (!r)
 		r = file_open_directory_at(root, PATH_STATE_NAME, &syncd);
-	if (!r)
-		r = file_stat_at(syncd, IDENTITY, &st);
-	if (r < 0)
-		return r;
-	return r || st.ino != meta_of(s).now.ino ? STORE_ROOT_CHANGED : 0;
+	if (r)
+		return r < 0 ? r : STORE_ROOT_CHANGED;
+	return check_identity_file(s, syncd);
 }
 
 /* Other ids than before: their file is made anew. */

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -585,6 +586,28 @@ static void test_join_compares_first(void **state)
 	now.id = was.id;
 	assert_int_equal(store_join(s, &was, &now), STORE_MOVED);
 	assert_int_equal(store_folder_id(s), 77);
+}
+
+static void *renew_often(void *data)
+{
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(store_renew_replica(data), 0);
+	return NULL;
+}
+
+/* While its ids change the root is what it was, whoever looks. */
+static void test_check_while_ids_change(void **state)
+{
+	struct place *p = *state;
+	cleanup_store struct store *s = opened(p, &create);
+	pthread_t thread;
+	bool changed = false;
+
+	assert_int_equal(pthread_create(&thread, NULL, renew_often, s), 0);
+	while (pthread_tryjoin_np(thread, NULL) != 0)
+		changed = changed || store_check_root(s) != 0;
+	assert_false(changed);
+	assert_int_equal(store_check_root(s), 0);
 }
 
 static void test_former_ids(void **state)
@@ -1389,6 +1412,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_root_replaced, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_join, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_join_compares_first, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_check_while_ids_change, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_former_ids, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_version_1_is_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(
