@@ -643,7 +643,7 @@ static void deinit_nodes(union message *m)
 	free(m->nodes.v);
 }
 
-/* --- FETCH, DATA, PIECES, GONE --- */
+/* --- FETCH, DATA, BULK, PIECES, GONE --- */
 
 static void put_request(struct buf *b, const struct message_request *r)
 {
@@ -732,20 +732,50 @@ static void deinit_fetch(union message *m)
 	free(m->fetch.v);
 }
 
+static void put_part(struct buf *b, const struct message_data *d)
+{
+	put_u32(b, d->id);
+	put_u32(b, d->range);
+	put_u32(b, d->at);
+	put_string(b, d->bytes, d->n);
+}
+
+static void get_part(struct cursor *c, struct message_data *d)
+{
+	d->id = get_u32(c);
+	d->range = get_u32(c);
+	d->at = get_u32(c);
+	d->bytes = get_string(c, MESSAGE_DATA_BYTES_MAX, &d->n);
+}
+
 static void put_data(struct buf *b, const union message *m)
 {
-	put_u32(b, m->data.id);
-	put_u32(b, m->data.range);
-	put_u32(b, m->data.at);
-	put_string(b, m->data.bytes, m->data.n);
+	put_part(b, &m->data);
 }
 
 static void get_data(struct cursor *c, union message *m)
 {
-	m->data.id = get_u32(c);
-	m->data.range = get_u32(c);
-	m->data.at = get_u32(c);
-	m->data.bytes = get_string(c, MESSAGE_DATA_BYTES_MAX, &m->data.n);
+	get_part(c, &m->data);
+}
+
+static void put_bulk(struct buf *b, const union message *m)
+{
+	put_varint(b, m->bulk.n);
+	for (size_t i = 0; i < m->bulk.n; i++)
+		put_part(b, &m->bulk.v[i]);
+}
+
+static void get_bulk(struct cursor *c, union message *m)
+{
+	m->bulk.n = get_varint_max(c, MESSAGE_BULK_MAX);
+	m->bulk.v = get_array(c, m->bulk.n, sizeof(*m->bulk.v));
+	for (size_t i = 0; i < m->bulk.n && !c->failed; i++)
+		get_part(c, &m->bulk.v[i]);
+}
+
+static void deinit_bulk(union message *m)
+{
+	free(m->bulk.v);
 }
 
 static void put_pieces(struct buf *b, const union message *m)
@@ -863,6 +893,7 @@ static const struct message_info messages[MESSAGE_TYPES] = {
 	[MESSAGE_PIECES] = {"PIECES", MESSAGE_PIECES_BYTES_MAX + 64, false, true, put_pieces, get_pieces, deinit_nothing},
 	[MESSAGE_MATCH] = {"MATCH", MESSAGE_BYTES_MAX, false, true, put_match, get_match, deinit_match},
 	[MESSAGE_MATCHED] = {"MATCHED", MESSAGE_BYTES_MAX, false, true, put_matched, get_matched, deinit_match},
+	[MESSAGE_BULK] = {"BULK", MESSAGE_BULK_BYTES_MAX + 16 * MESSAGE_BULK_MAX, false, true, put_bulk, get_bulk, deinit_bulk},
 	[MESSAGE_PUSH] = {"PUSH", MESSAGE_BYTES_MAX, false, true, put_push, get_push, deinit_push},
 };
 

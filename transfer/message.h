@@ -17,7 +17,7 @@
  *       of ASK, if they never met)           ←   MATCHED: the answerer's, where all else is equal
  *     WALKED                                 →
  *   who takes something asks for its content:
- *     NODES_ASK, FETCH                       ↔   NODES, DATA, PIECES, GONE
+ *     NODES_ASK, FETCH                       ↔   NODES, DATA, BULK, PIECES, GONE
  *     DONE (own handling is over, K joined)  ↔   DONE                       both: the round is over, live
  *   a change on either side: HELLO of the next round, or, where all else is known to be equal, PUSH: a HELLO with the rows that
  *       changed since, and small contents. It is dealt with before the HELLO that answers it. In a session's first round a client may
@@ -51,6 +51,8 @@
 #define MESSAGE_NAMES_MAX 32768	    /* of old pieces, in one FETCH */
 #define MESSAGE_REQUEST_BYTES_MAX (8 * 1024 * 1024) /* bytes that one request may ask for */
 #define MESSAGE_DATA_BYTES_MAX (256 * 1024)
+#define MESSAGE_BULK_MAX 256	    /* DATA in one BULK */
+#define MESSAGE_BULK_BYTES_MAX (128 * 1024) /* of content in one: as much as zstd compresses as one block */
 #define MESSAGE_PUSHED_MAX 512	    /* rows in one PUSH */
 #define MESSAGE_SMALL_BYTES_MAX (16 * 1024) /* content that may come with a row */
 #define MESSAGE_PIECES_BYTES_MAX (1024 * 1024)
@@ -80,6 +82,7 @@ enum message_type { /* values are part of the protocol */
 	MESSAGE_MATCH,
 	MESSAGE_MATCHED,
 	MESSAGE_PUSH,
+	MESSAGE_BULK,
 	MESSAGE_TYPES, /* one more than the last */
 };
 
@@ -247,6 +250,12 @@ struct message_data {
 	size_t n;
 };
 
+/* What would be so many DATA, in this order: small ones cost less together. */
+struct message_bulk {
+	struct message_data *v;
+	size_t n;
+};
+
 /* A whole range, told with the names of its request. Shorter than the range. */
 struct message_pieces {
 	uint32_t id;
@@ -305,6 +314,7 @@ union message {
 	struct message_nodes nodes;
 	struct message_fetch fetch;
 	struct message_data data;
+	struct message_bulk bulk;
 	struct message_pieces pieces;
 	struct message_match match;
 	struct message_gone gone;

@@ -152,13 +152,44 @@ static int open_content(struct open_state *state, const struct message_request *
 	return 0;
 }
 
-static int read_range(const struct message_fetch_range *range, int fd, struct buf *ret)
+/* What was read and not told yet: small ranges wait here for each other. */
+struct reading {
+	struct buf bytes;
+	struct message_data v[MESSAGE_BULK_MAX]; /* bytes: set as they are told, for `bytes` moves */
+	size_t n;
+	bool joins; /* else each is told by itself */
+};
+
+/* Behind what is there. On failure nothing is. */
+static int read_range(const struct message_fetch_range *range, int fd, struct buf *bytes)
 {
-	uint8_t *room = buf_reserve(ret, range->length);
-	size_t got = 0;
+	size_t had = bytes->len, got = 0;
+	uint8_t *room = buf_reserve(bytes, range->length);
 	int r = room ? file_read(fd, room, range->length, range->offset, &got) : -ENOMEM;
 
-	return r == 0 && got < range->length ? FILE_VANISHED : r;
+	if (r == 0 && got < range->length)
+		r = FILE_VANISHED;
+	if (r != 0)
+		bytes->len = had;
+	return r;
+}
+
+static int tell_waiting(struct session_job *job, struct reading *reading)
+{
+	union message m = {.bulk = {.v = reading->v, .n = reading->n}};
+	const uint8_t *at = reading->bytes.data;
+	int r = 0;
+
+	for (size_t i = 0; i < reading->n; at += reading->v[i++].n)
+		reading->v[i].bytes = at;
+	if (reading->n == 1)
+		r = session_prepare(job->session->read_writer, &job->frames, MESSAGE_DATA, &(union message){.data = reading->v[0]});
+	else if (reading->n)
+		r = session_prepare(job->session->read_writer, &job->frames, MESSAGE_BULK, &m);
+	job->content += reading->bytes.len;
+	reading->n = 0;
+	buf_clear(&reading->bytes);
+	return r;
 }
 
 /* Replace a range's bytes by references and literals, if these are shorter. */
@@ -195,24 +226,44 @@ static int tell_data(struct session_job *job, uint32_t id, uint32_t range, const
 	return r;
 }
 
-/* What came of reading it. */
-static int answer(struct session_job *job, const struct message_request *request, struct open_state *state)
+static bool may_wait(const struct reading *reading, const struct message_request *request, uint32_t length)
+{
+	return reading->joins && !request->n_names && length <= MESSAGE_BULK_BYTES_MAX;
+}
+
+/* Does so much more make too much of what waits? */
+static bool is_full(const struct reading *reading, uint32_t length)
+{
+	return reading->n == MESSAGE_BULK_MAX || reading->bytes.len + length > MESSAGE_BULK_BYTES_MAX;
+}
+
+/* What came of reading it. What waits stays before what is told by itself. */
+static int answer(struct session_job *job, const struct message_request *request, struct open_state *state, struct reading *reading)
 {
 	cleanup(pieces_table_free_p) struct pieces_table *table = NULL;
-	cleanup(buf_deinit) struct buf bytes = BUF_INIT;
+	struct buf *bytes = &reading->bytes;
 	int r = open_content(state, request);
 
 	if (r == 0 && request->n_names)
 		r = pieces_table_new(&table, request->names, request->n_names);
 	for (uint32_t i = 0; i < request->n && r == 0 && job->error == 0; i++) {
+		bool waits = may_wait(reading, request, request->v[i].length);
 		int told = PIECES_LONG;
 
-		buf_clear(&bytes);
-		r = read_range(&request->v[i], state->fd, &bytes);
-		if (r == 0 && table && bytes.len)
-			told = tell_pieces(job, request, i, &bytes, table);
-		if (r == 0)
-			job->error = told > 0 ? tell_data(job, request->id, i, &bytes) : told;
+		if (!waits || is_full(reading, request->v[i].length))
+			job->error = tell_waiting(job, reading);
+		if (job->error == 0)
+			r = read_range(&request->v[i], state->fd, bytes);
+		if (r != 0 || job->error)
+			break;
+		if (waits) {
+			reading->v[reading->n++] = (struct message_data){.id = request->id, .range = i, .n = request->v[i].length};
+			continue;
+		}
+		if (table && bytes->len)
+			told = tell_pieces(job, request, i, bytes, table);
+		job->error = told > 0 ? tell_data(job, request->id, i, bytes) : told;
+		buf_clear(bytes);
 	}
 	state->fd = close_keep(state->fd);
 	return r;
@@ -241,15 +292,21 @@ uint8_t *serve_small(struct replica *replica, const char *path, const struct con
 void serve_run_read(struct session_job *job)
 {
 	struct open_state state = {.replica = job->session->replica, .dir = -1, .fd = -1};
+	struct reading reading = {.bytes = BUF_INIT, .joins = job->joins};
 
 	for (struct serve_request *q = job->requests; q && job->error == 0; q = q->next) {
-		int r = answer(job, &q->request, &state);
+		int r = answer(job, &q->request, &state, &reading);
 		union message gone = {.gone = {.id = q->request.id,
 					      .reason = r == FILE_VANISHED ? MESSAGE_GONE_CHANGED : MESSAGE_GONE_ERROR}};
 
 		if (r != 0 && job->error == 0)
+			job->error = tell_waiting(job, &reading);
+		if (r != 0 && job->error == 0)
 			job->error = session_prepare(job->session->read_writer, &job->frames, MESSAGE_GONE, &gone);
 	}
+	if (job->error == 0)
+		job->error = tell_waiting(job, &reading);
+	buf_deinit(&reading.bytes);
 	close_keep(state.dir);
 }
 
@@ -298,6 +355,7 @@ int serve_pump(struct session *s)
 		return -ENOMEM;
 	frame_writer_level(s->read_writer, levels[s->level]);
 	job->requests = s->serve_head;
+	job->joins = frame_reader_version(s->reader) >= FRAME_VERSION_BULK;
 	for (size_t n = 0; *at && n < READ_REQUESTS && bytes < bytes_max; n++, at = &(*at)->next) {
 		bytes += request_bytes(&(*at)->request);
 		s->serve_n--;

@@ -284,6 +284,17 @@ static int handle_data(struct session *s, union message *m)
 	return fetch_data(s, &m->data);
 }
 
+static int handle_bulk(struct session *s, union message *m)
+{
+	int r = 0;
+
+	if (frame_reader_version(s->reader) < FRAME_VERSION_BULK)
+		return session_protocol_error(s, "a BULK, of which this version knows nothing");
+	for (size_t i = 0; i < m->bulk.n && r == 0; i++)
+		r = fetch_data(s, &m->bulk.v[i]);
+	return r;
+}
+
 static int handle_pieces(struct session *s, union message *m)
 {
 	return fetch_pieces(s, &m->pieces);
@@ -318,6 +329,7 @@ static const struct {
 	[MESSAGE_NODES] = {IN(SESSION_ROUND), handle_nodes},
 	[MESSAGE_FETCH] = {IN(SESSION_ROUND) | IN(SESSION_LIVE), handle_fetch},
 	[MESSAGE_DATA] = {IN(SESSION_ROUND), handle_data},
+	[MESSAGE_BULK] = {IN(SESSION_ROUND), handle_bulk},
 	[MESSAGE_PIECES] = {IN(SESSION_ROUND), handle_pieces},
 	[MESSAGE_GONE] = {IN(SESSION_ROUND), handle_gone},
 	[MESSAGE_DONE] = {IN(SESSION_ROUND) | IN(SESSION_LIVE), round_handle_done},

@@ -170,6 +170,7 @@ struct session_job {
 	struct stage_op *ops;
 	/* READ, PUSH */
 	struct serve_request *requests; /* owned */
+	bool joins;			/* READ: small answers are told together */
 	struct buf frames;		/* the answers; the PUSH */
 	uint64_t content;		/* bytes of content in them */
 	/* PUSH */

@@ -410,6 +410,18 @@ static inline void sample_message(struct sample *s, uint8_t type, union message 
 			.n = sample_below(s, sizeof(data) + 1),
 		};
 		break;
+	case MESSAGE_BULK:
+		ret->bulk.n = sample_below(s, MESSAGE_BULK_MAX + 1);
+		ret->bulk.v = sample_array(ret->bulk.n, sizeof(*ret->bulk.v));
+		for (size_t i = 0; i < ret->bulk.n; i++)
+			ret->bulk.v[i] = (struct message_data){
+				.id = (uint32_t)sample_u64(s),
+				.range = (uint32_t)sample_u64(s),
+				.at = (uint32_t)sample_u64(s),
+				.bytes = data,
+				.n = sample_below(s, 50),
+			};
+		break;
 	case MESSAGE_PIECES:
 		ret->pieces = (struct message_pieces){
 			.id = (uint32_t)sample_u64(s),

@@ -24,6 +24,8 @@ static int decode(uint8_t type, const uint8_t *p, size_t n, union message *ret)
 	r = message_decode(type, copy, n, ret);
 	if (r == 0 && type == MESSAGE_DATA)
 		ret->data.bytes = p + (ret->data.bytes - copy); /* it pointed into the copy */
+	for (size_t i = 0; r == 0 && type == MESSAGE_BULK && i < ret->bulk.n; i++)
+		ret->bulk.v[i].bytes = p + (ret->bulk.v[i].bytes - copy);
 	if (r == 0 && type == MESSAGE_PIECES)
 		ret->pieces.bytes = p + (ret->pieces.bytes - copy);
 	free(copy);
@@ -124,6 +126,11 @@ static bool same_hello(const struct message_hello *a, const struct message_hello
 	       knowledge_equal(&a->knowledge, &b->knowledge);
 }
 
+static bool same_data(const struct message_data *a, const struct message_data *b)
+{
+	return a->id == b->id && a->range == b->range && a->at == b->at && a->n == b->n && memcmp(a->bytes, b->bytes, a->n) == 0;
+}
+
 static bool same_push(const struct message_push *a, const struct message_push *b)
 {
 	bool same = same_hello(&a->hello, &b->hello) && a->n == b->n;
@@ -204,8 +211,12 @@ static bool same(uint8_t type, const union message *a, const union message *b)
 	case MESSAGE_NODES:
 		return same_nodes(&a->nodes, &b->nodes);
 	case MESSAGE_DATA:
-		return a->data.id == b->data.id && a->data.range == b->data.range && a->data.at == b->data.at &&
-		       a->data.n == b->data.n && memcmp(a->data.bytes, b->data.bytes, a->data.n) == 0;
+		return same_data(&a->data, &b->data);
+	case MESSAGE_BULK:
+		for (size_t i = 0; i < a->bulk.n && i < b->bulk.n; i++)
+			if (!same_data(&a->bulk.v[i], &b->bulk.v[i]))
+				return false;
+		return a->bulk.n == b->bulk.n;
 	case MESSAGE_PIECES:
 		return a->pieces.id == b->pieces.id && a->pieces.range == b->pieces.range && a->pieces.n == b->pieces.n &&
 		       memcmp(a->pieces.bytes, b->pieces.bytes, a->pieces.n) == 0;
@@ -363,6 +374,8 @@ static void test_counts_are_bounded(void **state)
 		refuse_count(MESSAGE_NODES, zeros, 4, i ? UINT64_MAX : MESSAGE_NODES_MAX + 1);
 		refuse_count(MESSAGE_FETCH, zeros, 0, i ? UINT64_MAX : MESSAGE_FETCH_MAX + 1);
 		refuse_count(MESSAGE_DATA, zeros, 12, i ? UINT64_MAX : MESSAGE_DATA_BYTES_MAX + 1);
+		refuse_count(MESSAGE_BULK, zeros, 0, i ? UINT64_MAX : MESSAGE_BULK_MAX + 1);
+		refuse_count(MESSAGE_BULK, "\1\0\0\0\0\0\0\0\0\0\0\0\0", 13, i ? UINT64_MAX : MESSAGE_DATA_BYTES_MAX + 1);
 		refuse_count(MESSAGE_PIECES, zeros, 8, i ? UINT64_MAX : MESSAGE_PIECES_BYTES_MAX + 1);
 		refuse_count(MESSAGE_FAIL, zeros, 2, i ? UINT64_MAX : MESSAGE_TEXT_BYTES_MAX + 1);
 		refuse_count(MESSAGE_OPEN, zeros, 0, i ? UINT64_MAX : FILE_PATH_BYTES_MAX + 1);
@@ -513,6 +526,10 @@ static void test_data_of_full_length(void **state)
 	(void)state;
 	m.data.n = MESSAGE_DATA_BYTES_MAX;
 	fits(MESSAGE_DATA, &m);
+	m.bulk = (struct message_bulk){sample_array(MESSAGE_BULK_MAX, sizeof(*m.bulk.v)), MESSAGE_BULK_MAX};
+	for (size_t i = 0; i < MESSAGE_BULK_MAX; i++)
+		m.bulk.v[i] = (struct message_data){UINT32_MAX, UINT32_MAX, UINT32_MAX, bytes, MESSAGE_BULK_BYTES_MAX / MESSAGE_BULK_MAX};
+	fits(MESSAGE_BULK, &m);
 	free(bytes);
 	bytes = calloc(1, MESSAGE_PIECES_BYTES_MAX);
 	m.pieces = (struct message_pieces){UINT32_MAX, UINT32_MAX, bytes, MESSAGE_PIECES_BYTES_MAX};

@@ -965,7 +965,7 @@ static void test_time_to_greet(void **state)
 
 static void garbage(struct world *w)
 {
-	static const char *const words[] = {"SSH-2.0-OpenSSH_9.2p1", "bash: syncctl: command not found\n", "syncd", "syncd\0\10\11", ""};
+	static const char *const words[] = {"SSH-2.0-OpenSSH_9.2p1", "bash: syncctl: command not found\n", "syncd", "syncd\0\40\41", ""};
 	struct wire *wire = wire_new(w, &w->sites[0], &w->sites[1], NULL);
 	struct end *server = &wire->end[1];
 	char bytes[200];
@@ -1375,7 +1375,7 @@ static unsigned n_data, n_pieces;
 
 static void count_pieces(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
 {
-	n_data += type == MESSAGE_DATA;
+	n_data += type == MESSAGE_DATA || type == MESSAGE_BULK;
 	n_pieces += type == MESSAGE_PIECES;
 	say(wire, i, type, p, n);
 }
@@ -2234,6 +2234,54 @@ static void test_content_to_older(void **state)
 	with_seeds(2, 2, content_to_older);
 }
 
+/* Each DATA as a BULK of one. */
+static void say_bulk(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	struct buf b = BUF_INIT;
+	union message m, bulk;
+
+	if (type != MESSAGE_DATA) {
+		say(wire, i, type, p, n);
+		return;
+	}
+	assert_int_equal(message_decode(type, p, n, &m), 0);
+	bulk.bulk = (struct message_bulk){&m.data, 1};
+	assert_int_equal(message_encode(MESSAGE_BULK, &bulk, &b), 0);
+	say(wire, i, MESSAGE_BULK, b.data, b.len);
+	buf_deinit(&b);
+}
+
+/* Small contents are told together, but to one who does not know that, nor are they heard so from such a one. */
+static void told_together(struct world *w)
+{
+	bool knows = w->seed & 1;
+	struct wire *wire;
+	char path[64];
+
+	for (unsigned i = 0; i < 40; i++) {
+		snprintf(path, sizeof(path), "small-%u", i);
+		write_big(&w->sites[0], path, 1 + 300 * i, w->seed + i);
+	}
+	write_big(&w->sites[0], "large", 3000000, w->seed);
+	meet_again(w, knows ? FRAME_VERSION_MAX : FRAME_VERSION_BULK - 1);
+	assert_true(knows ? said[MESSAGE_BULK] > 0 && said[MESSAGE_BULK] + said[MESSAGE_DATA] < 40 :
+			    said[MESSAGE_BULK] == 0 && said[MESSAGE_DATA] > 40);
+	write_big(&w->sites[0], "one", 30000, w->seed);
+	wire = wire_new(w, &w->sites[0], &w->sites[1], NULL);
+	wire_tamper(wire, say_bulk);
+	for (int i = 0; i < 2; i++)
+		wire->pipe[i].data[FRAME_PREFACE_BYTES - 1] = knows ? FRAME_VERSION_MAX : FRAME_VERSION_BULK - 1;
+	run_to_end(w, wire);
+	assert_int_equal(wire->end[1].status.error, knows ? 0 : -EBADMSG);
+	wire_free(wire);
+}
+
+static void test_told_together(void **state)
+{
+	(void)state;
+	with_seeds(4, 2, told_together);
+}
+
 static void hostile_live(struct world *w)
 {
 	static const struct wire_options live = {.live = true};
@@ -2329,6 +2377,8 @@ static void count_ahead(struct wire *wire, int i, uint8_t type, const uint8_t *p
 			asked += m.fetch.v[k].v[l].length;
 	if (type == MESSAGE_DATA)
 		asked -= m.data.n;
+	for (size_t k = 0; type == MESSAGE_BULK && k < m.bulk.n; k++)
+		asked -= m.bulk.v[k].n;
 	asked_most = asked > asked_most ? asked : asked_most;
 	message_deinit(type, &m);
 	say(wire, i, type, p, n);
@@ -2404,6 +2454,7 @@ int main(void)
 		cmocka_unit_test(test_pushed_first),
 		cmocka_unit_test(test_lineage_ahead),
 		cmocka_unit_test(test_content_to_older),
+		cmocka_unit_test(test_told_together),
 		cmocka_unit_test(test_hostile_live_peer),
 	};
 
