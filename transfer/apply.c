@@ -113,30 +113,38 @@ static void change_free(struct change *c)
 	free(c);
 }
 
-int batch_compare(const char *a, const char *b)
+/* Path order. *same: so many of their first bytes are known to be the same; then: are. */
+static int compare_paths(const char *a, const char *b, size_t *same)
 {
-	for (; *a && *a == *b; a++, b++)
+	const char *begin = a;
+
+	for (a += *same, b += *same; *a && *a == *b; a++, b++)
 		;
+	*same = (size_t)(a - begin);
 	if (*a == '/' || *b == '/')
 		return *b == '\0' ? 1 : *a == '\0' ? -1 : *a == '/' ? -1 : 1;
 	return (unsigned char)*a - (unsigned char)*b;
 }
 
-/* Where the path is, or belongs. */
+/* Where the path is, or belongs. What it has in common with both that are next to the range, it has with all in between. */
 static size_t position(const struct batch *b, const char *path, bool *ret_found)
 {
-	size_t from = 0, to = b->n;
+	size_t from = 0, to = b->n, same_before = 0, same_behind = 0;
 
 	*ret_found = false;
 	while (from < to && !*ret_found) {
 		size_t middle = from + (to - from) / 2;
-		int order = batch_compare(b->v[middle]->path, path);
+		size_t same = same_before < same_behind ? same_before : same_behind;
+		int order = compare_paths(b->v[middle]->path, path, &same);
 
 		*ret_found = order == 0;
-		if (order < 0)
+		if (order < 0) {
 			from = middle + 1;
-		else
+			same_before = same;
+		} else {
 			to = middle;
+			same_behind = same;
+		}
 	}
 	return to;
 }

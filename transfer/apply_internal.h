@@ -38,7 +38,6 @@ void change_skip(struct change *c, enum apply_result result, int error);
 /* Something will land at the path, or beside it. */
 bool change_lands(const struct change *c);
 
-int batch_compare(const char *a, const char *b); /* path order */
 struct change *batch_find(const struct batch *b, const char *path);
 /* Add a path, with our row. -EINVAL: it is there. */
 int batch_add(struct batch *b, struct index_txn *t, const char *path, struct apply_item *item, struct change **ret);
