@@ -12,6 +12,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #define HASH_NONFATAL_OOM 1 /* then the element has no table */
@@ -53,6 +54,7 @@ struct rule_set {
 struct ignore {
 	pthread_rwlock_t lock;
 	struct rule_set *sets;
+	atomic_bool any; /* sets; so that nobody takes the lock for each name where there are no rules */
 };
 
 struct component {
@@ -448,6 +450,7 @@ static int rule_set_install(struct ignore *i, const char *dir, struct rule_set *
 		HASH_DEL(i->sets, old);
 		rule_set_free(old);
 	}
+	i->any = i->sets != NULL;
 	pthread_rwlock_unlock(&i->lock);
 	if (lost) {
 		rule_set_free(set);
@@ -490,6 +493,7 @@ void ignore_forget(struct ignore *i, const char *dir)
 			rule_set_free(set);
 		}
 	}
+	i->any = i->sets != NULL;
 	pthread_rwlock_unlock(&i->lock);
 }
 
@@ -549,7 +553,7 @@ static bool match(const struct ignore *i, const char *path, bool directory, bool
 	struct lookup l;
 	bool ignored = false;
 
-	if (!*path)
+	if (!*path || !i->any)
 		return false;
 	pthread_rwlock_rdlock(lock);
 	if (lookup_prepare(i, path, &l)) {

@@ -86,18 +86,35 @@ static void names_deinit(struct names *names)
 	free(names->v);
 }
 
-static int compare_names(const void *a, const void *b, void *data)
+/* behind: the text, and what all have in common */
+static inline bool name_before(const struct name *a, const struct name *b, const char *behind)
 {
-	const struct name *x = a, *y = b;
-	const char *behind = data;
-
-	if (x->head != y->head)
-		return x->head < y->head ? -1 : 1;
-	return strcmp(behind + x->at, behind + y->at);
+	return a->head != b->head ? a->head < b->head : strcmp(behind + a->at, behind + b->at) < 0;
 }
 
-static void names_sort(struct names *names)
+/* By merging, with room for half of them: qsort(3) takes twice as long, as it must call what compares. */
+static void sort(struct name *v, size_t n, struct name *room, const char *behind)
 {
+	size_t half = n / 2, a = 0, b = half, to = 0;
+
+	if (n < 2)
+		return;
+	sort(v, half, room, behind);
+	sort(v + half, n - half, room, behind);
+	memcpy(room, v, half * sizeof(*v));
+	while (a < half && b < n)
+		v[to++] = name_before(&v[b], &room[a], behind) ? v[b++] : room[a++];
+	memcpy(v + to, room + a, (half - a) * sizeof(*v));
+}
+
+static int names_sort(struct names *names)
+{
+	cleanup_free struct name *room = names->n > 1 ? malloc(names->n / 2 * sizeof(*room)) : NULL;
+
+	if (names->n < 2)
+		return 0;
+	if (!room)
+		return -ENOMEM;
 	for (size_t k = 0; k < names->n; k++) {
 		const char *p = name_at(names, k) + names->common;
 
@@ -105,8 +122,8 @@ static void names_sort(struct names *names)
 		for (unsigned shift = 64; *p && shift; p++)
 			names->v[k].head |= (uint64_t)(uint8_t)*p << (shift -= 8);
 	}
-	if (names->n)
-		qsort_r(names->v, names->n, sizeof(*names->v), compare_names, names->text.data + names->common);
+	sort(names->v, names->n, room, (const char *)names->text.data + names->common);
+	return 0;
 }
 
 /* What was listed before an error is kept: it is there. */
@@ -114,15 +131,15 @@ static int names_read(struct names *names, int fd)
 {
 	cleanup_file_dir struct file_dir *d = NULL;
 	const char *name;
-	int r = file_dir_open(fd, &d);
+	int r = file_dir_open(fd, &d), sorted;
 
 	while (!r) {
 		r = file_dir_next(d, &name);
 		if (!r)
 			r = names_add(names, name);
 	}
-	names_sort(names);
-	return r == FILE_END ? 0 : r;
+	sorted = names_sort(names);
+	return sorted ? sorted : r == FILE_END ? 0 : r;
 }
 
 static void frame_free(struct frame *f)
@@ -357,7 +374,8 @@ static int entry(
 		ignore_match_name(w->o->ignore, w->path, e.object.st.kind == FILE_KIND_DIRECTORY))
 		return walk_ignored(w, &e);
 	r = by_kind(w, &e, f, known);
-	scan_object_deinit(&e.object);
+	if (e.object.nodes || e.object.target)
+		scan_object_deinit(&e.object);
 	return r;
 }
 
