@@ -138,15 +138,17 @@ int file_open_directory_at(int root, const char *path, int *ret_fd)
 
 int file_open_parent(int root, const char *path, int *ret_dir, const char **ret_name)
 {
-	char parent[FILE_PATH_BYTES_MAX + 1] = "";
+	char parent[FILE_PATH_BYTES_MAX + 1];
 	const char *slash;
 	int r = file_check_path(path);
+	size_t n;
 
 	if (r < 0)
 		return r;
 	slash = strrchr(path, '/');
-	if (slash)
-		memcpy(parent, path, (size_t)(slash - path));
+	n = slash ? (size_t)(slash - path) : 0;
+	memcpy(parent, path, n);
+	parent[n] = '\0';
 	r = open_directory_beneath(root, parent, ret_dir);
 	if (r == 0)
 		*ret_name = slash ? slash + 1 : path;

@@ -25,8 +25,9 @@ static void user_end(bool *before)
 /* The directory of a path, and its last component. */
 static int parent_of(struct sim_disk *d, const char *path, struct node **ret_dir, const char **ret_name)
 {
-	char parent[FILE_PATH_BYTES_MAX + 1] = "";
+	char parent[FILE_PATH_BYTES_MAX + 1];
 	const char *slash = strrchr(path, '/');
+	size_t n = slash ? (size_t)(slash - path) : 0;
 
 	if (!*path)
 		return -EBUSY;
@@ -35,8 +36,8 @@ static int parent_of(struct sim_disk *d, const char *path, struct node **ret_dir
 	*ret_name = slash ? slash + 1 : path;
 	if (strlen(*ret_name) > FILE_NAME_BYTES_MAX)
 		return -ENAMETOOLONG;
-	if (slash)
-		memcpy(parent, path, (size_t)(slash - path));
+	memcpy(parent, path, n);
+	parent[n] = '\0';
 	return tree_resolve(d, d->root, parent, ret_dir);
 }
 
