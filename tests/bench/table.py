@@ -45,9 +45,12 @@ def peers(part, live=False):
 # (what, measured from a Measured, how it is shown, goal, is less better?)
 def goals():
     ratio, size = "{:.3g}", "{:,.0f} B"
-    yield "initial copy of a source tree: time to the best of the peers that sync what they wrote", lambda m: m.ratio("copy", "syncd", ["rsync -a, sync", "syncthing"]), ratio, 1, True
-    yield "the same, to tar over ssh, which does not", lambda m: m.ratio("copy", "syncd", ["tar over ssh"]), ratio, 1.2, True
-    yield "initial copy of big files: time to rsync and sync", lambda m: m.ratio("big", "syncd", ["rsync -a, sync"]), ratio, 1, True
+    for work, what in (("copy", "a source tree"), ("big", "big files")):
+        yield f"initial copy of {what}: time to rsync -a, which syncs nothing", lambda m, w=work: m.ratio(w, "syncd", ["rsync -a"]), ratio, 1, True
+        yield "the same, to rsync -a and a sync", lambda m, w=work: m.ratio(w, "syncd", ["rsync -a, sync"]), ratio, None, True
+        yield "the same, to tar over ssh, which syncs nothing", lambda m, w=work: m.ratio(w, "syncd", ["tar over ssh"]), ratio, 1.2, True
+        yield "the same: CPU of both sides to rsync -a", lambda m, w=work: m.ratio(w, "syncd", ["rsync -a"], "cpu"), ratio, None, True
+        yield "the same: bytes to rsync -a", lambda m, w=work: m.ratio(w, "syncd", ["rsync -a"], "bytes"), ratio, None, True
     yield "nothing changed among {files} files: bytes", lambda m: m.of("nothing", "nothing: syncd", "bytes"), size, None, True
     yield "the same: time to rsync", lambda m: m.ratio("nothing", "nothing: syncd", ["nothing: rsync -a"]), ratio, 0.5, True
     yield "the same: time to a stat walk of both sides", lambda m: m.ratio("nothing", "nothing: syncd", ["nothing: stat walk of both"]), ratio, 1.3, True
