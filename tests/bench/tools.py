@@ -42,6 +42,9 @@ class Tools(Lab):
         run(self.bin + "/syncctl", "reconcile", "-q", "--confirm-deletions", "-i", self.path("ssh/key"), "--known-hosts", self.path("ssh/known"),
             "--syncctl-path", self.bin + "/syncctl", *options, source, f"ssh://root@127.0.0.1:{port or self.port}{to}")
 
+    def syncd_openssh(self, source, to):
+        self.syncd(source, to, options=["--transport", "ssh"])
+
     def rsync(self, source, to, port=None, options=()):
         run("rsync", "-a", "--delete", "--exclude=/.syncd", *options, "-e", " ".join(self.ssh(port)), source + "/", f"root@127.0.0.1:{to}/")
 

@@ -105,7 +105,8 @@ def copies(lab, tools, source, keep=False):
 
 def initial_copy(lab):
     """A real tree, to an empty place."""
-    yield from copies(lab, [("syncd", lab.syncd), ("rsync -a", lab.rsync), ("rsync -a, sync", lab.rsync_durable), ("tar over ssh", lab.tar), ("cp -a", lab.cp),
+    yield from copies(lab, [("syncd", lab.syncd), ("syncd, OpenSSH's client", lab.syncd_openssh), ("rsync -a", lab.rsync), ("rsync -a, sync", lab.rsync_durable),
+                            ("tar over ssh", lab.tar), ("cp -a", lab.cp),
                             ("unison", lab.unison), ("syncthing", lambda *p: Syncthing(lab, *p)), ("lsyncd", lambda *p: Lsyncd(lab, *p))], tree(lab), keep=True)
 
 
@@ -116,7 +117,8 @@ def copy_big(lab):
         os.mkdir(few)
         for i in range(4):
             random_file(f"{few}/f{i}", lab.size["copy"] // 4, i)
-    yield from copies(lab, [("syncd", lab.syncd), ("rsync -a", lab.rsync), ("rsync -a, sync", lab.rsync_durable), ("tar over ssh", lab.tar), ("cp -a", lab.cp),
+    yield from copies(lab, [("syncd", lab.syncd), ("syncd, OpenSSH's client", lab.syncd_openssh), ("rsync -a", lab.rsync), ("rsync -a, sync", lab.rsync_durable),
+                            ("tar over ssh", lab.tar), ("cp -a", lab.cp),
                             ("syncthing", lambda *p: Syncthing(lab, *p))], few)
 
 
