@@ -59,7 +59,8 @@ inode=$(stat -c %i "$W/b/many/1200")
 edit "a directory of 1,200 renamed" 204800
 moved "$inode" "many again/1200"
 
-# Round trips: what a no-op takes longer than a login, in units of what a round trip takes here.
+# Round trips: what a no-op takes longer than a login, in units of what a round trip takes here. One is sshd's, which takes no input for the
+# command before it has answered that it runs; a login sends none.
 mkdir "$W/c"
 echo text >"$W/c/file"
 want "first copy of c" reconcile "$W/c" "$(remote "$W/d")"
@@ -70,12 +71,13 @@ seconds() {
     want "$@"
     took=$(python3 -c 'import sys; print(float(sys.argv[2]) - float(sys.argv[1]))' "$begin" "$EPOCHREALTIME")
 }
+want "a first meeting at that address" reconcile "$W/c" "$(remote "$W/d")" # who is there is not known before it greets
 seconds "a login over the slow relay" login
 login=$took
 seconds "nothing to do over the slow relay" reconcile --json "$W/c" "$(remote "$W/d")"
 python3 - "$took" "$login" "$W/out" <<'EOF' || fail "a no-op session costs more than a round trip"
 import json, sys
 noop, login = map(float, sys.argv[1:3])
-print(f"no-op: {noop:.2f} s, a login {login:.2f} s with 1 s a round trip: {noop - login:.2f} round trips, {json.load(open(sys.argv[3]))['rounds']} round")
-sys.exit(noop - login >= 1.6)
+print(f"no-op: {noop:.2f} s, a login {login:.2f} s with 1 s a round trip: {noop - login - 1:.2f} round trips, {json.load(open(sys.argv[3]))['rounds']} round")
+sys.exit(noop - login - 1 >= 1.6)
 EOF

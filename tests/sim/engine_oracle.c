@@ -44,7 +44,8 @@ struct token {
 	uint32_t next; /* in its slot */
 	bool removed, found, copied;
 	bool put_back; /* a disk that had it became an older one, which has not */
-	bool moved; /* a user moved a conflict copy of it, or put it where one is, or opened it while it was being replaced */
+	bool moved; /* a user moved a conflict copy of it, or put it where one is, or opened it while it was being replaced; or it was put
+		     * aside where a disk denied to be looked at: what may not be read is taken for a user's */
 	char name[40]; /* for people */
 };
 
@@ -624,6 +625,7 @@ static void syncd_puts(struct site *s, const char *path, struct node *n)
 		return;
 	if (!token)
 		wrong(s->engine, WRONG_CONTENT, "%c: syncd puts at %s what nobody wrote", s->name, path);
+	o->tokens[token].moved = o->tokens[token].moved || (s->denied && is_copy(path));
 	spot = spot_find(o, path, path_hash(path), token);
 	if (s->meddled && !(spot && spot->placed)) {
 		moved_with_directory(o, path, token);
