@@ -97,6 +97,7 @@ daemon rev "$(reverting)"
 wait_for 20 test -e "$A/two" || die "the daemon did not pull"
 echo mine >"$A/one"; rm "$A/two"; echo three >"$A/three"
 wait_for 20 equal_trees "$B" "$A" || fail "the daemon does not revert: $(differences "$B" "$A")"
+wait_for 20 ctl rev flush x >/dev/null || fail "not in sync: $(ctl rev status)" # before the first round is over, what is done here is an event
 mv "$B" "$B.away"
 stop "$DAEMON_PID"
 daemon_again rev
