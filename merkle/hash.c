@@ -33,9 +33,9 @@ static const char *const names[] = {
 };
 
 struct hash_state {
-	enum hash_algorithm algorithm;
 	EVP_MD_CTX *evp;   /* SHA-256; else NULL */
 	XXH3_state_t *xxh; /* XXH3; else NULL */
+	/* BLAKE2b, if it is neither: */
 	uint8_t blake2b[sizeof(crypto_generichash_blake2b_state) + BLAKE2B_ALIGNED]; /* the state is somewhere in it: malloc aligns less */
 };
 
@@ -135,7 +135,7 @@ int hash_state_new(struct hash_state **ret, enum hash_algorithm algorithm)
 	if (!s)
 		return -ENOMEM;
 	pthread_once(&prepared, prepare);
-	*s = (struct hash_state){.algorithm = algorithm};
+	*s = (struct hash_state){0};
 	if (algorithm == HASH_XXH3)
 		s->xxh = XXH3_createState();
 	else if (algorithm == HASH_SHA256)
