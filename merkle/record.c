@@ -428,11 +428,11 @@ void row_put(struct buf *b, const struct row *r)
 		record_put(b, &r->record);
 }
 
-void row_get(struct cursor *c, struct row *ret)
+/* What stands before the record, into a row of zeros. Returns the flags. */
+static uint8_t row_head_get(struct cursor *c, struct row *ret)
 {
 	uint8_t version = get_u8(c), flags = get_u8(c);
 
-	*ret = (struct row){0};
 	ret->place = get_u8(c);
 	ret->seq = get_varint(c);
 	if (version != ROW_VERSION || (flags & ~ROW_FLAGS))
@@ -445,6 +445,15 @@ void row_get(struct cursor *c, struct row *ret)
 		ret->since_ns = (int64_t)get_u64(c);
 	if (flags & ROW_HAS_SOURCE)
 		ret->source = get_u64(c);
+	return flags;
+}
+
+void row_get(struct cursor *c, struct row *ret)
+{
+	uint8_t flags;
+
+	*ret = (struct row){0};
+	flags = row_head_get(c, ret);
 	if (flags & ROW_HAS_RECORD)
 		record_get(c, &ret->record);
 	if (!c->failed && row_valid(ret) && row_flags(ret) == flags)
@@ -497,21 +506,12 @@ static void brief_of_record(struct cursor *c, struct row_brief *ret)
 
 void row_brief_get(struct cursor *c, struct row_brief *ret)
 {
-	uint8_t version = get_u8(c), flags = get_u8(c);
+	struct row head = {0};
+	uint8_t flags = row_head_get(c, &head);
 
-	*ret = (struct row_brief){0};
-	ret->place = get_u8(c);
-	ret->seq = get_varint(c);
-	if (version != ROW_VERSION || (flags & ~ROW_FLAGS) || ret->place > ROW_COLLIDES)
+	*ret = (struct row_brief){.place = head.place, .seq = head.seq, .stamp = head.stamp, .recorded_ns = head.recorded_ns};
+	if (head.place > ROW_COLLIDES)
 		cursor_fail(c);
-	if (flags & ROW_HAS_STAMP)
-		stamp_get(c, &ret->stamp);
-	if (flags & ROW_HAS_RECORDED)
-		ret->recorded_ns = (int64_t)get_u64(c);
-	if (flags & ROW_HAS_SINCE)
-		get_u64(c);
-	if (flags & ROW_HAS_SOURCE)
-		get_u64(c);
 	if (flags & ROW_HAS_RECORD)
 		brief_of_record(c, ret);
 	if (c->failed)
