@@ -174,24 +174,6 @@ static int read_range(const struct message_fetch_range *range, int fd, struct bu
 	return r;
 }
 
-static int tell_waiting(struct session_job *job, struct reading *reading)
-{
-	union message m = {.bulk = {.v = reading->v, .n = reading->n}};
-	const uint8_t *at = reading->bytes.data;
-	int r = 0;
-
-	for (size_t i = 0; i < reading->n; at += reading->v[i++].n)
-		reading->v[i].bytes = at;
-	if (reading->n == 1)
-		r = session_prepare(job->session->read_writer, &job->frames, MESSAGE_DATA, &(union message){.data = reading->v[0]});
-	else if (reading->n)
-		r = session_prepare(job->session->read_writer, &job->frames, MESSAGE_BULK, &m);
-	job->content += reading->bytes.len;
-	reading->n = 0;
-	buf_clear(&reading->bytes);
-	return r;
-}
-
 /* Replace a range's bytes by references and literals, if these are shorter. */
 static int tell_pieces(struct session_job *job, const struct message_request *request, uint32_t range, const struct buf *bytes,
 	const struct pieces_table *table)
@@ -223,6 +205,25 @@ static int tell_data(struct session_job *job, uint32_t id, uint32_t range, const
 		at += part;
 		job->content += part;
 	} while (r == 0 && at < bytes->len);
+	return r;
+}
+
+static int tell_waiting(struct session_job *job, struct reading *reading)
+{
+	union message m = {.bulk = {.v = reading->v, .n = reading->n}};
+	const uint8_t *at = reading->bytes.data;
+	int r = 0;
+
+	for (size_t i = 0; i < reading->n; at += reading->v[i++].n)
+		reading->v[i].bytes = at;
+	if (reading->n == 1) {
+		r = tell_data(job, reading->v[0].id, reading->v[0].range, &reading->bytes);
+	} else if (reading->n) {
+		r = session_prepare(job->session->read_writer, &job->frames, MESSAGE_BULK, &m);
+		job->content += reading->bytes.len;
+	}
+	reading->n = 0;
+	buf_clear(&reading->bytes);
 	return r;
 }
 
