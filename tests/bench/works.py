@@ -90,9 +90,12 @@ def alike_directories(a, b):
 
 # --- the works ---
 
-def copies(lab, tools, source, keep=False):
-    """keep: nothing is deleted before all is over. On a disk where something was, who makes files next pays for it (README.md)."""
-    for name, tool in here(lab, tools):
+def copies(lab, more, source, keep=False):
+    """more: tools beside those that copy anything. keep: nothing is deleted before all is over; on a disk where something was, who makes
+    files next pays for it (README.md)."""
+    tools = [("syncd", lab.syncd), ("syncd, OpenSSH's client", lab.syncd_openssh), ("rsync -a", lab.rsync), ("rsync -a, sync", lab.rsync_durable),
+             ("tar over ssh", lab.tar), ("cp -a", lab.cp)]
+    for name, tool in here(lab, [*tools, *more]):
         forget(lab, source)
         to, = lab.fresh(f"to-{time.monotonic_ns()}" if keep else "to")
         lab.settle()
@@ -105,9 +108,7 @@ def copies(lab, tools, source, keep=False):
 
 def initial_copy(lab):
     """A real tree, to an empty place."""
-    yield from copies(lab, [("syncd", lab.syncd), ("syncd, OpenSSH's client", lab.syncd_openssh), ("rsync -a", lab.rsync), ("rsync -a, sync", lab.rsync_durable),
-                            ("tar over ssh", lab.tar), ("cp -a", lab.cp),
-                            ("unison", lab.unison), ("syncthing", lambda *p: Syncthing(lab, *p)), ("lsyncd", lambda *p: Lsyncd(lab, *p))], tree(lab), keep=True)
+    yield from copies(lab, [("unison", lab.unison), ("syncthing", lambda *p: Syncthing(lab, *p)), ("lsyncd", lambda *p: Lsyncd(lab, *p))], tree(lab), keep=True)
 
 
 def copy_big(lab):
@@ -117,9 +118,7 @@ def copy_big(lab):
         os.mkdir(few)
         for i in range(4):
             random_file(f"{few}/f{i}", lab.size["copy"] // 4, i)
-    yield from copies(lab, [("syncd", lab.syncd), ("syncd, OpenSSH's client", lab.syncd_openssh), ("rsync -a", lab.rsync), ("rsync -a, sync", lab.rsync_durable),
-                            ("tar over ssh", lab.tar), ("cp -a", lab.cp),
-                            ("syncthing", lambda *p: Syncthing(lab, *p))], few)
+    yield from copies(lab, [("syncthing", lambda *p: Syncthing(lab, *p))], few)
 
 
 def pairing(lab):
