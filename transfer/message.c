@@ -203,6 +203,13 @@ static void deinit_lineage(union message *m)
 
 /* --- HELLO --- */
 
+/* Older versions know of a 0 or a 1 where these are. */
+enum hello_flags {
+	HELLO_KNOWLEDGE = 1 << 0,
+	HELLO_UNREAD = 1 << 1,
+	HELLO_FLAGS = HELLO_KNOWLEDGE | HELLO_UNREAD,
+};
+
 static void put_hello_of(struct buf *b, const struct message_hello *h)
 {
 	put_u32(b, h->round);
@@ -213,13 +220,17 @@ static void put_hello_of(struct buf *b, const struct message_hello *h)
 	put_varint(b, h->held);
 	put_u64(b, h->own.inc);
 	put_varint(b, h->own.counter);
-	put_u8(b, h->has_knowledge);
+	put_u8(b, (h->has_knowledge ? HELLO_KNOWLEDGE : 0) | (h->unread ? HELLO_UNREAD : 0));
 	if (h->has_knowledge)
 		knowledge_put(b, &h->knowledge);
+	if (h->unread)
+		put_varint(b, h->unread);
 }
 
 static void get_hello_of(struct cursor *c, struct message_hello *h)
 {
+	uint8_t flags;
+
 	h->round = get_u32(c);
 	get_hash(c, &h->root);
 	h->live = get_varint(c);
@@ -228,9 +239,17 @@ static void get_hello_of(struct cursor *c, struct message_hello *h)
 	h->held = get_varint(c);
 	h->own.inc = get_u64(c);
 	h->own.counter = get_varint_max(c, VERSION_COUNTER_MAX);
-	h->has_knowledge = get_flag(c);
+	flags = get_u8(c);
+	if (flags & ~HELLO_FLAGS)
+		cursor_fail(c);
+	h->has_knowledge = flags & HELLO_KNOWLEDGE;
 	if (h->has_knowledge)
 		knowledge_get(c, &h->knowledge);
+	if (flags & HELLO_UNREAD) {
+		h->unread = get_varint(c);
+		if (!h->unread)
+			cursor_fail(c);
+	}
 }
 
 static void put_hello(struct buf *b, const union message *m)

@@ -123,6 +123,7 @@ struct message_hello {
 	uint64_t lineage_digest;
 	uint64_t ignore_digest;
 	uint64_t held;		  /* deletions seen on disk that wait to be confirmed: no records yet, so that roots may be equal */
+	uint64_t unread;	  /* paths on disk that are left out for now, likewise; 0 in older versions */
 	struct version_dot own;	  /* open incarnation, counter */
 	uint8_t has_knowledge;	  /* a side that does not send shows no K */
 	struct knowledge knowledge;

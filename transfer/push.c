@@ -34,7 +34,7 @@ int push_begin(struct session *s)
 
 	if (!job)
 		return -ENOMEM;
-	job->push.push.hello = (struct message_hello){.round = s->round, .held = round_held(s)};
+	job->push.push.hello = round_hello(s);
 	s->composing = true;
 	session_job_queue(s, job);
 	return 0;

@@ -115,15 +115,24 @@ void round_said_hello(struct session *s, const struct message_hello *h, uint64_t
 	s->hello_sent = true;
 }
 
-uint64_t round_held(struct session *s)
+static uint64_t count_unread(struct session *s)
 {
-	return s->options.host.held ? s->options.host.held(s, s->options.host.data) : 0;
+	return s->options.host.unread ? s->options.host.unread(s, s->options.host.data) : 0;
+}
+
+struct message_hello round_hello(struct session *s)
+{
+	return (struct message_hello){
+		.round = s->round,
+		.held = s->options.host.held ? s->options.host.held(s, s->options.host.data) : 0,
+		.unread = frame_reader_version(s->reader) >= FRAME_VERSION_UNREAD ? count_unread(s) : 0,
+	};
 }
 
 int round_send_hello(struct session *s)
 {
 	struct index_txn *t = NULL;
-	union message m = {.hello = {.round = s->round, .held = round_held(s)}};
+	union message m = {.hello = round_hello(s)};
 	uint64_t seq = 0;
 	int r = index_begin_read(replica_index(s->replica), &t);
 
@@ -188,6 +197,7 @@ static int take_hello(struct session *s, struct message_hello *h)
 	s->peer_root = h->root;
 	s->peer_live = h->live;
 	s->peer_disk_held = h->held;
+	s->peer_skipped = h->unread;
 	s->peer_lineage_digest = h->lineage_digest;
 	s->ignore_differs = s->ignore ? h->ignore_digest != ignore_digest(s->ignore) : h->ignore_digest != 0;
 	knowledge_deinit(&s->peer_knowledge);
@@ -315,12 +325,14 @@ static int send_done(struct session *s)
 	struct index_txn *t = NULL;
 	struct index_counts counts = {0};
 	struct knowledge k = {0};
-	union message m = {.done = {.round = s->round, .skipped = s->skipped_count, .held = s->held_count, .full = s->full_count}};
-	int r;
+	union message m = {.done = {
+		.round = s->round,
+		.skipped = s->skipped_count + count_unread(s),
+		.held = s->held_count,
+		.full = s->full_count,
+	}};
+	int r = index_begin_read(replica_index(s->replica), &t);
 
-	if (s->options.host.unread)
-		m.done.skipped += s->options.host.unread(s, s->options.host.data);
-	r = index_begin_read(replica_index(s->replica), &t);
 	if (r < 0)
 		return r;
 	r = tree_root(t, TREE_LIVE, &m.done.root);
@@ -417,8 +429,9 @@ int round_step(struct session *s)
 	if (r == 0 && s->learned && !s->done_sent)
 		r = send_done(s);
 	if (r == 0 && s->done_sent && s->equal && s->options.client && !s->options.live && !s->done_received &&
-			s->peer_folder.standing == STORE_JOINED && hash_equal(&s->done_root, &s->peer_root)) {
-		/* One-shot, equal from the start and still so: the peer's DONE would only repeat its root. */
+			frame_reader_version(s->reader) >= FRAME_VERSION_UNREAD && s->peer_folder.standing == STORE_JOINED &&
+			hash_equal(&s->done_root, &s->peer_root)) {
+		/* One-shot, equal from the start and still so: the peer's DONE would only repeat what its HELLO said. */
 		s->done_received = true;
 		s->peer_done_root = s->peer_root;
 	}

@@ -373,10 +373,10 @@ int round_hear(struct session *s, const struct version_vector *v);
 int round_start(struct session *s);
 int round_say_hello(struct session *s); /* with what can be pushed: now or soon */
 int round_send_hello(struct session *s);
-/* All but `round` and `held`, as of t. n_lineage: how many entries there were at some time after t began. Any thread. */
+struct message_hello round_hello(struct session *s); /* what it says of the disk */
+/* What it says of the index, as of t. n_lineage: how many entries there were at some time after t began. Any thread. */
 int round_fill_hello(struct session *s, struct index_txn *t, size_t n_lineage, struct message_hello *h, uint64_t *ret_seq);
 void round_said_hello(struct session *s, const struct message_hello *h, uint64_t seq);
-uint64_t round_held(struct session *s);
 int round_note_head(struct session *s);
 bool round_knowledge_known(const struct session *s); /* of the peer's K: all its incarnations */
 int round_record_anew(struct session *s, bool *ret_wait);

@@ -106,7 +106,7 @@ for what in "$W/hello" "$W/random" "$W/nothing" "$W/version" "$W/broken"; do
     */hello) printf 'GET / HTTP/1.1\r\nHost: x\r\n\r\n' >"$what"; code=$EXIT_PROTOCOL ;;
     */random) garbage 100000 >"$what"; code=$EXIT_PROTOCOL ;;
     */nothing) : >"$what"; code=$EXIT_CONNECT ;;
-    */version) printf 'syncd\0\11\11' >"$what"; code=$EXIT_VERSION ;;
+    */version) printf 'syncd\0\310\310' >"$what"; code=$EXIT_VERSION ;;
     */broken) { cat "$W/preface"; garbage 1000; } >"$what"; code=$EXIT_PROTOCOL ;;
     esac
     want_code "$code" "serve is given ${what##*/}" serve_with "$what"
@@ -117,7 +117,7 @@ far() {
     want_code "$2" "the far side is $1" local_reconcile --syncctl-path "$W/far" "$A" "$B"
     says "$3"
 }
-far "of another version" "$EXIT_VERSION" "versions 9 to 9" 'printf "syncd\0\11\11"; sleep 5'
+far "of another version" "$EXIT_VERSION" "versions 200 to 200" 'printf "syncd\0\310\310"; sleep 5'
 far "talkative (a login script)" "$EXIT_PROTOCOL" "Welcome" 'echo "Welcome to this machine"; sleep 5'
 far "one that breaks the protocol" "$EXIT_PROTOCOL" "protocol" 'cat "'"$W"'/preface"; head -c 1000 /dev/urandom; sleep 5'
 far "one that ends at once" "$EXIT_COMMAND" "ended with status 3" 'exit 3'
@@ -212,8 +212,9 @@ for side in here there; do
     writer=$!
     PIDS+=("$writer")
     sleep 0.3
-    echo "$side" >>"$W/here/other" # else the roots are equal, and this side does not hear more of that one
     want_code "$EXIT_PARTIAL" "a file that is being written $side" local_reconcile "$W/here" "$W/there"
+    echo "$side" >>"$W/here/other"
+    want_code "$EXIT_PARTIAL" "a file that is being written $side, and another that is not" local_reconcile "$W/here" "$W/there"
     stop "$writer"
     sleep 0.3 # what it was waiting for has the file open, too
     want "once it is closed" local_reconcile "$W/here" "$W/there"

@@ -112,6 +112,7 @@ struct site {
 	bool broken;  /* an apply failed: recover */
 	bool changed; /* the index was changed: the other sessions are to be told */
 	struct observe_result seen; /* of the last scan */
+	uint64_t unread; /* what it says of paths that are left out of rounds */
 };
 
 struct end {
@@ -693,6 +694,12 @@ static inline void on_broken(struct session *s, int error, void *data)
 	((struct end *)data)->site->broken = true;
 }
 
+static inline uint64_t on_unread(struct session *s, void *data)
+{
+	(void)s;
+	return ((struct end *)data)->site->unread;
+}
+
 static inline struct session_options end_options(struct end *e, bool client)
 {
 	return (struct session_options){
@@ -713,6 +720,7 @@ static inline struct session_options end_options(struct end *e, bool client)
 			.doubted = on_doubted,
 			.changed = on_changed,
 			.round_over = on_round_over,
+			.unread = on_unread,
 			.broken = on_broken,
 			.data = e,
 		},

@@ -264,6 +264,8 @@ static inline void sample_hello(struct sample *s, struct message_hello *ret, uin
 	sample_bytes(s, &ret->root, HASH_BYTES);
 	if (has_knowledge)
 		sample_knowledge(s, &ret->knowledge);
+	if (sample_flag(s))
+		ret->unread = sample_number(s);
 }
 
 static inline void sample_push(struct sample *s, struct message_push *ret)

@@ -121,7 +121,8 @@ static bool same_greet(const struct message_greet *a, const struct message_greet
 static bool same_hello(const struct message_hello *a, const struct message_hello *b)
 {
 	return a->round == b->round && hash_equal(&a->root, &b->root) && a->live == b->live &&
-	       a->lineage_digest == b->lineage_digest && a->ignore_digest == b->ignore_digest && a->held == b->held && a->own.inc == b->own.inc &&
+	       a->lineage_digest == b->lineage_digest && a->ignore_digest == b->ignore_digest && a->held == b->held && a->unread == b->unread &&
+	       a->own.inc == b->own.inc &&
 	       a->own.counter == b->own.counter && a->has_knowledge == b->has_knowledge &&
 	       knowledge_equal(&a->knowledge, &b->knowledge);
 }

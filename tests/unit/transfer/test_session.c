@@ -2057,8 +2057,8 @@ static void test_push_to_older(void **state)
 	with_seeds(2, 2, push_to_older);
 }
 
-/* The first site connects to the second one, once. */
-static void meet_at(struct world *w, const char *address, uint8_t version)
+/* The first site connects to the second one, once. Of *ret (may be NULL) only what was noted of it is left. */
+static void meet(struct world *w, const char *address, uint8_t version, struct wire *ret)
 {
 	struct wire *wire = wire_new(w, &w->sites[0], &w->sites[1], &(struct wire_options){.address = address});
 
@@ -2069,8 +2069,15 @@ static void meet_at(struct world *w, const char *address, uint8_t version)
 	run_to_end(w, wire);
 	for (int i = 0; i < 2; i++)
 		assert_false(wire->end[i].status.failed);
+	if (ret)
+		*ret = *wire;
 	wire_free(wire);
 	sites_expect_equal(&w->sites[0], &w->sites[1]);
+}
+
+static void meet_at(struct world *w, const char *address, uint8_t version)
+{
+	meet(w, address, version, NULL);
 }
 
 static void meet_again(struct world *w, uint8_t version)
@@ -2155,6 +2162,42 @@ static void test_pushed_first(void **state)
 {
 	(void)state;
 	with_seeds(4, 2, pushed_first);
+}
+
+static uint64_t left_at_peer(struct world *w, uint8_t version)
+{
+	struct wire was;
+
+	meet(w, NULL, version, &was);
+	return was.end[0].status.peer_skipped;
+}
+
+/* A one-shot run hears what its peer left out, whether their roots are equal from the start, or after a PUSH, or not. */
+static void left_out_there(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+
+	site_write(a, "file", "a");
+	site_scan(a);
+	b->unread = 2;
+	assert_int_equal(left_at_peer(w, FRAME_VERSION_MAX), 2);
+	for (uint8_t version = FRAME_VERSION_MIN; version <= FRAME_VERSION_MAX; version++) {
+		assert_int_equal(left_at_peer(w, version), 2);
+		site_write(a, "file", (char[]){(char)('a' + version), '\0'});
+		site_scan(a);
+		assert_int_equal(left_at_peer(w, version), 2);
+		assert_int_equal(said[MESSAGE_PUSH], version >= FRAME_VERSION_FIRST);
+	}
+	a->unread = 1;
+	assert_int_equal(left_at_peer(w, FRAME_VERSION_MAX), 2);
+	b->unread = 0;
+	assert_int_equal(left_at_peer(w, FRAME_VERSION_MAX), 0);
+}
+
+static void test_left_out_there(void **state)
+{
+	(void)state;
+	with_seeds(2, 2, left_out_there);
 }
 
 /* Before the first site's HELLO, or after it, an incarnation is told of which nobody knows where it comes from. */
@@ -2452,6 +2495,7 @@ int main(void)
 		cmocka_unit_test(test_pushed_with_care),
 		cmocka_unit_test(test_push_to_older),
 		cmocka_unit_test(test_pushed_first),
+		cmocka_unit_test(test_left_out_there),
 		cmocka_unit_test(test_lineage_ahead),
 		cmocka_unit_test(test_content_to_older),
 		cmocka_unit_test(test_told_together),
