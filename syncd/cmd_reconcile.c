@@ -395,8 +395,6 @@ static int run_here(struct reconcile *r)
 		uv_run(&r->loop, UV_RUN_DEFAULT);
 		return EXIT_COMMAND;
 	}
-	if (r->confirmed)
-		folder_scan(r->folder, true);
 	error = uv_poll_init(&r->loop, &r->err_poll, transport_stderr(r->child));
 	if (error == 0) {
 		r->err_poll.data = r;
@@ -468,6 +466,7 @@ static int open_here(struct reconcile *r)
 	command_folder_options(&folder, &r->loop, r->path);
 	folder.create = true;
 	folder.revert = r->revert;
+	folder.confirmed = r->confirmed;
 	folder.algorithm = r->algorithm;
 	error = pace_limits_new(&pace, r->scan_cpu_percent, r->scan_io);
 	if (error < 0) {

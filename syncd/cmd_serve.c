@@ -153,8 +153,6 @@ static struct folder *choose(const struct message_open *open, bool *ret_sends, b
 	*ret_takes = s->mode_fixed ? s->takes : s->open.takes;
 	*ret_code = s->fail_code;
 	snprintf(why, n, "%s", s->why);
-	if (s->folder && s->open.confirmed)
-		folder_scan(s->folder, true);
 	return s->folder;
 }
 
@@ -237,6 +235,7 @@ static int open_and_run(struct serve *s)
 	o.create = s->open.create && !s->configured;
 	o.algorithm = (enum hash_algorithm)s->open.algorithm;
 	o.watch = s->open.live;
+	o.confirmed = s->open.confirmed;
 	/* There is nothing to be had from a directory that is not there. */
 	if (o.create && (s->mode_fixed ? s->takes : s->open.takes) && mkdir(s->path, 0755) < 0 && errno != EEXIST)
 		log_debug("cannot make %s: %s", s->path, file_error_text(-errno));

@@ -228,6 +228,7 @@ int folder_open(struct folder **ret, const struct folder_options *options, char 
 	}
 	f->options = *options;
 	f->pace.limits = options->pace;
+	f->scan_confirmed = options->confirmed;
 	f->name = strdup(options->name);
 	f->path = strdup(store_path(store));
 	tell_opened(store, options);

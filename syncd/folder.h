@@ -27,6 +27,7 @@ struct folder_options {
 	bool create;		/* make the replica where there is none */
 	enum hash_algorithm algorithm; /* for a created one; 0: hash_algorithm_usual */
 	bool watch;
+	bool confirmed;		/* the first scan may record deletions beyond the budget */
 	unsigned tries;		/* sessions end when a scan or recovery failed this many times in a row; 0: never, they wait */
 	bool revert;		/* takes only: what is changed here is undone, once there is somebody to fetch from */
 	bool preserve_owner;
