@@ -39,7 +39,7 @@
 /* What may happen in a history; which of these do is drawn from its seed, out of those that are allowed. */
 #define FEATURES(X)                                                                                                   \
 	X(CUT) X(LIVE) X(STALL) X(PAUSE) X(MEDDLE) X(RESTART) X(PURGE) X(AWAY) X(CLOCK) X(OPEN) X(CRASH) X(KILL)       \
-	X(FAULT) X(UNMOUNT) X(RESTORE) X(CLONE) X(DISKS)
+	X(FAULT) X(UNMOUNT) X(RESTORE) X(CLONE) X(DISKS) X(STORE) X(ONE_WAY)
 enum feature {
 #define X(name) FEATURE_##name,
 	FEATURES(X)
@@ -92,6 +92,7 @@ struct site {
 	struct sim_disk *saved; /* an older copy of the disk; NULL: none */
 	struct sim_disk *other; /* mounted in its place; NULL: none */
 	int held; /* a descriptor that a user holds open for writing; -1: none */
+	bool held_stored; /* by a mapping: what is stored so from now on moves no time stamp, until it is closed */
 	bool held_taken; /* a user took it out of the tree */
 };
 
@@ -189,7 +190,8 @@ void site_restore(struct site *s, bool copied); /* copied: file by file */
 /* --- engine_wire.c --- */
 
 struct wire *wire_between(struct engine *e, const struct site *a, const struct site *b); /* NULL */
-struct wire *wire_new(struct engine *e, struct site *client, struct site *server, bool live);
+enum way { WAY_BOTH, WAY_PUSH, WAY_PULL }; /* as the client sees it */
+struct wire *wire_new(struct engine *e, struct site *client, struct site *server, bool live, enum way way);
 void wire_cut(struct wire *w);
 bool wire_gone(const struct wire *w); /* nothing more will happen on it */
 void wire_free(struct wire *w);

@@ -102,14 +102,15 @@ static void step_user(struct engine *e)
 	run_some(e, 8);
 }
 
-static void meet(struct engine *e, struct site *a, struct site *b, bool live)
+static void meet(struct engine *e, struct site *a, struct site *b, bool live, enum way way)
 {
+	static const char *const ways[] = {"", ", to send only", ", to take only"};
 	struct wire *w;
 
 	if (a == b || wire_between(e, a, b) || !site_open(a) || !site_open(b) || a->broken || b->broken)
 		return;
-	w = wire_new(e, a, b, live);
-	tell(e, "%c connects to %c%s", a->name, b->name, live ? ", to stay" : "");
+	w = wire_new(e, a, b, live, way);
+	tell(e, "%c connects to %c%s%s", a->name, b->name, live ? ", to stay" : "", ways[way]);
 	if (w && !e->quiet && engine_has(e, FEATURE_CUT) && engine_one_in(e, 3)) {
 		w->cut_after = 1 + engine_below(e, engine_one_in(e, 2) ? 2000 : 20000);
 		if (engine_one_in(e, 4))
@@ -120,10 +121,12 @@ static void meet(struct engine *e, struct site *a, struct site *b, bool live)
 static void step_meet(struct engine *e)
 {
 	struct site *a = some_site(e), *b = &e->sites[(size_t)(a - e->sites + 1) % e->n_sites];
+	bool live;
 
 	if (e->n_sites > 2 && engine_one_in(e, 2))
 		b = some_site(e);
-	meet(e, a, b, engine_has(e, FEATURE_LIVE) && engine_one_in(e, 2));
+	live = engine_has(e, FEATURE_LIVE) && engine_one_in(e, 2);
+	meet(e, a, b, live, engine_has(e, FEATURE_ONE_WAY) ? (enum way)engine_below(e, 3) : WAY_BOTH);
 	if (engine_one_in(e, 2))
 		wires_run(e, RUN_ALL);
 	else
@@ -427,11 +430,11 @@ static void heal(struct engine *e)
 static void meet_all(struct engine *e)
 {
 	for (unsigned i = 1; i < e->n_sites; i++) {
-		meet(e, &e->sites[0], &e->sites[i], false);
+		meet(e, &e->sites[0], &e->sites[i], false, WAY_BOTH);
 		wires_run(e, RUN_ALL);
 	}
 	for (unsigned i = e->n_sites - 1; e->n_sites > 2 && --i > 0;) {
-		meet(e, &e->sites[i], &e->sites[0], false);
+		meet(e, &e->sites[i], &e->sites[0], false, WAY_BOTH);
 		wires_run(e, RUN_ALL);
 	}
 }

@@ -265,14 +265,6 @@ static const struct item *listed_at(const struct listing *l, uint64_t hash)
 	return NULL;
 }
 
-static bool lists_token(const struct listing *l, uint32_t token)
-{
-	for (size_t i = 0; i < l->n; i++)
-		if (l->v[i].token == token)
-			return true;
-	return false;
-}
-
 static const struct item *listed_node(const struct listing *l, const struct node *n)
 {
 	for (size_t i = 0; i < l->n; i++)
@@ -302,8 +294,15 @@ static bool is_below(const struct node *dir, const struct node *n)
 	return false;
 }
 
-/* Is there, on a replica other than s, the token: at that path, or (hash 0) anywhere? */
-static bool others_have(struct engine *e, const struct site *s, uint64_t hash, uint32_t token)
+static bool taken_away(struct oracle *o, const struct item *item)
+{
+	const struct spot *spot = spot_find(o, item->path, item->hash, item->token);
+
+	return spot && spot->removed;
+}
+
+/* Is there, on a replica other than s, the token: at that path, or (hash 0) anywhere, or (kept) where no user took it away? */
+static bool others_have(struct engine *e, const struct site *s, uint64_t hash, uint32_t token, bool kept)
 {
 	struct listing *l = &e->oracle->other;
 
@@ -311,8 +310,9 @@ static bool others_have(struct engine *e, const struct site *s, uint64_t hash, u
 		if (&e->sites[i] == s)
 			continue;
 		list(&e->sites[i], l, true);
-		if (hash ? listed(l, hash, token) != NULL : lists_token(l, token))
-			return true;
+		for (size_t k = 0; k < l->n; k++)
+			if (l->v[k].token == token && (!hash || l->v[k].hash == hash) && !(kept && taken_away(e->oracle, &l->v[k])))
+				return true;
 	}
 	return false;
 }
@@ -392,9 +392,8 @@ static bool stays(struct oracle *o, uint32_t token, enum oracle_cause cause)
 {
 	for (size_t i = 0; i < o->after.n; i++) {
 		const struct item *item = &o->after.v[i];
-		const struct spot *spot = item->token == token ? spot_find(o, item->path, item->hash, token) : NULL;
 
-		if (item->token == token && (cause != ORACLE_RESTORE || !spot || !spot->removed))
+		if (item->token == token && (cause != ORACLE_RESTORE || !taken_away(o, item)))
 			return true;
 	}
 	return false;
@@ -417,7 +416,7 @@ static void vanished(struct site *s, const struct item *was, enum oracle_cause c
 
 	t->put_back = t->put_back || cause == ORACLE_RESTORE;
 	/* what a crash or an older disk took from this one machine, others bring back */
-	if (cause == ORACLE_USER || s->excused || !others_have(s->engine, s, was->hash, was->token)) {
+	if (cause == ORACLE_USER || s->excused || !others_have(s->engine, s, was->hash, was->token, false)) {
 		struct spot *spot = spot_get(o, was->path, was->hash, was->token);
 
 		spot->removed = true;
@@ -432,7 +431,7 @@ static void vanished(struct site *s, const struct item *was, enum oracle_cause c
 			if (o->after.v[i].token == was->token && !listed(&o->before, o->after.v[i].hash, was->token))
 				return; /* it was moved */
 		t->removed = true;
-	} else if (!stays(o, was->token, cause) && (s->excused || !others_have(s->engine, s, 0, was->token))) {
+	} else if (!stays(o, was->token, cause) && (s->excused || !others_have(s->engine, s, 0, was->token, true))) {
 		t->removed = true;
 	}
 }
@@ -745,7 +744,7 @@ void oracle_check_taken(struct engine *e)
 			 * that had it is an older one now, in trash */
 			if ((t->site->denied || o->tokens[t->token].put_back) && token_below(t->site, ours(t->site, "trash"), t->token))
 				o->tokens[t->token].removed = true;
-			else if (!others_have(e, NULL, 0, t->token))
+			else if (!others_have(e, NULL, 0, t->token, false))
 				wrong(e, WRONG_TAKEN, "%c: syncd removed %s from %s, though nobody else did", t->site->name,
 					o->tokens[t->token].name, t->path);
 		}

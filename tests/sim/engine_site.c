@@ -154,8 +154,12 @@ void site_drop_held(struct site *s)
 {
 	if (s->held >= 0)
 		sim_user_close(s->held);
+	if (s->held_stored) { /* no stamp says so: what is closed is hashed */
+		sim_host_enter(s->host);
+		s->distrust_ns = clock_wall_ns();
+	}
 	s->held = -1;
-	s->held_taken = false;
+	s->held_taken = s->held_stored = false;
 }
 
 /* 0, or what is in the way and has its reason. */
@@ -269,8 +273,10 @@ void site_scan(struct site *s)
 	sim_host_enter(s->host);
 	before_seq = head_seq(s);
 	r = observe_run(&options, &scan, &all, 1, NULL, NULL, &seen);
-	if (r || site_died(s))
+	if (r || site_died(s)) {
 		s->acted = s->acted || acted;
+		s->distrust_ns = all.rehash_before_ns;
+	}
 	if (site_died(s))
 		return;
 	if (r == STORE_ROOT_CHANGED && !s->mounted) {
@@ -279,6 +285,8 @@ void site_scan(struct site *s)
 	} else if (checked(s, "observe_run", r) == 0) {
 		/* a power loss may have left what a user wrote under old times */
 		s->older = s->older && replica_suspect(s->replica);
+		if (seen.raced || seen.unsettled || seen.scan.errors || left)
+			s->distrust_ns = all.rehash_before_ns;
 		scanned(s, &seen, left, acted || s->excused || all.rehash_before_ns);
 		if (seen.deleted && !s->meddled)
 			oracle_deleted(s, before_seq);

@@ -338,8 +338,11 @@ void user_hold(struct site *s, uint64_t *random)
 		if (s->held >= 0)
 			tell(s->engine, "%c opens %s for writing", s->name, u.path);
 	} else if (one_in(&u, 2)) {
-		tell(s->engine, "%c writes what it has open", s->name);
-		(void)sim_user_write_fd(s->held, text, n, 0);
+		bool mapped = engine_has(s->engine, FEATURE_STORE) && sim_disk_leases(s->disk);
+
+		tell(s->engine, "%c %s what it has open", s->name, mapped ? "stores into" : "writes");
+		(void)(s->held_stored ? sim_user_store : sim_user_write_fd)(s->held, text, n, 0);
+		s->held_stored = mapped;
 	} else {
 		tell(s->engine, "%c closes what it has open", s->name);
 		site_drop_held(s);

@@ -93,7 +93,7 @@ struct wire *wire_between(struct engine *e, const struct site *a, const struct s
 	return NULL;
 }
 
-struct wire *wire_new(struct engine *e, struct site *client, struct site *server, bool live)
+struct wire *wire_new(struct engine *e, struct site *client, struct site *server, bool live, enum way way)
 {
 	struct wire *w = e->wires;
 
@@ -106,16 +106,17 @@ struct wire *wire_new(struct engine *e, struct site *client, struct site *server
 		e->n_wires = (unsigned)(w - e->wires) + 1;
 	for (int i = 0; i < 2; i++) {
 		struct end *end = &w->end[i];
+		bool sends = way != (i ? WAY_PUSH : WAY_PULL), takes = way != (i ? WAY_PULL : WAY_PUSH);
 		struct session_options o = {
 			.client = i == 0,
 			.replica = i == 0 ? client->replica : NULL,
-			.sends = true,
-			.takes = true,
+			.sends = sends,
+			.takes = takes,
 			.live = live,
 			.address = i == 0 ? server->mount : NULL,
 			.preserve_owner = true,
 			.grace_ns = e->grace_ns,
-			.open = {.place = (char *)"/x", .sends = 1, .takes = 1, .live = live},
+			.open = {.place = (char *)"/x", .sends = takes, .takes = sends, .live = live},
 			.host = {.opened = on_opened, .greeted = on_greeted, .tell = on_tell, .dirty = on_dirty, .doubted = on_doubted, .changed = on_changed,
 				.broken = on_broken, .data = end},
 		};
