@@ -29,6 +29,8 @@
 #include "merkle/scan.h"
 #include "tombstones/replica.h"
 
+struct place_ready;
+
 enum apply_result {
 	APPLY_NONE,	     /* nothing was to be done */
 	APPLY_DONE,
@@ -49,6 +51,7 @@ struct apply_item {
 	const struct record *theirs;	       /* NULL: absent, proven */
 	const struct version_vector *their_k;  /* the peer's K of this path */
 	const char *staged;		       /* name in store_staging() of content already verified to be theirs->content; or NULL */
+	const struct place_ready *ready;       /* what was done to it there already (transfer/place.h); or NULL */
 	const struct chunk_tree_node *nodes;   /* its chunk tree, if its height is > 0; else NULL */
 	size_t n_nodes;
 	const char *move_from;		       /* or, NULL: the object here, deleted in the same batch, is this content: move it */

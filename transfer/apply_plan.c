@@ -653,7 +653,7 @@ static int plan_object(struct batch *b, struct change *c)
 	}
 	if (!i->staged || c->moved_from)
 		return 0;
-	r = place_stage(&b->place, i, shown(c), b->n_staged <= SYNC_SET_MAX);
+	r = place_stage(&b->place, i, shown(c), c->staged_here ? NULL : c->item->ready, b->n_staged <= SYNC_SET_MAX);
 	if (r == -ENOMEM)
 		return r;
 	if (r != 0)

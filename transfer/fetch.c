@@ -217,8 +217,10 @@ static struct apply_item apply_item_of(const struct offer *o)
 		.move_from = o->move_from,
 	};
 
-	if (o->staged)
+	if (o->staged) {
+		item.ready = stage_ready(o->stage);
 		item.nodes = stage_nodes(o->stage, &item.n_nodes);
+	}
 	return item;
 }
 
@@ -344,7 +346,7 @@ static int decide_offer(const struct session *s, struct index_txn *t, const stru
 	return r < 0 ? r : 0;
 }
 
-static int stage_offer(struct replica *replica, struct offer *o)
+static int stage_offer(struct session *s, struct offer *o)
 {
 	const struct content *content = &o->theirs.content;
 	struct chunk_tree_entry whole = {.hash = content->root, .length = content->size};
@@ -352,7 +354,7 @@ static int stage_offer(struct replica *replica, struct offer *o)
 	size_t n;
 	int r;
 
-	r = stage_begin(&o->stage, replica, o->path, content);
+	r = stage_begin(&o->stage, s->replica, o->path, content, o->theirs.mode);
 	if (r == 0 && content->height) {
 		o->fetch_tree = true;
 		return 0;
@@ -367,7 +369,7 @@ static int stage_offer(struct replica *replica, struct offer *o)
 			r = 0; /* it is asked for */
 	}
 	if (r == STAGE_COMPLETE) {
-		r = stage_finish(o->stage);
+		r = stage_finish(o->stage, &o->theirs, s->options.preserve_owner);
 		o->staged = r == 0;
 	}
 	return r < 0 ? r : 0;
@@ -393,11 +395,11 @@ void fetch_run_plan(struct session_job *job)
 
 		if (!content[i] || o->move_from || ((o->defer || o->copied) && !o->deferred_once))
 			continue;
-		o->error = stage_offer(s->replica, o);
+		o->error = stage_offer(s, o);
 		while (fetch_make_room(s->replica, o->error)) {
 			stage_free(o->stage);
 			o->stage = NULL;
-			o->error = stage_offer(s->replica, o);
+			o->error = stage_offer(s, o);
 		}
 	}
 	knowledge_deinit(&k);

@@ -680,7 +680,7 @@ void fetch_run_stage(struct session_job *job)
 		if (op->result == 0 && op->entries)
 			op->result = check_room(job->session, o->stage);
 		if (op->result == STAGE_COMPLETE) {
-			int r = stage_finish(o->stage);
+			int r = stage_finish(o->stage, &o->theirs, job->session->options.preserve_owner);
 
 			if (r < 0)
 				op->result = r;

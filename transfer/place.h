@@ -48,6 +48,15 @@ struct place_outcome {
 	size_t n_copies, cap_copies;
 };
 
+/* What was done to a staged file while it was open, so that it needs not be opened again. */
+struct place_ready {
+	bool preserve_owner;
+	uint16_t mode;	      /* of the record, as these: what it was to show */
+	uint32_t uid, gid;
+	int64_t mtime_ns;
+	struct stamp stamp;   /* since then, with the generation; it tells what became of the object meanwhile */
+};
+
 void place_init(struct place *p, struct store *store, int64_t now_ns);
 void place_deinit(struct place *p); /* closes descriptors without syncing */
 /* fsync all that was touched. Must be 0 before what was done is acknowledged. */
@@ -60,12 +69,16 @@ void place_copy_deinit(struct place_copy *c);
 /* Takes *c over, or (out of memory) leaves it. */
 bool place_add_copy(struct place_outcome *o, struct place_copy *c);
 
+/* A file in staging gets owner, mode and mtime, and is synced, or (fsync false) its writeback is started. st: as it is now. 0, < 0, or a
+ * file outcome. */
+int place_make_ready(int fd, const struct file_stat *st, const struct record *r, bool preserve_owner, bool fsync, struct place_ready *ret);
 /*
  * Make the staged object ready: create it (symlink, directory) or check it (file), give it owner, mode and mtime through
  * its descriptor. r: the record it is to show; NULL: an implied directory. Fills in new_kind and staged_stamp.
+ * ready: of a file that was made ready, NULL of others; if it was for what r shows, nothing but syncing is left.
  * fsync: now, or (false) writeback is only started. 0, < 0, or a file outcome.
  */
-int place_stage(struct place *p, struct intent *i, const struct record *r, bool fsync);
+int place_stage(struct place *p, struct intent *i, const struct record *r, const struct place_ready *ready, bool fsync);
 
 /* Carry it out. ours: the row as it is in the index, NULL if there is none. Results are in *o; < 0 only when out of memory
  * before anything was touched. */

@@ -105,26 +105,57 @@ static int attributes_symlink(
 
 /* --- staging --- */
 
-static int stage_file(struct place *p, const struct intent *i, const struct record *r, bool fsync,
-	struct file_stat *ret, uint64_t *ret_generation)
+int place_make_ready(int fd, const struct file_stat *st, const struct record *r, bool preserve_owner, bool fsync, struct place_ready *ret)
 {
-	cleanup_close int fd = -1;
+	struct file_stat now;
+	uint64_t generation;
 	uint16_t mode;
 	bool timed;
-	int e = file_open_seen(store_staging(p->store), i->staged, &fd, ret); /* we made it */
+	int e = give_attributes(fd, *st, r, preserve_owner, &mode, &timed);
 
-	if (e != 0)
-		return e;
-	if (ret->size != r->content.size)
-		return -EBADMSG;
-	e = give_attributes(fd, *ret, r, i->preserve_owner, &mode, &timed);
 	if (e == 0)
 		e = DEFECT(COMMIT_BEFORE_FSYNC) ? 0 : fsync ? file_fsync(fd) : file_start_writeback(fd);
 	if (!fsync && e == FILE_UNSUPPORTED)
 		e = 0;
-	if (e == 0 && file_generation(fd, ret_generation) != 0)
-		*ret_generation = 0;
-	return e == 0 ? file_stat_fd(fd, ret) : e;
+	if (e == 0 && file_generation(fd, &generation) != 0)
+		generation = 0;
+	if (e == 0)
+		e = file_stat_fd(fd, &now);
+	if (e != 0)
+		return e;
+	*ret = (struct place_ready){
+		.preserve_owner = preserve_owner, .mode = r->mode, .uid = r->uid, .gid = r->gid, .mtime_ns = r->mtime_ns};
+	stamp_of(&now, &ret->stamp);
+	ret->stamp.generation = generation;
+	return 0;
+}
+
+static bool ready_for(const struct place_ready *ready, const struct record *r, bool preserve_owner)
+{
+	return ready && ready->preserve_owner == preserve_owner && ready->mode == r->mode && ready->uid == r->uid && ready->gid == r->gid &&
+	       ready->mtime_ns == r->mtime_ns && ready->stamp.size == r->content.size;
+}
+
+static int stage_file(struct place *p, struct intent *i, const struct record *r, const struct place_ready *ready, bool fsync)
+{
+	cleanup_close int fd = -1;
+	struct place_ready made;
+	struct file_stat st;
+	int e = 0;
+
+	if (!ready_for(ready, r, i->preserve_owner))
+		ready = NULL;
+	if (!ready || fsync)
+		e = file_open_seen(store_staging(p->store), i->staged, &fd, &st); /* we made it */
+	if (e == 0 && fd >= 0 && st.size != r->content.size)
+		return -EBADMSG;
+	if (e == 0 && !ready)
+		e = place_make_ready(fd, &st, r, i->preserve_owner, fsync, &made);
+	else if (e == 0 && fsync && !DEFECT(COMMIT_BEFORE_FSYNC))
+		e = file_fsync(fd);
+	if (e == 0)
+		i->staged_stamp = ready ? ready->stamp : made.stamp;
+	return e;
 }
 
 static int stage_symlink(
@@ -172,7 +203,7 @@ static int stage_directory(struct place *p, const struct intent *i, const struct
 	return file_stat_fd(fd, ret);
 }
 
-int place_stage(struct place *p, struct intent *i, const struct record *r, bool fsync)
+int place_stage(struct place *p, struct intent *i, const struct record *r, const struct place_ready *ready, bool fsync)
 {
 	uint64_t generation = 0;
 	struct file_stat st = {0};
@@ -180,8 +211,8 @@ int place_stage(struct place *p, struct intent *i, const struct record *r, bool 
 
 	i->new_kind = r ? r->kind : RECORD_DIRECTORY;
 	if (i->new_kind == RECORD_FILE)
-		e = stage_file(p, i, r, fsync, &st, &generation);
-	else if (i->new_kind == RECORD_SYMLINK)
+		return stage_file(p, i, r, ready, fsync);
+	if (i->new_kind == RECORD_SYMLINK)
 		e = stage_symlink(p, i, r, &st);
 	else
 		e = stage_directory(p, i, r, &st, &generation);

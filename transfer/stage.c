@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "transfer/partial.h"
+#include "transfer/place.h"
 
 #define STAGE_SOURCES_MAX 4	       /* files of equal content that are tried */
 #define STAGE_OTHERS_MAX 4096	       /* other contents, that have chunks in common, are tried */
@@ -49,6 +50,7 @@ struct stage {
 	struct store *store;	 /* the replica's */
 	char *path;
 	struct content content;
+	uint16_t mode; /* to be made with */
 	char name[PARTIAL_NAME_BYTES];
 	bool partial; /* `name` is the content's: the object is locked, and what is in it outlives the stage */
 	bool filled;  /* something is in it that did not come from here */
@@ -56,6 +58,8 @@ struct stage {
 	int fd;	      /* the object; -1 after stage_finish */
 	bool linked;  /* the object is in staging under `name` */
 	bool whole;   /* complete by a local copy */
+	bool is_ready;
+	struct place_ready ready; /* if it is */
 	struct chunk_tree_node *nodes;
 	size_t n_nodes, cap_nodes;
 	struct stage_chunk *chunks; /* in file order; NULL before stage_chunks */
@@ -109,7 +113,7 @@ static int create_object(struct stage *s)
 	}
 	do {
 		random_name(s->name);
-		r = file_create(store_staging(s->store), s->name, 0600, &s->fd);
+		r = file_create(store_staging(s->store), s->name, (s->mode & 0777) | 0600, &s->fd);
 	} while (r == FILE_EXISTS);
 	if (r > 0)
 		return -EACCES; /* our own directory is not ours any more */
@@ -323,7 +327,7 @@ static bool content_possible(const struct content *c)
 }
 
 int stage_begin(struct stage **ret, struct replica *r, const char *path,
-	const struct content *content)
+	const struct content *content, uint16_t mode)
 {
 	cleanup(stage_free_p) struct stage *s = NULL;
 	int e;
@@ -339,6 +343,7 @@ int stage_begin(struct stage **ret, struct replica *r, const char *path,
 	s->replica = r;
 	s->store = replica_store(r);
 	s->content = *content;
+	s->mode = mode;
 	s->path = strdup(path);
 	if (!s->path)
 		return -ENOMEM;
@@ -1178,7 +1183,16 @@ int stage_write(struct stage *s, uint32_t chunk, const void *bytes, size_t n)
 	return s->left ? 0 : STAGE_COMPLETE;
 }
 
-int stage_finish(struct stage *s)
+/* What cannot be opened again, in case that it is to be something else, is left for later. */
+static int make_ready(struct stage *s, const struct file_stat *st, const struct record *as, bool preserve_owner)
+{
+	int r = as && as->mode & 0400 ? place_make_ready(s->fd, st, as, preserve_owner, false, &s->ready) : FILE_UNSUPPORTED;
+
+	s->is_ready = r == 0;
+	return r < 0 ? r : 0;
+}
+
+int stage_finish(struct stage *s, const struct record *as, bool preserve_owner)
 {
 	char name[PARTIAL_NAME_BYTES];
 	int staging = store_staging(s->store);
@@ -1202,13 +1216,20 @@ int stage_finish(struct stage *s)
 		memcpy(s->name, name, sizeof(name));
 		s->partial = false;
 	}
-	s->fd = close_keep(s->fd);
-	return 0;
+	r = make_ready(s, &st, as, preserve_owner);
+	if (r == 0)
+		s->fd = close_keep(s->fd);
+	return r;
 }
 
 const char *stage_name(const struct stage *s)
 {
 	return s->name;
+}
+
+const struct place_ready *stage_ready(const struct stage *s)
+{
+	return s->is_ready ? &s->ready : NULL;
 }
 
 const struct chunk_tree_node *stage_nodes(const struct stage *s, size_t *ret_n)

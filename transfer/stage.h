@@ -4,7 +4,7 @@
  * Made by a plan, then fed chunks; every byte that goes in is hashed against the chunk tree whose root was announced (P8).
  * Not thread-safe: one job at a time works on a stage; any thread may, in turn. No read transaction is open between calls.
  * Memory: O(chunks) between calls, and CHUNK_BYTES_MAX within stage_chunks. One descriptor until stage_finish. The object
- * is 0600. After a negative errno (a full disk: -ENOSPC, -EDQUOT) only stage_free is left to call, but that stage_write may
+ * is its owner's to read and write, and hidden by the directory that it is in. After a negative errno (a full disk: -ENOSPC, -EDQUOT) only stage_free is left to call, but that stage_write may
  * be repeated.
  *
  *   stage_begin      looks for the content here: files of equal content (index_by_content) are cloned or copied and verified
@@ -13,7 +13,7 @@
  *                    are copied (shared, where the file system can and they stand where they stood) and verified, zero chunks become
  *                    holes, the rest is `missing` (a chunk that occurs more than once only at its first place)
  *   stage_write      one missing chunk's bytes: hash checked, written
- *   stage_finish     all there: truncates to size; the object stays in staging under stage_name()
+ *   stage_finish     all there: truncates to size, makes it ready to be put in place; the object stays in staging under stage_name()
  */
 #ifndef TRANSFER_STAGE_H
 #define TRANSFER_STAGE_H
@@ -22,6 +22,7 @@
 #include "tombstones/replica.h"
 #include "transfer/reuse.h"
 
+struct place_ready; /* transfer/place.h */
 struct stage;
 
 struct stage_missing {
@@ -39,8 +40,8 @@ enum stage_outcome {
 /* path: where the content is to go (its present file, if any, is the old version). STAGE_COMPLETE: a local file of equal
  * content was used, or it is empty: stage_finish is all that is left. -EBADMSG: no content that a file can have, or
  * cut finer than a file of that size is; -EINVAL:
- * no path. *ret is set also with STAGE_COMPLETE. O(size) if a local file of equal content is there. */
-int stage_begin(struct stage **ret, struct replica *r, const char *path, const struct content *content);
+ * no path. mode: that it is going to have, for the object to be made with. *ret is set also with STAGE_COMPLETE. O(size) if a local file of equal content is there. */
+int stage_begin(struct stage **ret, struct replica *r, const char *path, const struct content *content, uint16_t mode);
 /* Removes the staged object unless it was taken (stage_taken). What a peer sent of a large content, and is still wanted, is left
  * to the next stage of that content (transfer/partial.h), which hashes it. */
 void stage_free(struct stage *s);
@@ -65,10 +66,11 @@ uint64_t stage_missing_bytes(const struct stage *s);
  * are as announced, but zeros that were not announced as such: no file has this tree. */
 int stage_write(struct stage *s, uint32_t chunk, const void *bytes, size_t n);
 /* -EINVAL: something is missing; -ESTALE: the object was removed from staging meanwhile. Closes the descriptor; nothing is
- * fsynced here. */
-int stage_finish(struct stage *s);
+ * fsynced here. as: what it is going to be put in place as, most likely: it gets its attributes now; NULL: it is not known. */
+int stage_finish(struct stage *s, const struct record *as, bool preserve_owner);
 
 const char *stage_name(const struct stage *s); /* in store_staging() */
+const struct place_ready *stage_ready(const struct stage *s); /* NULL: it was not made ready */
 /* The chunk tree's nodes (height > 0), children before parents, for the index; owned by the stage. Complete after
  * STAGE_COMPLETE of stage_begin, or after stage_chunks. */
 const struct chunk_tree_node *stage_nodes(const struct stage *s, size_t *ret_n);

@@ -5,6 +5,10 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include "base/error.h"
+#include "base/sync.h"
+#include "transfer/place.h"
+
 /* The content under the path's conflict name, whatever its digits. */
 static const char *aside_of(struct fixture *f, const char *path)
 {
@@ -732,6 +736,77 @@ static void test_needs_content(void **state)
 	fx_free(f);
 }
 
+/* As a stage leaves it: with its attributes. */
+static void make_ready(struct fixture *f, struct apply_item *item, struct place_ready *ret)
+{
+	cleanup_close int fd = -1;
+	struct file_stat st;
+
+	OK(file_open_write(store_staging(fx_store(f)), item->staged, &fd));
+	OK(file_stat_fd(fd, &st));
+	OK(place_make_ready(fd, &st, item->theirs, false, false, ret));
+	item->ready = ret;
+}
+
+static void expect_file(struct fixture *f, const char *path, mode_t mode, time_t mtime)
+{
+	struct stat st;
+
+	OK(stat(fx_path(f, path), &st));
+	assert_int_equal(st.st_mode & 07777, mode);
+	assert_int_equal(st.st_mtime, mtime);
+}
+
+/* What a staged file was given counts where it is what the record says; what happens to it then is seen. */
+static void test_made_ready(void **state)
+{
+	struct place_ready ready[2 * SYNC_SET_MAX];
+	char names[2 * SYNC_SET_MAX][8];
+	struct fixture *f = fx_new();
+
+	(void)state;
+	for (size_t batch = 0; batch < 2; batch++) { /* few are synced one by one, many together */
+		size_t n = batch ? 2 * SYNC_SET_MAX : 3;
+
+		for (size_t k = 0; k < n; k++) {
+			snprintf(names[k], sizeof(names[k]), "%zu-%zu", batch, k);
+			make_ready(f, fx_their_file(f, names[k], "content", FX_AFTER), &ready[k]);
+			if (k == 0)
+				f->theirs[0]->mode = 0600;
+			if (k == 1)
+				f->theirs[1]->mtime_ns += CLOCK_NS_PER_S;
+		}
+		fx_apply(f);
+		expect_file(f, names[0], 0600, 1500000000);
+		expect_file(f, names[1], 0640, 1500000001);
+		expect_file(f, names[n - 1], 0640, 1500000000);
+		fx_quiet(f);
+		fx_forget_items(f);
+	}
+	fx_free(f);
+}
+
+static void test_edited_after_it_was_made_ready(void **state)
+{
+	struct place_ready ready[2 * SYNC_SET_MAX];
+	char names[2 * SYNC_SET_MAX][8];
+	struct fixture *f = fx_new();
+	cleanup_close int fd = -1;
+
+	(void)state;
+	for (size_t k = 0; k < 2 * SYNC_SET_MAX; k++) {
+		snprintf(names[k], sizeof(names[k]), "%zu", k);
+		make_ready(f, fx_their_file(f, names[k], "content", FX_AFTER), &ready[k]);
+	}
+	OK(file_open_write(store_staging(fx_store(f)), f->items[7].staged, &fd));
+	OK(file_write(fd, "CONTENT", 7, 0));
+	fd = close_keep(fd);
+	fx_apply(f);
+	RESULT(f, 7, APPLY_DONE);
+	assert_int_equal(fx_scan(f).events, 1);
+	fx_free(f);
+}
+
 /* A staged object that is not what was announced, or not there, is refused before anything happens.
  */
 static void test_bad_staged(void **state)
@@ -1171,6 +1246,8 @@ int main(void)
 		cmocka_unit_test(test_moved),
 		cmocka_unit_test(test_not_moved),
 		cmocka_unit_test(test_moved_back),
+		cmocka_unit_test(test_made_ready),
+		cmocka_unit_test(test_edited_after_it_was_made_ready),
 		cmocka_unit_test(test_bad_staged),
 		cmocka_unit_test(test_bad_paths),
 		cmocka_unit_test(test_unscanned_edit),

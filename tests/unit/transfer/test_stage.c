@@ -15,9 +15,11 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "tests/unit/where.h"
 #include "transfer/partial.h"
+#include "transfer/place.h"
 
 #define ALGORITHM HASH_SHA256
 
@@ -125,7 +127,8 @@ static void expect_staged(const struct fixture *f, const void *bytes, size_t n)
 	assert_non_null(found);
 	assert_non_null(file);
 	assert_int_equal(fstat(fileno(file), &st), 0);
-	assert_int_equal(st.st_mode & 07777, 0600);
+	assert_int_equal(st.st_mode & 07777 & ~0640, 0);
+	assert_int_equal(st.st_mode & 0600, 0600);
 	assert_int_equal(fread(found, 1, n + 1, file), n);
 	fclose(file);
 	assert_int_equal(memcmp(found, bytes, n), 0);
@@ -260,7 +263,7 @@ static void have_file(struct fixture *f, const char *path, const void *p, size_t
 
 static int begin(struct fixture *f, const char *path, const struct announced *a)
 {
-	return stage_begin(&f->s, f->r, path, &a->content);
+	return stage_begin(&f->s, f->r, path, &a->content, 0640);
 }
 
 static int chunks(struct fixture *f, const struct announced *a)
@@ -306,7 +309,7 @@ static void send_missing(struct fixture *f, const struct announced *a)
 
 static void finish(struct fixture *f, const struct announced *a)
 {
-	assert_int_equal(stage_finish(f->s), 0);
+	assert_int_equal(stage_finish(f->s, NULL, false), 0);
 	expect_staged(f, a->bytes, a->n_bytes);
 }
 
@@ -429,12 +432,12 @@ static void test_all_from_the_peer(void **state)
 	size_t n;
 
 	assert_int_equal(begin(f, "new", &a), 0);
-	assert_int_equal(stage_finish(f->s), -EINVAL);
+	assert_int_equal(stage_finish(f->s, NULL, false), -EINVAL);
 	assert_int_equal(stage_write(f->s, 0, p, a.entries[0].length), -EINVAL);
 	assert_int_equal(chunks(f, &a), 0);
 	assert_int_equal(chunks(f, &a), -EINVAL);
 	assert_int_equal(missing_bytes(f), 1000000);
-	assert_int_equal(stage_finish(f->s), -EINVAL);
+	assert_int_equal(stage_finish(f->s, NULL, false), -EINVAL);
 	send_missing(f, &a);
 	finish(f, &a);
 	stage_nodes(f->s, &n);
@@ -999,7 +1002,7 @@ static void test_lies_about_zeros(void **state)
 	assert_int_equal(begin(f, "new", &a), 0);
 	assert_int_equal(chunks(f, &a), 0);
 	assert_int_equal(stage_write(f->s, 1, zeros, 131072), -EBADMSG);
-	assert_int_equal(stage_finish(f->s), -EINVAL);
+	assert_int_equal(stage_finish(f->s, NULL, false), -EINVAL);
 }
 
 static void test_one_hash_of_two_lengths(void **state)
@@ -1025,7 +1028,7 @@ static void test_names_and_removal(void **state)
 	char kept[600];
 
 	assert_int_equal(begin(f, "new", &a), 0);
-	assert_int_equal(stage_begin(&other, f->r, "new", &a.content), 0);
+	assert_int_equal(stage_begin(&other, f->r, "new", &a.content, 0640), 0);
 	assert_string_not_equal(stage_name(f->s), stage_name(other));
 	assert_int_equal(strspn(stage_name(other), "0123456789abcdef"), 16);
 	assert_int_equal(strlen(stage_name(other)), 16);
@@ -1040,6 +1043,38 @@ static void test_names_and_removal(void **state)
 	stage_free(NULL);
 }
 
+/* But one that could not be opened again, should it have to be something else. */
+static void test_attributes(void **state)
+{
+	static const uint16_t modes[] = {0640, 0600, 0444, 0200};
+	struct fixture *f = *state;
+	cleanup(announced_deinit) struct announced a = announce(f, "hello", 5, 15);
+
+	for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
+		struct record as = {.live = true, .kind = RECORD_FILE, .content = a.content, .mode = modes[i], .uid = getuid(), .gid = getgid(),
+			.mtime_ns = INT64_C(1234567890) * CLOCK_NS_PER_S};
+		const struct place_ready *ready;
+		struct stat st;
+
+		assert_int_equal(begin(f, "new", &a), 0);
+		assert_int_equal(chunks(f, &a), 0);
+		assert_int_equal(stage_write(f->s, 0, "hello", 5), STAGE_COMPLETE);
+		assert_null(stage_ready(f->s));
+		assert_int_equal(stage_finish(f->s, &as, false), 0);
+		ready = stage_ready(f->s);
+		assert_int_equal(ready != NULL, modes[i] != 0200);
+		assert_int_equal(stat(staged_path(f), &st), 0);
+		if (ready) {
+			assert_int_equal(st.st_mode & 07777, modes[i]);
+			assert_int_equal(st.st_mtime, 1234567890);
+			assert_true(ready->stamp.ino == st.st_ino && ready->stamp.size == 5 && ready->stamp.mode == modes[i]);
+			assert_int_equal(ready->mtime_ns, as.mtime_ns);
+		}
+		stage_free(f->s);
+		f->s = NULL;
+	}
+}
+
 static void test_object_removed_meanwhile(void **state)
 {
 	struct fixture *f = *state;
@@ -1049,7 +1084,7 @@ static void test_object_removed_meanwhile(void **state)
 	assert_int_equal(chunks(f, &a), 0);
 	assert_int_equal(unlink(staged_path(f)), 0);
 	assert_int_equal(stage_write(f->s, 0, "hello", 5), STAGE_COMPLETE);
-	assert_int_equal(stage_finish(f->s), -ESTALE);
+	assert_int_equal(stage_finish(f->s, NULL, false), -ESTALE);
 }
 
 /* A tmpfs of 3 MiB, seen by this process only. */
@@ -1227,7 +1262,7 @@ static void test_full_disk(void **state)
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = stage_write(f->s, m[i].chunk, p + m[i].offset, m[i].length);
 	assert_int_equal(r, -ENOSPC);
-	assert_int_equal(stage_finish(f->s), -EINVAL);
+	assert_int_equal(stage_finish(f->s, NULL, false), -EINVAL);
 	stage_free(f->s);
 	f->s = NULL;
 	assert_int_equal(staged_count(f), 0);
@@ -1260,6 +1295,7 @@ int main(void)
 		T(test_the_second_source_is_tried),
 		T(test_all_from_the_peer),
 		T(test_a_small_file),
+		T(test_attributes),
 		T(test_wrong_bytes_are_thrown_away),
 		T(test_a_chunk_that_occurs_twice_travels_once),
 		T(test_old_version_by_the_index),
