@@ -32,6 +32,7 @@
 #include "tombstones/undo.h"
 
 #define BATCH_BYTES_MAX (16 * 1024 * 1024) /* of chunk-tree nodes held */
+#define BATCH_CONTENT_MAX (UINT64_C(1) << 30) /* of what was read: all of it again, if the process ends before the commit */
 #define ASIDE_NAMES_MAX 1000
 
 /* A copy of an observation. */
@@ -53,6 +54,7 @@ struct seen_list {
 	struct seen *v; /* owned */
 	size_t n, cap;
 	size_t bytes; /* of nodes */
+	uint64_t content; /* bytes that were read */
 };
 
 struct gone {
@@ -141,6 +143,7 @@ static void seen_list_clear(struct seen_list *l)
 		seen_deinit(&l->v[i]);
 	l->n = 0;
 	l->bytes = 0;
+	l->content = 0;
 }
 
 static int copy_nodes(struct seen *s, const struct scan_observation *o, size_t *bytes)
@@ -180,7 +183,13 @@ static int seen_list_add(struct seen_list *l, const struct scan_observation *o)
 		return r;
 	}
 	l->v[l->n++] = s;
+	l->content += s.state.content.size;
 	return 0;
+}
+
+static bool seen_list_full(const struct seen_list *l)
+{
+	return l->n >= OBSERVE_BATCH || l->bytes >= BATCH_BYTES_MAX || l->content >= BATCH_CONTENT_MAX;
 }
 
 /* The observation moves from one list to another. */
@@ -1150,7 +1159,7 @@ static int on_observe(const struct scan_observation *o, void *data)
 	r = note_appeared(&x->appeared, o);
 	if (!r)
 		r = seen_list_add(&x->batch, o);
-	if (!r && (x->batch.n >= OBSERVE_BATCH || x->batch.bytes >= BATCH_BYTES_MAX))
+	if (!r && seen_list_full(&x->batch))
 		r = write_batch(x);
 	return r;
 }

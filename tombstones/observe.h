@@ -23,7 +23,9 @@
 #include "merkle/scan.h"
 #include "tombstones/replica.h"
 
-#define OBSERVE_BATCH 1000
+/* Rows that are committed at once. Contents and inodes are keyed in an order that has nothing to do with that of paths: a commit
+ * writes nearly a page of 4 KiB for each row that is alone in its page, so that few large ones write less than many small ones. */
+#define OBSERVE_BATCH 4000
 #define OBSERVE_BUDGET_MIN 100	   /* deletions that never need confirming */
 #define OBSERVE_BUDGET_PERCENT 20  /* of the live entries, overall or of a top-level subtree */
 
