@@ -381,6 +381,7 @@ static int run_here(struct reconcile *r)
 		.takes = r->takes,
 		.revert = r->revert,
 		.confirmed = r->confirmed,
+		.here = !r->there.remote,
 		.open = what_to_ask(r),
 		.address = r->address,
 		.anew = r->anew,
@@ -427,9 +428,9 @@ static int run_in_daemon(struct reconcile *r, const char *socket)
 
 	if (start_child(r) < 0)
 		return EXIT_COMMAND;
-	request = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:i, s:I, s:I}", "command", "attach", "path", r->path, "place", r->there.path, "peer",
+	request = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:b, s:i, s:I, s:I}", "command", "attach", "path", r->path, "place", r->there.path, "peer",
 		r->there.host ? r->there.host : r->there.path, "address", r->address, "sends", r->sends, "takes",
-		r->takes, "revert", r->revert, "confirmed", r->confirmed, "anew", r->anew, "algorithm", (int)r->algorithm,
+		r->takes, "revert", r->revert, "confirmed", r->confirmed, "anew", r->anew, "here", !r->there.remote, "algorithm", (int)r->algorithm,
 		"limit_up", (json_int_t)r->limits.up.rate, "limit_down", (json_int_t)r->limits.down.rate);
 	fd = transport_take_fd(r->child);
 	code = command_call(socket, request, &fd, 1, &answer);

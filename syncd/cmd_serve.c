@@ -30,6 +30,7 @@
 struct serve {
 	const char *root, *folder_name, *config_file, *socket;
 	bool mode_fixed, sends, takes;
+	bool here; /* the client is on this machine */
 	uv_loop_t loop;
 	struct buf initial;	   /* what was read of the stream */
 	struct message_open open;
@@ -48,11 +49,12 @@ static const struct option options[] = {
 	{"mode", required_argument, NULL, 'm'},
 	{"config", required_argument, NULL, 'c'},
 	{"socket", required_argument, NULL, 's'},
+	{"here", no_argument, NULL, 'H'},
 	{"help", no_argument, NULL, 'h'},
 	{0},
 };
 
-static const char usage[] = "usage: syncctl serve [--folder NAME | --root PATH] [--mode two-way|push|pull] [--config FILE] [--socket PATH]\n";
+static const char usage[] = "usage: syncctl serve [--folder NAME | --root PATH] [--mode two-way|push|pull] [--here] [--config FILE] [--socket PATH]\n";
 
 /* Read until the client's OPEN is there. 0, or an exit code after saying why on stderr. */
 static int read_open(struct serve *s)
@@ -184,6 +186,7 @@ static int run_here(struct serve *s)
 		.initial = s->initial.data,
 		.n_initial = s->initial.len,
 		.peer = "the client",
+		.here = s->here,
 		.owners = true, /* this process can do no more than its user */
 		.choose = choose,
 		.ended = on_ended,
@@ -211,7 +214,7 @@ static int run_in_daemon(struct serve *s, const char *socket)
 		return EXIT_FAILED;
 	for (size_t i = 0; i < s->initial.len; i++)
 		snprintf(hex + 2 * i, 3, "%02x", s->initial.data[i]);
-	request = json_pack("{s:s, s:s, s:s}", "command", "serve", "path", s->path, "initial", hex);
+	request = json_pack("{s:s, s:s, s:s, s:b}", "command", "serve", "path", s->path, "initial", hex, "here", s->here);
 	if (s->mode_fixed) {
 		json_object_set_new(request, "sends", json_boolean(s->sends));
 		json_object_set_new(request, "takes", json_boolean(s->takes));
@@ -272,6 +275,8 @@ int cmd_serve(int argc, char **argv)
 			s.folder_name = optarg;
 		else if (c == 'm')
 			s.mode_fixed = good = command_mode(optarg, &s.sends, &s.takes) == 0;
+		else if (c == 'H')
+			s.here = true;
 		else if (c == 'c')
 			s.config_file = optarg;
 		else if (c == 's')

@@ -207,6 +207,7 @@ static void peer_connect(struct peer *p)
 		.sends = sends,
 		.takes = takes,
 		.revert = c->revert,
+		.here = transport.kind == TRANSPORT_LOCAL,
 		.open = {.place = p->endpoint.path, .create = true, .sends = takes, .takes = sends, .live = true},
 		.address = address,
 		.limits = &p->limits,

@@ -85,6 +85,7 @@ struct folder_session_options {
 	bool confirmed;
 	bool revert;		/* undo what was recorded here and is not the peer's; implied by the folder's */
 	bool owners;		/* who brought the stream may have owners and setuid bits set, where the folder does so */
+	bool here;		/* the far side is on this machine: no link is to be spared */
 	struct message_open open; /* client. create is not asked for where another replica was met at `address`, but with `anew` */
 	const char *address;	  /* client: where the far side is, as endpoint_address has it; NULL: not to be remembered */
 	bool anew;		  /* a person says that it is to be made anew */
@@ -113,7 +114,7 @@ struct folder_accept_options {
 	const void *initial; /* what was read from fd_in before; copied */
 	size_t n_initial;
 	const char *peer;
-	bool owners;	     /* as in folder_session_options */
+	bool owners, here;   /* as in folder_session_options */
 	struct link_limits *limits;
 	struct folder *(*choose)(const struct message_open *open, bool *ret_sends, bool *ret_takes, uint16_t *ret_code, char *why, size_t n,
 		void *data);

@@ -297,6 +297,7 @@ int folder_connect(struct folder *f, struct folder_session **ret, const struct f
 	link.session.confirmed = options->confirmed;
 	link.session.revert = link.session.revert || options->revert;
 	link.session.preserve_owner = link.session.preserve_owner && options->owners;
+	link.session.plain = options->here;
 	link.session.open = options->open;
 	link.session.open.create = options->open.create && !s->was_met;
 	link.session.address = options->address;
@@ -374,6 +375,7 @@ int folder_accept(struct folder_session **ret, const struct folder_accept_option
 	s->peer = strdup(options->peer);
 	s->since_ns = clock_wall_ns();
 	link.session = core_options(s, NULL);
+	link.session.plain = options->here;
 	link.session.host.opened = on_opened;
 	link.session.name = machine_name(name, sizeof(name));
 	link.ended = on_link_ended;

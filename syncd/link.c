@@ -398,6 +398,8 @@ int link_new(struct link **ret, const struct link_options *options)
 	if (options->limits) {
 		l->options.session.output_high = ahead(&options->limits->up, SESSION_OUTPUT_HIGH);
 		l->options.session.window_bytes = ahead(&options->limits->down, SESSION_WINDOW_BYTES);
+		if (bucket_rate(&options->limits->up) || bucket_rate(&options->limits->down))
+			l->options.session.plain = false; /* its bytes count */
 	}
 	r = make_nonblocking(&l->options.fd_in, l->two ? O_RDONLY : O_RDWR, &l->socket_in);
 	if (r == 0 && l->two)

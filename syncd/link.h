@@ -23,7 +23,7 @@ void link_limits_init(struct link_limits *l, uint64_t up, uint64_t down, struct 
 
 struct link_options {
 	uv_loop_t *loop;
-	struct session_options session; /* host.data is the caller's */
+	struct session_options session; /* host.data is the caller's; under a limit it is not `plain` */
 	int fd_in, fd_out;		/* owned from success on; may be the same descriptor */
 	struct link_limits *limits;	/* not owned; shared with others on the same loop; NULL: none */
 	/* The session is over, all is flushed that could be, no job runs. The link may be freed from here on. */

@@ -39,6 +39,7 @@ struct frame_writer {
 	ZSTD_CCtx *zstd; /* NULL: nothing was compressed yet */
 	struct buf packed; /* what the last payload was compressed to */
 	int zstd_level;
+	bool plain; /* nothing is to be compressed */
 	bool share;
 	bool begun;	   /* the shared context goes on … */
 	int context_level; /* … at this level */
@@ -119,6 +120,11 @@ int frame_writer_new(struct frame_writer **ret, int zstd_level)
 void frame_writer_level(struct frame_writer *w, int zstd_level)
 {
 	w->zstd_level = zstd_level < FRAME_LEVEL_MAX ? zstd_level : FRAME_LEVEL_MAX;
+}
+
+void frame_writer_plain(struct frame_writer *w)
+{
+	w->plain = true;
 }
 
 void frame_writer_share(struct frame_writer *w)
@@ -277,7 +283,7 @@ int frame_end(struct frame_writer *w, struct buf *frames, size_t start, uint8_t 
 		frames->len = start;
 		return buf_error(frames) ? buf_error(frames) : -EMSGSIZE;
 	}
-	if (compress && n >= FRAME_COMPRESS_MIN_BYTES)
+	if (compress && !w->plain && n >= FRAME_COMPRESS_MIN_BYTES)
 		packed = compress_payload(w, frames->data + start + FRAME_HEADER_BYTES, n, &flags);
 	if (packed)
 		h.flags = flags;

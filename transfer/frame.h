@@ -54,6 +54,7 @@ struct frame_writer;
 int frame_writer_new(struct frame_writer **ret, int zstd_level);
 void frame_writer_free(struct frame_writer *w);
 void frame_writer_level(struct frame_writer *w, int zstd_level); /* from now on */
+void frame_writer_plain(struct frame_writer *w); /* from now on nothing is compressed */
 /* From now on its payloads share a context: what comes is told by what came. All that it prepares must be put on the stream then, in
  * that order; one writer of a stream only. */
 void frame_writer_share(struct frame_writer *w);

@@ -521,6 +521,10 @@ int session_new(struct session **ret, const struct session_options *options)
 		r = frame_writer_new(&s->read_writer, ZSTD_LEVEL);
 	if (r == 0)
 		r = reuse_new(&s->reuse);
+	if (r == 0 && options->plain) {
+		frame_writer_plain(s->writer);
+		frame_writer_plain(s->read_writer);
+	}
 	if (r == 0) {
 		frame_put_preface(&s->out);
 		r = buf_error(&s->out);

@@ -88,6 +88,7 @@ struct session_options {
 	bool live;		    /* client: stay connected after the first time in sync */
 	bool confirmed;		    /* deletions beyond the budget are confirmed */
 	bool preserve_owner;
+	bool plain;		    /* the peer is on this machine: what is sent is not compressed */
 	bool revert;		    /* where our side only takes: what was changed here alone is undone, to trash */
 	int64_t grace_ns;
 	struct decide_policy policy;

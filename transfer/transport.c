@@ -151,6 +151,7 @@ static int local_arguments(const struct transport_options *o, struct arguments *
 		return r;
 	add(a, a->program);
 	add(a, "serve");
+	add(a, "--here");
 	return 0;
 }
 

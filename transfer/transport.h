@@ -1,7 +1,7 @@
 /*
  * transfer/transport.h — a transport is a child process with a byte stream on its standard input and output.
  *
- *   TRANSPORT_LOCAL   SYNCCTL serve                                   two folders on one machine
+ *   TRANSPORT_LOCAL   SYNCCTL serve --here                            two folders on one machine
  *   TRANSPORT_SSH2    syncd-ssh … [user@]host -- COMMAND serve        libssh2 in a process of its own (default)
  *   TRANSPORT_SSH     ssh … [user@]host COMMAND serve                 the system's client: ProxyJump, hardware keys, Kerberos
  *

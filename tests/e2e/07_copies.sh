@@ -22,6 +22,21 @@ fill() { # fill DIR
     touch -d '2001-02-03 04:05:06' "$1/f8"
 }
 
+# --- on one machine nothing is compressed, in either direction; where bytes are limited, it is ---
+A=$W/near B=$W/nearer
+mkdir "$A" "$B"
+yes "there is no link to be spared" | head -c 300000 | tee "$A/from-a" >"$B/from-b"
+echo more >>"$B/from-b" # which is another content
+least_bytes() { # of both directions, or of one: least_bytes KEY… -- ARGUMENT…
+    local keys=()
+    while [ "$1" != -- ]; do keys+=("$1"); shift; done
+    timeout 60 "$BIN/syncctl" reconcile --json "${@:2}" |
+        python3 -c 'import json,sys; d = json.load(sys.stdin); print(min(d[k] for k in sys.argv[1:]))' "${keys[@]}"
+}
+[ "$(least_bytes bytes_in bytes_out -- "$A" "$B")" -ge 300000 ] || fail "what went from one folder to the other was compressed"
+yes "there is one to be spared" | head -c 300000 >"$A/limited"
+[ "$(least_bytes bytes_out -- --limit-up 10MB "$A" "$B")" -lt 100000 ] || fail "under a limit it was not compressed"
+
 # --- copied with its state, and used as a third replica ---
 A=$W/a B=$W/b C=$W/c
 fill "$A"

@@ -283,6 +283,10 @@ static void test_compression_only_where_it_pays(void **state)
 	before = p->wire.len;
 	frame_write(p->w, &p->wire, TYPE_SMALL, text, FRAME_COMPRESS_MIN_BYTES - 1, true);
 	assert_int_equal(p->wire.len - before, FRAME_HEADER_BYTES + FRAME_COMPRESS_MIN_BYTES - 1);
+	frame_writer_plain(p->w);
+	before = p->wire.len;
+	frame_write(p->w, &p->wire, TYPE_SMALL, text, 4000, true);
+	assert_int_equal(p->wire.len - before, FRAME_HEADER_BYTES + 4000);
 }
 
 /* What does not get shorter is passed through more and more often, but what does is seen again, and short payloads are all tried. */

@@ -127,7 +127,7 @@ static int reap(struct transport *t)
 
 static void test_the_stream_works_both_ways(void **state)
 {
-	struct transport *t = start(*state, "echo \"$#:$1\"; exec cat");
+	struct transport *t = start(*state, "echo \"$*\"; exec cat");
 	int fd = transport_fd(t);
 	char bytes[65536], back[65536];
 
@@ -135,8 +135,8 @@ static void test_the_stream_works_both_ways(void **state)
 	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
 	assert_true(fcntl(transport_stderr(t), F_GETFL) & O_NONBLOCK);
 	assert_true(fcntl(transport_stderr(t), F_GETFD) & FD_CLOEXEC);
-	assert_int_equal(read_all(fd, back, 8), 8);
-	assert_memory_equal(back, "1:serve\n", 8);
+	assert_int_equal(read_all(fd, back, 13), 13);
+	assert_memory_equal(back, "serve --here\n", 13);
 	for (size_t i = 0; i < sizeof(bytes); i++)
 		bytes[i] = (char)(i * 7 + i / 256);
 	for (size_t i = 0; i < sizeof(bytes); i += 4096) {
