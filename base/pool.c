@@ -37,8 +37,7 @@ struct pool {
 	struct pace *pace;    /* nor does this */
 };
 
-/* Are all jobs done as they are added? */
-static bool at_once(const struct pool *p)
+bool pool_at_once(const struct pool *p)
 {
 	return !p || !p->threads_max;
 }
@@ -162,7 +161,7 @@ static void wake_somebody(struct pool *p)
 
 void pool_add(struct pool *p, struct pool_job *job, bool heavy)
 {
-	if (at_once(p)) {
+	if (pool_at_once(p)) {
 		job->run(job);
 		return;
 	}
@@ -183,7 +182,7 @@ bool pool_done(struct pool *p, struct pool_job *job)
 {
 	bool done;
 
-	if (at_once(p))
+	if (pool_at_once(p))
 		return true;
 	pthread_mutex_lock(&p->lock);
 	done = job->state == DONE;
@@ -193,7 +192,7 @@ bool pool_done(struct pool *p, struct pool_job *job)
 
 void pool_help(struct pool *p, struct pool_job *job)
 {
-	if (at_once(p))
+	if (pool_at_once(p))
 		return;
 	pthread_mutex_lock(&p->lock);
 	if (job->state == QUEUED)
@@ -203,7 +202,7 @@ void pool_help(struct pool *p, struct pool_job *job)
 
 void pool_wait(struct pool *p, struct pool_job *job)
 {
-	if (at_once(p))
+	if (pool_at_once(p))
 		return;
 	pthread_mutex_lock(&p->lock);
 	if (job->state == QUEUED)
@@ -217,7 +216,7 @@ bool pool_cancel(struct pool *p, struct pool_job *job)
 {
 	bool taken;
 
-	if (at_once(p))
+	if (pool_at_once(p))
 		return false;
 	pthread_mutex_lock(&p->lock);
 	taken = job->state == QUEUED;

@@ -29,6 +29,7 @@ struct pool_job {
 /* How many threads make sense on this machine: one for each processor that we may use, and a few that wait for disks. */
 unsigned pool_threads_usual(void);
 
+bool pool_at_once(const struct pool *p); /* jobs are done as they are added: it has no threads, or is NULL */
 int pool_new(struct pool **ret, unsigned threads); /* at most POOL_THREADS_MAX of them are used */
 void pool_set_pace(struct pool *p, struct pace *pace); /* before any job: each is followed by a sleep, if it must; NULL: never */
 void pool_free(struct pool *p);			   /* all jobs must be done or cancelled; joins the threads */

@@ -5,6 +5,8 @@
  *          its rows in order
  *   entry  a name that is on disk, or in the index, or both; a name that only the index has is
  *          looked for all the same, since a listing may miss what is renamed while it is read
+ *   ahead  a stretch of a directory's names that a thread of the pool looks at, from its end on, while the walk comes from
+ *          its beginning: who meets the other stops. Where no thread is free, the walk looks at all of them itself
  *
  * Invariants:
  *  - Nothing is gone unless a lookup of its name, or of a directory above it, in a held directory
@@ -13,7 +15,8 @@
  *  - Nothing that is gone is told before the whole walk is over and the root is still the one that
  *    was opened.
  *  - What is left out, unsettled or in error says nothing about the rows at or below it.
- *  - A directory is watched, then its rules are read, then its names.
+ *  - A directory is watched, then its rules are read, then its names, then these are looked at.
+ *  - A look ahead shows at most that there is nothing to do; else the name is looked at in its turn.
  */
 #include "merkle/scan_internal.h"
 
@@ -39,6 +42,27 @@ struct names {
 	bool folder; /* a PATH_STATE_NAME is among them */
 };
 
+#define AHEAD_LEAST 32	/* names: fewer are not worth waking a thread */
+#define AHEAD_NAMES 512 /* of a stretch */
+#define AHEAD_PAUSE 16	/* stretches, after one for which no thread was free */
+
+struct looked {
+	atomic_bool done; /* then this is valid: */
+	int result;
+	struct file_stat st;
+};
+
+struct ahead {
+	struct pool_job job;
+	struct pool *pool;
+	const struct names *names;
+	int fd;
+	size_t from, to;	/* names: of the stretch; to = 0: there is none */
+	atomic_size_t at;	/* the walk's */
+	int64_t began_ns;	/* wall clock before it */
+	struct looked v[];
+};
+
 struct frame {
 	struct directory *directory; /* one user */
 	int fd;			     /* its descriptor */
@@ -46,6 +70,7 @@ struct frame {
 	struct file_stat st; /* of the directory */
 	struct names names;
 	size_t at; /* next name */
+	struct ahead *ahead; /* owned; NULL: none was begun */
 	struct scan_window known;
 	bool shallow;	    /* directories below that have rows are not entered */
 	bool child_shallow; /* what the frame of a directory below is to be */
@@ -142,10 +167,98 @@ static int names_read(struct names *names, int fd)
 	return sorted ? sorted : r == FILE_END ? 0 : r;
 }
 
+/* --- looking ahead --- */
+
+static void look_ahead(struct pool_job *job)
+{
+	struct ahead *a = (struct ahead *)job;
+
+	for (size_t k = a->to; k-- > atomic_load_explicit(&a->at, memory_order_relaxed);) {
+		struct looked *l = &a->v[k - a->from];
+
+		l->result = file_stat_at(a->fd, name_at(a->names, k), &l->st);
+		atomic_store_explicit(&l->done, true, memory_order_release);
+	}
+}
+
+static struct ahead *ahead_new(const struct walk *w, const struct frame *f)
+{
+	size_t n = f->names.n < AHEAD_NAMES ? f->names.n : AHEAD_NAMES;
+	struct ahead *a = malloc(sizeof(*a) + n * sizeof(*a->v));
+
+	if (a)
+		*a = (struct ahead){.pool = w->o->pool, .names = &f->names, .fd = f->fd};
+	return a;
+}
+
+/* Nobody looks any more. true: nobody had begun to, the walk was alone. */
+static bool ahead_end(struct ahead *a)
+{
+	bool alone;
+
+	if (!a->to)
+		return false;
+	atomic_store_explicit(&a->at, SIZE_MAX, memory_order_relaxed);
+	alone = pool_cancel(a->pool, &a->job);
+	a->to = 0;
+	return alone;
+}
+
+/* The walk is at a name: begin a stretch, if it is where the last one ends. Without memory it goes on alone. */
+static void ahead_begin(struct walk *w, struct frame *f)
+{
+	size_t left = f->names.n - f->at;
+	struct ahead *a = f->ahead;
+
+	if (a && f->at < a->to) {
+		atomic_store_explicit(&a->at, f->at, memory_order_relaxed);
+		return;
+	}
+	if (a && ahead_end(a))
+		w->ahead_pause = AHEAD_PAUSE;
+	if (left < AHEAD_LEAST || w->nothing_known || f->known.ended || pool_at_once(w->o->pool))
+		return;
+	if (w->ahead_pause) {
+		w->ahead_pause -= f->at % AHEAD_NAMES == 0;
+		return;
+	}
+	if (!a)
+		a = f->ahead = ahead_new(w, f);
+	if (!a)
+		return;
+	a->from = f->at;
+	a->to = f->at + (left < AHEAD_NAMES ? left : AHEAD_NAMES);
+	for (size_t k = a->from; k < a->to; k++)
+		atomic_init(&a->v[k - a->from].done, false);
+	atomic_store_explicit(&a->at, f->at, memory_order_relaxed);
+	a->began_ns = clock_wall_ns();
+	a->job.run = look_ahead;
+	pool_add(a->pool, &a->job, true);
+}
+
+/* The name in hand was looked at ahead, and that is all that it needs. */
+static bool ahead_clean(const struct walk *w, const struct frame *f, struct entry *e)
+{
+	const struct ahead *a = f->ahead;
+	const struct looked *l;
+
+	if (!a || f->at > a->to || f->at <= a->from)
+		return false;
+	l = &a->v[f->at - 1 - a->from];
+	if (!atomic_load_explicit(&l->done, memory_order_acquire) || l->result)
+		return false;
+	e->object.st = l->st;
+	e->looked_ns = a->began_ns;
+	return walk_clean(w, e);
+}
+
 static void frame_free(struct frame *f)
 {
 	if (!f)
 		return;
+	if (f->ahead)
+		ahead_end(f->ahead);
+	free(f->ahead);
 	directory_leave(f->directory);
 	names_deinit(&f->names);
 	scan_window_deinit(&f->known);
@@ -359,8 +472,10 @@ static int entry(
 		return is_our_state(f, name) ? 0 : walk_tell_plain(w, SCAN_LEFT_OUT, w->path, NULL, r);
 	if (walk_busy(w, w->path))
 		return 0;
-	e.looked_ns = clock_wall_ns();
-	r = file_stat_at(f->fd, name, &e.object.st);
+	if (!listed || !ahead_clean(w, f, &e)) {
+		e.looked_ns = clock_wall_ns();
+		r = file_stat_at(f->fd, name, &e.object.st);
+	}
 	if (!r && !listed && is_alias(w, f, name) > 0)
 		r = FILE_VANISHED;
 	if (r == FILE_VANISHED || (r && DEFECT(UNREADABLE_IS_EMPTY)))
@@ -405,6 +520,8 @@ static int step(struct walk *w)
 		return r;
 	if (!name && !known)
 		return pop(w);
+	if (name)
+		ahead_begin(w, f);
 	order = !name ? 1 : !known ? -1 : strcmp(name, scan_window_name(&f->known, known));
 	f->at += order <= 0;
 	f->known.at += order >= 0;

@@ -8,9 +8,11 @@
  * A file that changes while it is read is reported as SCAN_UNSETTLED and is to be looked at again later.
  * With a pool, files are read and hashed by its threads while the walk goes on, at most SCAN_AHEAD of them or SCAN_AHEAD_BYTES
  * in all; what is told comes from the caller's thread, in the same order, whatever is done first. busy() is asked before.
+ * Where a directory has many names, a thread looks at some of them before their turn, after the scan has begun and the
+ * directory is watched; the walk does not look again at what it saw to be clean.
  *
- * Memory: the names of the directories on the path that is being walked, 256 rows for each of them, the paths that are
- * gone, and what waits to be told. Descriptors: one for each directory on that path, or of what waits. No transaction is open
+ * Memory: the names of the directories on the path that is being walked, 256 rows and up to 45 KiB of looks ahead for each
+ * of them, the paths that are gone, and what waits to be told. Descriptors: one for each directory on that path, or of what waits. No transaction is open
  * while the sink is called or a file is hashed. What is trusted without reading: an equal stamp that is not racily clean; a new
  * name whose inode, size, mtime and ctime are a row's (below a directory that was moved). A chmod, or a renaming of the file
  * itself, moves the ctime, and may hide an edit: the file is read.

@@ -129,6 +129,7 @@ struct walk {
 	size_t first, n;
 	uint64_t waiting_bytes; /* of files */
 	atomic_bool ended;	/* nobody wants to know any more */
+	unsigned ahead_pause;	/* stretches of names that are not looked at ahead */
 };
 
 /* --- scan_tell: what it tells, in the order of the walk; results are those of the sink, or < 0 --- */
@@ -151,6 +152,8 @@ int walk_ignored(struct walk *w, const struct entry *e);
 /* Tell how the object differs from what the index believes to be here, if at all. A file or symlink is read if it must be; if
  * the pool reads it, it waits, with the row of `known` (taken) and a use of the directory. */
 int walk_judge_directory(struct walk *w, struct entry *e);
+/* Is it a file or symlink with which nothing is to be done? */
+bool walk_clean(const struct walk *w, const struct entry *e);
 int walk_leaf(struct walk *w, struct entry *e, struct directory *in, struct scan_known *known);
 
 #endif

@@ -276,16 +276,18 @@ int walk_judge_directory(struct walk *w, struct entry *e)
 	return now.ino == row->stamp.ino ? 0 : tell_state(w, e, SCAN_RESTAMP);
 }
 
-/* To read the object at all: it is not what it was, or may not be. */
-static bool trusted(const struct walk *w, const struct entry *e, const struct stamp *now)
+bool walk_clean(const struct walk *w, const struct entry *e)
 {
 	const struct row_brief *row = row_on_disk(e);
+	struct stamp now;
 
-	if (DEFECT(MTIME_TRUSTED) && row && row->kind == scan_kind(&e->object.st) && now->size == row->stamp.size &&
-			now->mtime_ns == row->stamp.mtime_ns)
+	if (!row || row->kind != scan_kind(&e->object.st) || row->kind == RECORD_DIRECTORY)
+		return false;
+	stamp_of(&e->object.st, &now);
+	if (DEFECT(MTIME_TRUSTED) && now.size == row->stamp.size && now.mtime_ns == row->stamp.mtime_ns)
 		return true;
-	return row && row->kind == scan_kind(&e->object.st) && row->recorded_ns >= w->o->rehash_before_ns &&
-	       !scan_racy(&row->stamp, row->recorded_ns, w->window_ns) && stamp_equal(now, &row->stamp);
+	return row->recorded_ns >= w->o->rehash_before_ns && !scan_racy(&row->stamp, row->recorded_ns, w->window_ns) &&
+	       stamp_equal(&now, &row->stamp);
 }
 
 /* The parameter that our record's content was cut with, so that equal bytes compare equal. */
@@ -450,11 +452,9 @@ static bool may_replace_directory(const struct entry *e)
 
 int walk_leaf(struct walk *w, struct entry *e, struct directory *in, struct scan_known *known)
 {
-	struct stamp now;
 	int r = 0;
 
-	stamp_of(&e->object.st, &now);
-	if (trusted(w, e, &now))
+	if (walk_clean(w, e))
 		return 0;
 	if (w->o->pool && !may_replace_directory(e))
 		return read_later(w, e, in, known);

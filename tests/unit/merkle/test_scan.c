@@ -1586,6 +1586,86 @@ static void test_wide_directory(void **state)
 	close(dir);
 }
 
+#define MANY 1300
+
+static const char *nth(char ret[32], int k)
+{
+	snprintf(ret, 32, "wide/%04d", k);
+	return ret;
+}
+
+/* What happens to the name, if anything. */
+static const char *change_nth(struct fixture *f, int k)
+{
+	char name[32];
+
+	nth(name, k);
+	if (k % 7 == 3) {
+		put_file(f, name, "edited");
+		return "changed";
+	}
+	if (k % 11 == 5) {
+		assert_int_equal(chmod(at(f, name), 0600), 0);
+		return "touched";
+	}
+	if (k % 13 == 6) {
+		assert_int_equal(unlink(at(f, name)), 0);
+		return "gone";
+	}
+	return "";
+}
+
+static void change_behind(struct fixture *f, const char *what, const char *path)
+{
+	(void)what;
+	if (strcmp(path, "wide/0000"))
+		return;
+	put_file(f, "wide/1100", "edited behind");
+	assert_int_equal(unlink(at(f, "wide/1101")), 0);
+}
+
+/* Wherever a thread has got to that looks ahead. */
+static void test_changes_among_many(void **state)
+{
+	struct buf expected = BUF_INIT, gone = BUF_INIT;
+	struct fixture *f = *state;
+	char name[32], line[64];
+	struct row row = {0};
+
+	make_dir(f, "wide");
+	for (int k = 0; k < MANY; k++)
+		put_file(f, nth(name, k), "as it was");
+	scan_and_take(f);
+	assert_int_equal(f->n, MANY + 1);
+	for (int k = 0; k < MANY; k++) {
+		const char *what = change_nth(f, k);
+
+		snprintf(line, sizeof(line), "%s %s\n", what, nth(name, k));
+		if (*what)
+			put_bytes(*what == 'g' ? &gone : &expected, line, strlen(line));
+	}
+	put_bytes(&expected, gone.data, gone.len);
+	put_u8(&expected, 0);
+	scan_and_take(f);
+	assert_seen(f, (const char *)expected.data);
+	scan(f);
+	assert_seen(f, "");
+
+	put_file(f, "wide/0000", "edited");
+	f->hook = change_behind;
+	scan_and_take(f); /* what was behind is seen now, or next time */
+	f->hook = NULL;
+	scan_and_take(f);
+	scan(f);
+	assert_seen(f, "");
+	assert_true(get_row(f, "wide/1100", &row));
+	assert_int_equal(row.record.content.size, strlen("edited behind"));
+	row_deinit(&row);
+	assert_false(get_row(f, "wide/1101", &row));
+	buf_deinit(&expected);
+	buf_deinit(&gone);
+}
+
 /* Keys are cut from 440 bytes on: the index's order is not that of paths there. */
 static void test_long_names(void **state)
 {
@@ -1826,6 +1906,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_deep_tree, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_too_deep, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wide_directory, setup_in_memory, teardown),
+		cmocka_unit_test_setup_teardown(test_changes_among_many, setup_in_memory, teardown),
 		cmocka_unit_test_setup_teardown(test_long_names, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_any_history, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_look, setup, teardown),
