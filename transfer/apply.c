@@ -48,10 +48,9 @@ const char *apply_result_name(enum apply_result result)
 }
 
 int apply_preview(struct index_txn *t, const struct knowledge *k,
-	const struct apply_options *options, const struct apply_item *item,
+	const struct apply_options *options, const struct apply_item *item, struct row *ret_ours,
 	enum decide_action *ret_action, bool *ret_content, bool *ret_differs)
 {
-	cleanup(row_deinit) struct row row = {0};
 	struct decide_result d = {0};
 	struct decide_input in = {
 		.theirs = item->theirs,
@@ -64,12 +63,13 @@ int apply_preview(struct index_txn *t, const struct knowledge *k,
 	};
 	int r;
 
+	*ret_ours = (struct row){0};
 	if (!path_valid(item->path))
 		return -EINVAL;
-	r = index_get(t, item->path, &row);
+	r = index_get(t, item->path, ret_ours);
 	if (r < 0)
 		return r;
-	in.ours = row_has_record(&row) ? &row.record : NULL;
+	in.ours = row_has_record(ret_ours) ? &ret_ours->record : NULL;
 	r = decide(&in, &d);
 	if (r != 0)
 		return r;
@@ -462,6 +462,12 @@ static int settle_change(struct batch *b, struct settle *s, struct change *c)
 		nodes ? item->n_nodes : 0);
 }
 
+/* It is live, so what is above it stays. */
+static bool stands(const struct change *c)
+{
+	return settled(c) && c->outcome.place == ROW_ON_DISK && c->intent.becomes == INTENT_TAKEN && c->intent.record.live;
+}
+
 static int settle_changes(struct batch *b, struct settle *s)
 {
 	int r = 0;
@@ -470,7 +476,7 @@ static int settle_changes(struct batch *b, struct settle *s)
 	for (size_t k = b->n; r == 0 && k-- > 0;)
 		r = settle_change(b, s, b->v[k]);
 	for (size_t k = b->n; r == 0 && k-- > 0;)
-		if (b->v[k]->writes || b->v[k]->drop)
+		if (b->v[k]->drop || (b->v[k]->writes && !stands(b->v[k])))
 			r = settle_implied(s, &b->place, b->v[k]->path);
 	return r == 0 ? place_sync(&b->place) : r;
 }

@@ -81,10 +81,11 @@ struct apply_options {
 /*
  * What decide would do now, and whether content must be staged first, without changing anything: in a read transaction.
  * *ret_content: the item's content has to be staged (a live file whose bytes are not at the path already). *ret_differs: this
- * side will show another thing than the peer there, all the same.
+ * side will show another thing than the peer there, all the same. *ret_ours: our row, empty where there is none; the caller's, also on
+ * failure.
  */
 int apply_preview(struct index_txn *t, const struct knowledge *k, const struct apply_options *options,
-	const struct apply_item *item, enum decide_action *ret_action, bool *ret_content, bool *ret_differs);
+	const struct apply_item *item, struct row *ret_ours, enum decide_action *ret_action, bool *ret_content, bool *ret_differs);
 
 /* Takes the writer lock. Items are applied in an order that is safe (kind changes and deletions deepest first, creations
  * shallow first), whatever order they come in; a path stands in a batch at most once.

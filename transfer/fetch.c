@@ -287,13 +287,32 @@ bool fetch_idle(const struct session *s)
 
 /* --- planning --- */
 
-/* Is something in the way that is no directory? If its own offer came in a later batch, it would be put aside for nothing. */
-static int object_above(struct index_txn *t, const char *path, bool *ret)
-{
-	cleanup_free char *at = strdup(path);
-	int r = at ? INDEX_ABSENT : -ENOMEM;
+/* What was found above the path before: the next one is likely to be in the same directory. */
+struct above {
+	const char *path; /* NULL: there was none */
+	bool object;
+};
 
+static bool same_parent(const char *a, const char *b)
+{
+	size_t n = path_parent_length(a);
+
+	return n == path_parent_length(b) && memcmp(a, b, n) == 0;
+}
+
+/* Is something in the way that is no directory? If its own offer came in a later batch, it would be put aside for nothing. */
+static int object_above(struct index_txn *t, const char *path, struct above *above, bool *ret)
+{
+	cleanup_free char *at = NULL;
+	int r;
+
+	if (above->path && same_parent(above->path, path)) {
+		*ret = above->object;
+		return 0;
+	}
 	*ret = false;
+	at = strdup(path);
+	r = at ? INDEX_ABSENT : -ENOMEM;
 	while (r == INDEX_ABSENT && *at) {
 		cleanup(row_deinit) struct row row = {0};
 
@@ -305,44 +324,42 @@ static int object_above(struct index_txn *t, const char *path, bool *ret)
 		if (r == 0 && row.place == ROW_NOT_HERE)
 			r = INDEX_ABSENT;
 	}
-	return r < 0 ? r : 0;
+	if (r < 0)
+		return r;
+	*above = (struct above){path, *ret};
+	return 0;
 }
 
 static int decide_offer(const struct session *s, struct index_txn *t, const struct knowledge *k, const struct apply_options *options, struct offer *o,
-	bool *ret_content)
+	struct above *above, bool *ret_content)
 {
 	struct apply_item item = apply_item_of(o);
-	struct row row = {0};
+	cleanup(row_deinit) struct row row = {0};
 	bool takes, live;
 	int r;
 
-	r = apply_preview(t, k, options, &item, &o->action, ret_content, &o->differs);
+	r = apply_preview(t, k, options, &item, &row, &o->action, ret_content, &o->differs);
 	if (r < 0)
 		return r;
-	r = index_get(t, o->path, &row);
-	if (r < 0)
-		return r;
-	live = r == 0 && row_live(&row);
+	live = row_live(&row);
 	takes = (o->action == DECIDE_TAKE || o->action == DECIDE_ASIDE) && o->theirs.live;
 	o->lands = takes && o->theirs.kind != RECORD_DIRECTORY;
 	o->deletes = live && (o->action == DECIDE_DELETE || (o->action == DECIDE_TAKE && !o->theirs.live));
 	o->defer = o->deletes;
 	if (o->lands && !o->defer) {
-		bool directory = r == 0 && (row.place == ROW_IMPLIED ||
-						   (live && row.record.kind == RECORD_DIRECTORY && row.place == ROW_ON_DISK));
+		bool directory = row.place == ROW_IMPLIED || (live && row.record.kind == RECORD_DIRECTORY && row.place == ROW_ON_DISK);
 
 		r = directory ? 1 : index_any_live_below(t, o->path);
 		o->defer = r > 0;
 	}
 	if (takes && r >= 0) {
-		r = object_above(t, o->path, &o->under);
+		r = object_above(t, o->path, above, &o->under);
 		o->defer = o->defer || o->under;
 	}
 	if (*ret_content && !live && !o->defer && !o->deferred_once && r >= 0)
 		r = fetch_may_move(s, t, o);
 	if (o->move_from && r >= 0)
 		r = fetch_check_move(options, t, o);
-	row_deinit(&row);
 	return r < 0 ? r : 0;
 }
 
@@ -381,6 +398,7 @@ void fetch_run_plan(struct session_job *job)
 	struct apply_options options = apply_options_of(s);
 	struct batch *b = job->batch;
 	struct knowledge k = {0};
+	struct above above = {0};
 	struct index_txn *t = NULL;
 	bool *content = calloc(b->n ? b->n : 1, sizeof(*content));
 
@@ -388,7 +406,7 @@ void fetch_run_plan(struct session_job *job)
 	if (job->error == 0)
 		job->error = replica_knowledge_read(t, &k);
 	for (size_t i = 0; i < b->n && job->error == 0; i++)
-		job->error = decide_offer(s, t, &k, &options, b->v[i], &content[i]);
+		job->error = decide_offer(s, t, &k, &options, b->v[i], &above, &content[i]);
 	index_abort(t);
 	for (size_t i = 0; i < b->n && job->error == 0; i++) {
 		struct offer *o = b->v[i];

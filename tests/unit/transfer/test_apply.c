@@ -714,16 +714,18 @@ static void test_needs_content(void **state)
 	struct knowledge k = {0};
 	enum decide_action action;
 	bool content, differs;
+	struct row row;
 
 	(void)state;
 	fx_their_file(f, "a", "content", FX_AFTER);
 	fx_their_symlink(f, "s", "target", FX_AFTER);
 	OK(index_begin_read(replica_index(f->r), &t));
 	OK(replica_knowledge_read(t, &k));
-	OK(apply_preview(t, &k, &f->options, &f->items[0], &action, &content, &differs));
+	OK(apply_preview(t, &k, &f->options, &f->items[0], &row, &action, &content, &differs));
 	assert_int_equal(action, DECIDE_TAKE);
 	assert_true(content);
-	OK(apply_preview(t, &k, &f->options, &f->items[1], &action, &content, &differs));
+	assert_false(row_has_record(&row));
+	OK(apply_preview(t, &k, &f->options, &f->items[1], &row, &action, &content, &differs));
 	assert_false(content);
 	index_abort(t);
 	knowledge_deinit(&k);
