@@ -39,12 +39,17 @@ void log_set_name(const char *program)
 	log_name = program;
 }
 
+bool log_wants(enum log_level level)
+{
+	return level <= log_state.level;
+}
+
 void log_message(enum log_level level, const char *fmt, ...)
 {
 	char line[2048];
 	va_list args;
 
-	if (level > log_state.level)
+	if (!log_wants(level))
 		return;
 	va_start(args, fmt);
 	vsnprintf(line, sizeof(line), fmt, args);

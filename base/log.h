@@ -5,6 +5,7 @@
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum log_level {
@@ -19,6 +20,7 @@ typedef void log_sink(enum log_level level, const char *line, void *data);
 
 void log_set_sink(log_sink *sink, void *data);
 void log_set_level(enum log_level level); /* messages above it are dropped; default INFO */
+bool log_wants(enum log_level level);
 void log_set_name(const char *program);	  /* kept by reference */
 
 __attribute__((format(printf, 2, 3))) void log_message(enum log_level level, const char *fmt, ...);
@@ -26,7 +28,12 @@ __attribute__((format(printf, 2, 3))) void log_message(enum log_level level, con
 #define log_error(...) log_message(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_message(LOG_LEVEL_WARNING, __VA_ARGS__)
 #define log_info(...) log_message(LOG_LEVEL_INFO, __VA_ARGS__)
-#define log_debug(...) log_message(LOG_LEVEL_DEBUG, __VA_ARGS__)
+/* Its arguments are worked out only where somebody listens. */
+#define log_debug(...)                                                                                               \
+	do {                                                                                                          \
+		if (log_wants(LOG_LEVEL_DEBUG))                                                                       \
+			log_message(LOG_LEVEL_DEBUG, __VA_ARGS__);                                                    \
+	} while (0)
 
 /*
  * Quote bytes for people: 'name', control bytes, quotes, backslashes and bytes that are not UTF-8 as

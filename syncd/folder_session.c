@@ -104,7 +104,8 @@ static void on_tell(struct session *core, const char *path, enum decide_action a
 	char why[512];
 
 	(void)core;
-	(void)action;
+	log_debug("%s: %s, of %s: %s, %s", s->folder->name, quoted(path), s->peer ? s->peer : "a peer", decide_action_name(action),
+		apply_result_name(result));
 	if (result == APPLY_DONE || result == APPLY_NONE) {
 		folder_clear_problem(s->folder, path);
 		return;
