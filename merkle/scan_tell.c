@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/defect.h"
 
 #define HEAVY_BYTES (64 * 1024) /* a file worth waking a thread for */
@@ -276,6 +277,12 @@ int walk_judge_directory(struct walk *w, struct entry *e)
 	return now.ino == row->stamp.ino ? 0 : tell_state(w, e, SCAN_RESTAMP);
 }
 
+/* A time to come is one of a clock that was set back since. */
+static bool recorded_since(const struct row_brief *row, int64_t ns)
+{
+	return row->recorded_ns >= ns && (!ns || row->recorded_ns <= clock_wall_ns());
+}
+
 bool walk_clean(const struct walk *w, const struct entry *e)
 {
 	const struct row_brief *row = row_on_disk(e);
@@ -286,7 +293,7 @@ bool walk_clean(const struct walk *w, const struct entry *e)
 	stamp_of(&e->object.st, &now);
 	if (DEFECT(MTIME_TRUSTED) && now.size == row->stamp.size && now.mtime_ns == row->stamp.mtime_ns)
 		return true;
-	return row->recorded_ns >= w->o->rehash_before_ns && !scan_racy(&row->stamp, row->recorded_ns, w->window_ns) &&
+	return recorded_since(row, w->o->rehash_before_ns) && !scan_racy(&row->stamp, row->recorded_ns, w->window_ns) &&
 	       stamp_equal(&now, &row->stamp);
 }
 
