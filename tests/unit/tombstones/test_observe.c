@@ -1433,6 +1433,27 @@ static void test_file_over_unread_directory(void **state)
 	look_again(b);
 }
 
+/* Of a directory that took a symlink's place only a file is named: it is recorded once the directory was seen. */
+static void test_below_what_was_no_directory(void **state)
+{
+	struct bench *b = *state;
+
+	assert_int_equal(symlink("elsewhere", place_at(&b->p, "d")), 0);
+	look(b);
+	remove_any(b, "d");
+	place_mkdir(&b->p, "d");
+	place_mkdir(&b->p, "d/e");
+	place_write(&b->p, "d/e/x", "text");
+	assert_int_equal(look_at(b, &(struct observe_path){.path = "d/e/x"}, 1), 0);
+	assert_int_equal(b->result.raced, 1);
+	assert_int_equal(b->result.events, 0);
+	assert_int_equal(look_at(b, (struct observe_path[]){{.path = "d/e/x"}, {.path = "d"}}, 2), 0);
+	look(b);
+	assert_int_equal(b->result.raced, 0);
+	assert_string_equal(state_of(b, "d/e/x"), ON_DISK);
+	look_again(b);
+}
+
 /* A symlink's name is durable with its directory; a time that it was given, as by cp -a, with the file system only. */
 static void test_times_of_symlinks_are_durable(void **state)
 {
@@ -1488,6 +1509,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_undo_keeps_off, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_directory_made_anew_is_durable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_over_unread_directory, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_below_what_was_no_directory, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_times_of_symlinks_are_durable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many, setup, teardown),
