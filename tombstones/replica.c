@@ -61,6 +61,8 @@ struct replica {
 	uint64_t era; /* raised when an incarnation ends */
 	bool suspect;
 	uint64_t forgotten; /* paths, since the start */
+	unsigned rounds;
+	bool round_awaited;
 	bool all_unfinished;
 	char **unfinished; /* owned */
 	size_t n_unfinished;
@@ -279,6 +281,36 @@ void replica_set_suspect(struct replica *r, bool suspect)
 	pthread_mutex_lock(&r->state);
 	r->suspect = suspect;
 	pthread_mutex_unlock(&r->state);
+}
+
+void replica_round_begins(struct replica *r)
+{
+	pthread_mutex_lock(&r->state);
+	r->rounds++;
+	pthread_mutex_unlock(&r->state);
+}
+
+bool replica_round_over(struct replica *r)
+{
+	bool awaited;
+
+	pthread_mutex_lock(&r->state);
+	r->rounds--;
+	awaited = r->round_awaited;
+	r->round_awaited = false;
+	pthread_mutex_unlock(&r->state);
+	return awaited;
+}
+
+bool replica_other_round(struct replica *r)
+{
+	bool other;
+
+	pthread_mutex_lock(&r->state);
+	other = r->rounds > 1;
+	r->round_awaited = r->round_awaited || other;
+	pthread_mutex_unlock(&r->state);
+	return other;
 }
 
 struct version_dot replica_own(const struct replica *r)

@@ -95,6 +95,15 @@ int replica_forget(struct replica_txn *t, const char *path);
  * before that moment: a path that was forgotten meanwhile was not compared with the peer as it is now. */
 uint64_t replica_forgotten(const struct replica *r);
 
+/*
+ * Rounds in which a peer's records are taken, and its K is not joined yet: what a record's author had seen is not known here so
+ * long, and something that others still have may be what he deleted. Any thread.
+ */
+void replica_round_begins(struct replica *r);
+bool replica_round_over(struct replica *r); /* it was waited for since the last one was over */
+/* Is another one under way than that in which this is asked? Then what is told by that is to wait. */
+bool replica_other_round(struct replica *r);
+
 enum replica_event_kind {
 	REPLICA_EVENT_STATE,	  /* kind, content or target: writes the attributes' and mtime's dots too where they differ
 				     from the old record's, or there is none */

@@ -455,8 +455,15 @@ static int replace_by_directory(struct batch *b, struct index_txn *t, struct cha
 	return choose_name(b, t, c, &c->row.record);
 }
 
+/* Did whoever put it there perhaps delete what is to land below before? His K says so, once it is joined. */
+static bool still_to_be_known(const struct batch *b, const struct replica_txn *t, const struct change *c)
+{
+	return !version_vector_leq(&c->row.record.vv, knowledge_of(&t->knowledge, c->path), replica_lineage(b->options->replica)) &&
+	       replica_other_round(b->options->replica);
+}
+
 /* See to it that c will be a directory, for what is to land below. */
-static int make_way(struct batch *b, struct index_txn *t, struct change *c, const struct change *lands, enum way *ret)
+static int make_way(struct batch *b, struct replica_txn *t, struct change *c, const struct change *lands, enum way *ret)
 {
 	struct intent *i = &c->intent;
 
@@ -466,10 +473,10 @@ static int make_way(struct batch *b, struct index_txn *t, struct change *c, cons
 	*ret = c->row.place == ROW_COLLIDES && !c->writes ? WAY_COLLIDES : WAY_BLOCKED;
 	if (*ret == WAY_COLLIDES || change_skipped(c) || lands_as_object(c))
 		return 0;
-	if (object_here(&c->row) && !c->writes && peer_knows(b, lands, c->path, &c->row.record))
+	if (object_here(&c->row) && !c->writes && (peer_knows(b, lands, c->path, &c->row.record) || still_to_be_known(b, t, c)))
 		return 0;
 	if (object_here(&c->row) && !(c->writes && i->op == INTENT_REMOVE && live_after(c))) {
-		int r = replace_by_directory(b, t, c);
+		int r = replace_by_directory(b, t->index, c);
 
 		*ret = change_skipped(c) ? WAY_BLOCKED : WAY_OPEN;
 		return r;
@@ -487,7 +494,7 @@ static int make_way(struct batch *b, struct index_txn *t, struct change *c, cons
 	return 0;
 }
 
-static int plan_way(struct batch *b, struct index_txn *t, const struct change *lands, enum way *ret)
+static int plan_way(struct batch *b, struct replica_txn *t, const struct change *lands, enum way *ret)
 {
 	const char *path = lands->path;
 	cleanup_free char *at = strdup(path);
@@ -502,7 +509,7 @@ static int plan_way(struct batch *b, struct index_txn *t, const struct change *l
 		at[k] = '\0';
 		c = batch_find(b, at);
 		if (!c)
-			r = batch_add(b, t, at, NULL, &c);
+			r = batch_add(b, t->index, at, NULL, &c);
 		if (r == 0)
 			r = make_way(b, t, c, lands, ret);
 		at[k] = '/';
@@ -524,7 +531,7 @@ static void not_held(struct change *c)
 }
 
 /* Directories on the way to what lands. Adds changes: therefore over a copy of the list. */
-static int plan_ways(struct batch *b, struct index_txn *t)
+static int plan_ways(struct batch *b, struct replica_txn *t)
 {
 	size_t n = b->n;
 	struct change **v = malloc(n * sizeof(*v) + 1);
@@ -694,7 +701,7 @@ int plan_batch(struct batch *b, struct replica_txn *t, struct apply_item *items,
 	for (size_t k = b->n; r == 0 && k-- > 0;)
 		r = plan_below(b, t->index, b->v[k]);
 	if (r == 0)
-		r = plan_ways(b, t->index);
+		r = plan_ways(b, t);
 	if (r == 0)
 		r = plan_moves(b);
 	for (size_t k = b->n; r == 0 && k-- > 0;)

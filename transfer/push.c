@@ -360,7 +360,7 @@ int push_step(struct session *s)
 		if (introduced(s)) {
 			r = hear_all(s);
 			if (r == 0)
-				r = round_note_head(s);
+				r = round_begin_taking(s);
 			if (r == 0)
 				r = offer_all(s);
 		}

@@ -253,7 +253,7 @@ int round_hear(struct session *s, const struct version_vector *v)
 	return -ESTALE;
 }
 
-int round_note_head(struct session *s)
+int round_begin_taking(struct session *s)
 {
 	struct index_txn *t = NULL;
 	struct index_counts counts = {0};
@@ -263,7 +263,20 @@ int round_note_head(struct session *s)
 		r = index_counts(t, &counts);
 	index_abort(t);
 	s->head_seq = counts.head_seq;
+	if (r == 0 && !s->taking) {
+		replica_round_begins(s->replica);
+		s->taking = true;
+	}
 	return r;
+}
+
+void round_end_taking(struct session *s)
+{
+	if (!s->taking)
+		return;
+	s->taking = false;
+	if (replica_round_over(s->replica) && s->options.host.changed)
+		s->options.host.changed(s, s->options.host.data);
 }
 
 /* Both HELLOs are there: exchange lineage where it differs, then compare. */
@@ -295,7 +308,7 @@ static int begin_comparison(struct session *s)
 		s->walked = true;
 		return 0;
 	}
-	r = round_note_head(s);
+	r = round_begin_taking(s);
 	return r == 0 ? compare_begin(s) : r;
 }
 

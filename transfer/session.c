@@ -163,6 +163,12 @@ int session_step(struct session *s)
 
 /* --- the end --- */
 
+static void end_now(struct session *s)
+{
+	s->state = SESSION_ENDED;
+	round_end_taking(s);
+}
+
 void session_fail(struct session *s, enum message_fail_code code, int error, const char *text)
 {
 	union message m = {.fail = {.code = (uint16_t)code}};
@@ -176,7 +182,7 @@ void session_fail(struct session *s, enum message_fail_code code, int error, con
 		snprintf(s->text, sizeof(s->text), "%s", text);
 	m.fail.text = s->text;
 	session_send(s, MESSAGE_FAIL, &m);
-	s->state = SESSION_ENDED;
+	end_now(s);
 }
 
 static int failed(struct session *s, int r)
@@ -211,7 +217,7 @@ static int handle_fail(struct session *s, union message *m)
 	s->code = m->fail.code;
 	s->error = m->fail.code == MESSAGE_FAIL_SPACE ? -ENOSPC : -ECONNABORTED;
 	snprintf(s->text, sizeof(s->text), "the other side ended the session: %s", text);
-	s->state = SESSION_ENDED;
+	end_now(s);
 	return s->error;
 }
 
@@ -222,7 +228,7 @@ static int handle_bye(struct session *s)
 	if (!s->bye_sent)
 		snprintf(s->text, sizeof(s->text), "the other side ended the session in order");
 	r = session_bye(s);
-	s->state = SESSION_ENDED;
+	end_now(s);
 	return r;
 }
 
@@ -419,6 +425,7 @@ static int job_result(struct session *s, struct session_job *job)
 		return job->error;
 	case JOB_LEARN:
 		s->learned = true;
+		round_end_taking(s);
 		if (job->full)
 			s->skipped_overflow = true;
 		s->progress = s->progress || job->stale; /* another round knows */
@@ -556,6 +563,8 @@ void session_free(struct session *s)
 			session_job_free(job);
 		}
 	}
+	if (s->taking)
+		(void)replica_round_over(s->replica);
 	compare_reset(s);
 	push_reset(s);
 	fetch_reset(s);
@@ -643,7 +652,7 @@ static int not_syncd(struct session *s)
 	snprintf(s->text, sizeof(s->text), "the other side does not speak syncd's protocol; it said %s", quoted(garbage));
 	s->failed = true;
 	s->error = -EPROTO;
-	s->state = SESSION_ENDED;
+	end_now(s);
 	return -EPROTO;
 }
 
@@ -657,7 +666,7 @@ static int no_common_version(struct session *s)
 		max, FRAME_VERSION_MIN, FRAME_VERSION_MAX);
 	s->failed = true;
 	s->error = -EPROTONOSUPPORT;
-	s->state = SESSION_ENDED;
+	end_now(s);
 	return -EPROTONOSUPPORT;
 }
 
@@ -705,7 +714,7 @@ void session_input_end(struct session *s)
 {
 	if (s->state == SESSION_ENDED)
 		return;
-	s->state = SESSION_ENDED;
+	end_now(s);
 	if (s->bye_sent)
 		return;
 	s->failed = true;

@@ -258,6 +258,7 @@ struct session {
 	uint32_t round;
 	bool hello_sent, hello_received, compared, equal, walked, walk_sent, walk_received;
 	bool deferred_flushed, learning, learned, done_sent, done_received;
+	bool taking; /* our replica counts this round */
 	bool local_changed, progress;
 	uint32_t confirmed_round; /* deletions are confirmed up to this round's end; 0: none */
 	struct hash root, peer_root;	   /* of HELLO */
@@ -377,7 +378,8 @@ struct message_hello round_hello(struct session *s); /* what it says of the disk
 /* What it says of the index, as of t. n_lineage: how many entries there were at some time after t began. Any thread. */
 int round_fill_hello(struct session *s, struct index_txn *t, size_t n_lineage, struct message_hello *h, uint64_t *ret_seq);
 void round_said_hello(struct session *s, const struct message_hello *h, uint64_t seq);
-int round_note_head(struct session *s);
+int round_begin_taking(struct session *s);
+void round_end_taking(struct session *s); /* K is joined, or will not be; harmless when it did not begin */
 bool round_knowledge_known(const struct session *s); /* of the peer's K: all its incarnations */
 int round_record_anew(struct session *s, bool *ret_wait);
 int round_step(struct session *s);

@@ -586,6 +586,51 @@ static void test_held_deletions(void **state)
 	with_seeds(3, 2, held_deletions);
 }
 
+/* A file stands where the directory was whose deletions are held: here as long as nobody confirms them, and then there. */
+static void held_under_file(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	const struct wire_options confirmed = {.confirmed = true};
+	struct wire was;
+	char path[64];
+	unsigned copies = 0;
+
+	site_mkdir(a, "d");
+	for (unsigned i = 0; i < 150; i++) {
+		snprintf(path, sizeof(path), "d/f%u", i);
+		site_write(a, path, path);
+	}
+	site_write(a, "other", "other");
+	world_sync(w, a, b, NULL);
+	for (unsigned i = 0; i < 150; i++) {
+		snprintf(path, sizeof(path), "d/f%u", i);
+		site_remove(a, path);
+	}
+	site_remove(a, "d");
+	site_write(a, "d", "a file now");
+	site_scan(a);
+	assert_int_equal(a->seen.held, 150);
+	world_sync(w, a, b, &was);
+	site_scan_confirmed(a, true);
+	site_scan_confirmed(a, true);
+	for (int i = 0; i < 2; i++)
+		world_sync(w, a, b, &was);
+	assert_string_equal(site_read(b, "d/f149"), "d/f149");
+	assert_int_equal(site_kind(a, "d"), '-');
+	world_sync_with(w, a, b, &confirmed, 0, &was);
+	assert_true(was.end[0].status.in_sync);
+	sites_expect_equal(a, b);
+	assert_string_equal(site_read(b, "d"), "a file now");
+	found(a, "a file now", &copies);
+	assert_int_equal(copies, 0);
+}
+
+static void test_held_under_file(void **state)
+{
+	(void)state;
+	with_seeds(3, 2, held_under_file);
+}
+
 /* --- ends that were not meant --- */
 
 static void make_some(struct site *s, const char *mark)
@@ -1829,6 +1874,44 @@ static void wire_end(struct world *w, struct wire *wire)
 	wire_free(wire);
 }
 
+/* One side tells of a file where it deleted a directory, the other one still has that directory: both at the same time, to one who had
+ * neither. What the first had seen is known once its round is over: nobody is in conflict. */
+static void file_over_deleted(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1], *c = &w->sites[2];
+	struct wire *wires[2];
+	unsigned copies = 0;
+
+	world_sync(w, a, b, NULL);
+	world_sync(w, a, c, NULL);
+	make_some(c, "d");
+	make_some(c, "other");
+	world_sync(w, a, c, NULL);
+	site_remove(c, "d");
+	site_write(c, "d", "a file now");
+	site_scan(c);
+	wires[0] = wire_new(w, b, c, NULL);
+	wires[1] = wire_new(w, b, a, NULL);
+	world_run(w);
+	for (int i = 0; i < 2; i++)
+		wire_end(w, wires[i]);
+	for (int i = 0; i < 2; i++) {
+		world_sync(w, a, b, NULL);
+		world_sync(w, a, c, NULL);
+	}
+	sites_expect_equal(a, b);
+	sites_expect_equal(a, c);
+	assert_string_equal(site_read(b, "d"), "a file now");
+	found(b, "a file now", &copies);
+	assert_int_equal(copies, 0);
+}
+
+static void test_file_over_deleted(void **state)
+{
+	(void)state;
+	with_seeds(60, 3, file_over_deleted);
+}
+
 static void pushed(struct world *w)
 {
 	struct site *a = &w->sites[0], *b = &w->sites[1];
@@ -2469,6 +2552,8 @@ int main(void)
 		cmocka_unit_test(test_paired_with_a_liar),
 		cmocka_unit_test(test_one_way),
 		cmocka_unit_test(test_held_deletions),
+		cmocka_unit_test(test_held_under_file),
+		cmocka_unit_test(test_file_over_deleted),
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_spoilt_bytes),
 		cmocka_unit_test(test_first_meetings),
