@@ -39,7 +39,7 @@
 /* What may happen in a history; which of these do is drawn from its seed, out of those that are allowed. */
 #define FEATURES(X)                                                                                                   \
 	X(CUT) X(LIVE) X(STALL) X(PAUSE) X(MEDDLE) X(RESTART) X(PURGE) X(AWAY) X(CLOCK) X(OPEN) X(CRASH) X(KILL)       \
-	X(FAULT) X(UNMOUNT) X(RESTORE) X(CLONE) X(DISKS) X(STORE) X(ONE_WAY)
+	X(FAULT) X(UNMOUNT) X(RESTORE) X(CLONE) X(DISKS) X(STORE) X(ONE_WAY) X(HOLD) X(SINGLE) X(LOOK)
 enum feature {
 #define X(name) FEATURE_##name,
 	FEATURES(X)
@@ -174,6 +174,7 @@ void site_free(struct site *s);
 bool site_open(struct site *s); /* false: it could not be, and there is a reason */
 void site_close(struct site *s); /* its sessions, too */
 void site_scan(struct site *s);
+void site_look(struct site *s); /* scan a few paths, as if events had named them */
 void site_recover(struct site *s); /* once no session is left */
 bool site_died(const struct site *s);
 bool site_joined(const struct site *s); /* it is open, and its folder's id is that of others, too */
@@ -204,6 +205,8 @@ void wires_excuse(struct site *s); /* errors on its wires have a reason */
 
 /* --- engine_user.c --- */
 
+#define USER_PATH_BYTES 128
+void user_path(struct site *s, uint64_t *random, char ret[USER_PATH_BYTES]); /* that somebody may have used */
 void user_act(struct site *s, uint64_t *random);
 void user_hold(struct site *s, uint64_t *random); /* open a file for writing, write what is open, or close it */
 

@@ -76,6 +76,12 @@ static struct site *some_site(struct engine *e)
 	return &e->sites[engine_below(e, e->n_sites)];
 }
 
+/* Where a user is: anywhere, or always at the first one, and then nobody can come into conflict. */
+static struct site *some_user(struct engine *e)
+{
+	return engine_has(e, FEATURE_SINGLE) ? &e->sites[0] : some_site(e);
+}
+
 static struct wire *some_wire(struct engine *e)
 {
 	size_t first = engine_below(e, WIRES_MAX);
@@ -93,12 +99,12 @@ static void run_some(struct engine *e, unsigned most)
 
 static void step_user(struct engine *e)
 {
-	struct site *s = some_site(e);
+	struct site *s = some_user(e);
 
 	user_act(s, &e->random);
 	sim_advance((int64_t)engine_below(e, 5) * CLOCK_NS_PER_S);
 	if (s->replica && !s->broken && engine_one_in(e, 3))
-		site_scan(s);
+		(engine_has(e, FEATURE_LOOK) && engine_one_in(e, 2) ? site_look : site_scan)(s);
 	run_some(e, 8);
 }
 
@@ -184,7 +190,7 @@ static void step_pause(struct engine *e)
 /* A user will act at some call of what the replica does. */
 static void step_meddle(struct engine *e)
 {
-	struct site *s = some_site(e);
+	struct site *s = some_user(e);
 
 	s->act_at = sim_disk_calls(s->disk) + 1 + engine_below(e, engine_one_in(e, 2) ? 60 : 600);
 	s->act_stream = sim_random(&e->random);
@@ -230,7 +236,7 @@ static void step_clock(struct engine *e)
 
 static void step_open(struct engine *e)
 {
-	user_hold(some_site(e), &e->random);
+	user_hold(some_user(e), &e->random);
 	run_some(e, 20);
 }
 

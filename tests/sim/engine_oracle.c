@@ -779,9 +779,10 @@ static bool may_meet(struct oracle *o, const struct spot *a, const struct spot *
 static void judge_copy(struct engine *e, const char *path, uint32_t token)
 {
 	struct oracle *o = e->oracle;
-	bool concurrent = o->tokens[token].moved || e->cloned;
+	const bool alone = engine_has(e, FEATURE_SINGLE) && !e->restored;
+	bool concurrent = (o->tokens[token].moved && !alone) || e->cloned;
 
-	for (size_t i = 1; i < o->n_spots && !concurrent; i++)
+	for (size_t i = 1; i < o->n_spots && !concurrent && !alone; i++)
 		for (size_t k = 1; k < o->n_spots && o->spots[i].token == token && !concurrent; k++)
 			concurrent = may_meet(o, &o->spots[i], &o->spots[k]);
 	if (!concurrent)

@@ -11,6 +11,8 @@
 #include "tombstones/trash.h"
 #include "transfer/apply.h"
 
+#define RECENT_MANY 10000 /* deletions, so that any other is one too many */
+
 /* --- what goes on at calls of its disk --- */
 
 static void on_call(struct sim_disk *d, enum sim_call call, uint64_t n, void *data)
@@ -231,13 +233,13 @@ static void note_left(const char *path, enum scan_what what, int error, void *da
 /* left: something that it saw, or did not find, is not recorded yet. */
 static void scanned(struct site *s, const struct observe_result *seen, bool left, bool acted)
 {
-	const bool whole = !seen->raced && !seen->unsettled && !left;
+	const bool whole = !seen->raced && !seen->unsettled && !seen->held && !left;
 
-	if (seen->events || seen->raced || seen->unsettled || seen->scan.errors)
+	if (seen->events || seen->raced || seen->unsettled || seen->held || seen->scan.errors)
 		tell(s->engine,
 			"  %c scanned: %" PRIu64 " events (%" PRIu64 " deletions), %" PRIu64 " raced, %" PRIu64 " unsettled, %" PRIu64
-			" errors",
-			s->name, seen->events, seen->deleted, seen->raced, seen->unsettled, seen->scan.errors);
+			" held, %" PRIu64 " errors",
+			s->name, seen->events, seen->deleted, seen->raced, seen->unsettled, seen->held, seen->scan.errors);
 	s->changed = s->changed || seen->events;
 	s->dirty = s->dirty || seen->raced;
 	s->acted = s->acted || (acted && !whole);
@@ -257,25 +259,33 @@ static uint64_t head_seq(struct site *s)
 	return counts.head_seq;
 }
 
-void site_scan(struct site *s)
+static void observe(struct site *s, const struct observe_path *paths, size_t n)
 {
 	bool left = false;
-	const struct observe_options options = {.replica = s->replica, .confirmed = true, .tell = note_left, .tell_data = &left};
+	const bool whole = !*paths->path, holds = !s->engine->quiet && engine_has(s->engine, FEATURE_HOLD) && engine_one_in(s->engine, 2);
+	const struct observe_options options = {
+		.replica = s->replica,
+		.confirmed = !holds,
+		.recent = holds ? RECENT_MANY : 0,
+		.tell = note_left,
+		.tell_data = &left,
+	};
 	const struct scan_options scan = {.store = replica_store(s->replica), .ignore = s->ignore};
-	const struct observe_path all = {.path = "", .rehash_before_ns = s->distrust_ns};
 	struct observe_result seen = {0};
+	int64_t distrust_ns = s->distrust_ns;
 	bool acted = s->acted;
 	uint64_t before_seq;
 	int r;
 
-	s->dirty = s->acted = s->meddled = false;
+	s->dirty = s->dirty && !whole;
+	s->acted = s->meddled = false;
 	s->distrust_ns = 0;
 	sim_host_enter(s->host);
 	before_seq = head_seq(s);
-	r = observe_run(&options, &scan, &all, 1, NULL, NULL, &seen);
-	if (r || site_died(s)) {
+	r = observe_run(&options, &scan, paths, n, NULL, NULL, &seen);
+	if (r || site_died(s) || !whole) {
 		s->acted = s->acted || acted;
-		s->distrust_ns = all.rehash_before_ns;
+		s->distrust_ns = distrust_ns;
 	}
 	if (site_died(s))
 		return;
@@ -285,12 +295,31 @@ void site_scan(struct site *s)
 	} else if (checked(s, "observe_run", r) == 0) {
 		/* a power loss may have left what a user wrote under old times */
 		s->older = s->older && replica_suspect(s->replica);
-		if (seen.raced || seen.unsettled || seen.scan.errors || left)
-			s->distrust_ns = all.rehash_before_ns;
-		scanned(s, &seen, left, acted || s->excused || all.rehash_before_ns);
+		if (seen.raced || seen.unsettled || seen.held || seen.scan.errors || left)
+			s->distrust_ns = distrust_ns;
+		scanned(s, &seen, left, acted || s->excused || distrust_ns);
 		if (seen.deleted && !s->meddled)
 			oracle_deleted(s, before_seq);
 	}
+}
+
+void site_scan(struct site *s)
+{
+	observe(s, &(struct observe_path){.path = "", .rehash_before_ns = s->distrust_ns}, 1);
+}
+
+void site_look(struct site *s)
+{
+	char at[3][USER_PATH_BYTES];
+	struct observe_path paths[3] = {0};
+	size_t n = 1 + engine_below(s->engine, 3);
+
+	for (size_t i = 0; i < n; i++) {
+		user_path(s, &s->engine->random, at[i]);
+		paths[i] = (struct observe_path){.path = at[i], .shallow = !engine_one_in(s->engine, 3)};
+		tell(s->engine, "  %c looks at %s%s", s->name, at[i], paths[i].shallow ? "" : " and below");
+	}
+	observe(s, paths, n);
 }
 
 void site_purge(struct site *s, int64_t later_ns)

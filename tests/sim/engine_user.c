@@ -11,13 +11,11 @@
 
 #include "merkle/path.h"
 
-#define PATH_MAX_BYTES 128
-
 struct user {
 	struct site *site;
 	struct sim_disk *disk;
 	uint64_t *random;
-	char path[PATH_MAX_BYTES], other[PATH_MAX_BYTES + 1];
+	char path[USER_PATH_BYTES], other[USER_PATH_BYTES + 1];
 };
 
 static bool one_in(struct user *u, unsigned n)
@@ -37,13 +35,13 @@ static void some_path(struct user *u, char *ret)
 	switch (sim_below(u->random, 5)) {
 	case 0:
 	case 1:
-		snprintf(ret, PATH_MAX_BYTES, "%s", some_name(u));
+		snprintf(ret, USER_PATH_BYTES, "%s", some_name(u));
 		break;
 	case 2:
-		snprintf(ret, PATH_MAX_BYTES, "%s/%s/%s", some_name(u), some_name(u), some_name(u));
+		snprintf(ret, USER_PATH_BYTES, "%s/%s/%s", some_name(u), some_name(u), some_name(u));
 		break;
 	default:
-		snprintf(ret, PATH_MAX_BYTES, "%s/%s", some_name(u), some_name(u));
+		snprintf(ret, USER_PATH_BYTES, "%s/%s", some_name(u), some_name(u));
 	}
 }
 
@@ -57,7 +55,7 @@ static int kind_of(struct user *u, const char *path)
 
 struct pick {
 	size_t left;
-	char path[PATH_MAX_BYTES];
+	char path[USER_PATH_BYTES];
 };
 
 static int pick_one(const char *path, const struct file_stat *st, void *data)
@@ -90,7 +88,7 @@ static void clear(struct user *u, const char *path)
 /* Directories on the way; what is in the way goes. */
 static void make_parents(struct user *u, const char *path)
 {
-	char part[PATH_MAX_BYTES];
+	char part[USER_PATH_BYTES];
 
 	for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
 		snprintf(part, sizeof(part), "%.*s", (int)(slash - path), path);
@@ -316,6 +314,13 @@ static void act(struct user *u)
 	if (u->site->meddled && *u->other)
 		oracle_met(u->site, u->other);
 	u->site->acted = true;
+}
+
+void user_path(struct site *s, uint64_t *random, char ret[USER_PATH_BYTES])
+{
+	struct user u = {.site = s, .disk = s->disk, .random = random};
+
+	some_there(&u, ret);
 }
 
 void user_act(struct site *s, uint64_t *random)
