@@ -48,6 +48,7 @@ struct scan_observation {
 	const char *path;
 	uint64_t seq;		    /* the row's sequence when it was looked at; 0: no row, or one without a record */
 	bool had_row;
+	bool covers;		    /* no directory, and what the index may have below it is told as gone after it */
 	struct record state;	    /* NEW, CHANGED: live, kind, content, target, mode, uid, gid, mtime_ns as found;
 				       TOUCHED, RESTAMP: mode, uid, gid, mtime_ns as found; no versions */
 	struct stamp stamp;	    /* as found (NEW, CHANGED, TOUCHED, RESTAMP) */

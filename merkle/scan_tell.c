@@ -118,6 +118,12 @@ static unsigned differences(const struct stamp *now, const struct stamp *then, u
 }
 
 /* NEW, CHANGED, TOUCHED, RESTAMP. */
+/* Does it stand where a directory was, perhaps? Then what the index has below is gone. */
+static bool may_replace_directory(const struct entry *e)
+{
+	return e->known && !(row_on_disk(e) && e->row->kind != RECORD_DIRECTORY);
+}
+
 static int tell_state(struct walk *w, struct entry *e, enum scan_what what)
 {
 	const struct row_brief *row = e->row;
@@ -126,6 +132,7 @@ static int tell_state(struct walk *w, struct entry *e, enum scan_what what)
 		.path = e->path,
 		.seq = row ? row->seq : 0,
 		.had_row = row != NULL,
+		.covers = e->object.st.kind != FILE_KIND_DIRECTORY && may_replace_directory(e),
 		.looked_ns = e->looked_ns,
 		.nodes = e->object.nodes,
 		.n_nodes = e->object.n_nodes,
@@ -449,12 +456,6 @@ void walk_drop_waiting(struct walk *w)
 			pool_cancel(w->o->pool, &x->job);
 		waiting_deinit(x);
 	}
-}
-
-/* Does it stand where a directory was, perhaps? Then what the index has below is gone. */
-static bool may_replace_directory(const struct entry *e)
-{
-	return e->known && !(row_on_disk(e) && e->row->kind != RECORD_DIRECTORY);
 }
 
 int walk_leaf(struct walk *w, struct entry *e, struct directory *in, struct scan_known *known)

@@ -40,7 +40,7 @@ struct seen {
 	enum scan_what what;
 	char *path; /* owned */
 	uint64_t seq;
-	bool had_row;
+	bool had_row, covers;
 	struct record state;
 	struct stamp stamp;
 	int64_t looked_ns;
@@ -169,7 +169,7 @@ static int copy_nodes(struct seen *s, const struct scan_observation *o, size_t *
 
 static int seen_list_add(struct seen_list *l, const struct scan_observation *o)
 {
-	struct seen s = {.what = o->what, .seq = o->seq, .had_row = o->had_row, .stamp = o->stamp, .looked_ns = o->looked_ns};
+	struct seen s = {.what = o->what, .seq = o->seq, .had_row = o->had_row, .covers = o->covers, .stamp = o->stamp, .looked_ns = o->looked_ns};
 	int r = array_reserve(&l->v, &l->cap, l->n + 1, sizeof(*l->v));
 
 	if (!r && !(s.path = strdup(o->path)))
@@ -927,10 +927,12 @@ static int take(struct run *x, struct replica_txn *t, struct seen *s, bool late,
 		tally->raced += r > 0;
 		return r < 0 ? r : 0;
 	}
-	if (was_directory(s, &row)) {
-		if (!late)
+	if (was_directory(s, &row) || s->covers) {
+		if (!late && was_directory(s, &row))
 			return seen_list_take(&x->late, s);
 		r = any_on_disk_below(t->index, s->path);
+		if (r > 0 && !late)
+			return seen_list_take(&x->late, s);
 		if (r > 0 && leaves_any(x))
 			return leave(x, s, OBSERVE_COVERS);
 		if (r) {

@@ -18,6 +18,7 @@ struct bench {
 	struct observe_result result;
 	enum observe_local local;
 	bool confirmed;
+	uint64_t recent;
 	void (*directory)(int dirfd, const char *path, void *data);
 };
 
@@ -57,7 +58,7 @@ static int look_at(struct bench *b, const struct observe_path *paths, size_t n)
 	int r;
 
 	struct observe_options options = {
-		.replica = b->p.replica, .local = b->local, .confirmed = b->confirmed, .tell = on_tell, .tell_data = &b->told};
+		.replica = b->p.replica, .local = b->local, .confirmed = b->confirmed, .recent = b->recent, .tell = on_tell, .tell_data = &b->told};
 	struct scan_options scan = {.store = replica_store(b->p.replica), .ignore = b->ignore};
 
 	b->told.text[0] = '\0';
@@ -1433,6 +1434,31 @@ static void test_file_over_unread_directory(void **state)
 	look_again(b);
 }
 
+/* Of a directory only what is in it was seen; then it is a file. As long as the deletions are held it is as if it was not there. */
+static void test_file_over_held_deletions(void **state)
+{
+	struct bench *b = *state;
+	const struct observe_path whole = {.path = ""};
+
+	place_mkdir(&b->p, "d");
+	place_write(&b->p, "d/x", "text");
+	assert_int_equal(look_at(b, &(struct observe_path){.path = "d/x"}, 1), 0);
+	assert_int_equal(b->result.created, 1);
+	remove_any(b, "d/x");
+	remove_any(b, "d");
+	place_write(&b->p, "d", "file");
+	b->recent = 1000;
+	assert_int_equal(look_at(b, &whole, 1), 0);
+	assert_int_equal(b->result.held, 1);
+	assert_int_equal(b->result.events, 0);
+	b->recent = 0;
+	assert_int_equal(look_at(b, &whole, 1), 0);
+	assert_int_equal(b->result.raced, 0);
+	assert_int_equal(b->result.deleted, 1);
+	assert_int_equal(b->result.created, 1);
+	look_again(b);
+}
+
 /* Of a directory that took a symlink's place only a file is named: it is recorded once the directory was seen. */
 static void test_below_what_was_no_directory(void **state)
 {
@@ -1509,6 +1535,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_undo_keeps_off, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_directory_made_anew_is_durable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_over_unread_directory, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_file_over_held_deletions, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_below_what_was_no_directory, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_times_of_symlinks_are_durable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
