@@ -36,6 +36,11 @@
 #define LARGE_BYTES (ORACLE_CONTENT_MAX - 10000)
 #define LARGE_CHUNK_WORDS 1088 /* of a large content, a little more than the least that a chunk has; after the last eight it is cut: */
 #define CUT_SEED 33422
+/* A round may end in its middle: who heard of a part tells others of it, and knows less than its author (DESIGN.md, Known). */
+#define BIT(feature) (UINT32_C(1) << FEATURE_##feature)
+#define CUTTING                                                                                                              \
+	(BIT(CUT) | BIT(STALL) | BIT(PAUSE) | BIT(RESTART) | BIT(AWAY) | BIT(CRASH) | BIT(KILL) | BIT(FAULT) | BIT(UNMOUNT) |       \
+		BIT(RESTORE))
 #define SLOTS 4096 /* of each table */
 #define TEXT_BYTES (1 << 20) /* of the paths of a tree */
 
@@ -499,9 +504,9 @@ void oracle_met(struct site *s, const char *path)
 	for (size_t i = 0; i < o->before.n; i++)
 		if (strcmp(o->before.v[i].path, path) == 0 || path_is_below(o->before.v[i].path, path))
 			o->tokens[o->before.v[i].token].moved = true;
-	for (size_t i = 0; i < o->after.n; i++) /* what he made on the way there goes, too */
-		if (o->after.v[i].token == TOKEN_DIRECTORY && path_is_below(path, o->after.v[i].path) &&
-			!listed(&o->before, o->after.v[i].hash, TOKEN_DIRECTORY))
+	for (size_t i = 0; i < o->after.n; i++) /* what he made there, and on the way, goes, too */
+		if (o->after.v[i].token == TOKEN_DIRECTORY &&
+			(path_is_below(path, o->after.v[i].path) || strcmp(path, o->after.v[i].path) == 0) && !listed(&o->before, o->after.v[i].hash, TOKEN_DIRECTORY))
 			spot_get(o, o->after.v[i].path, o->after.v[i].hash, TOKEN_DIRECTORY)->removed = true;
 	for (size_t i = 1; i < o->n_spots; i++) /* a directory goes with what it is in, or is about to be in */
 		if (o->spots[i].token == TOKEN_DIRECTORY && path_is_below(o->spots[i].path, path))
@@ -779,7 +784,7 @@ static bool may_meet(struct oracle *o, const struct spot *a, const struct spot *
 static void judge_copy(struct engine *e, const char *path, uint32_t token)
 {
 	struct oracle *o = e->oracle;
-	const bool alone = engine_has(e, FEATURE_SINGLE) && !e->restored;
+	const bool alone = engine_has(e, FEATURE_SINGLE) && !(e->features & CUTTING);
 	bool concurrent = (o->tokens[token].moved && !alone) || e->cloned;
 
 	for (size_t i = 1; i < o->n_spots && !concurrent && !alone; i++)
