@@ -117,13 +117,13 @@ static unsigned differences(const struct stamp *now, const struct stamp *then, u
 	return flags;
 }
 
-/* NEW, CHANGED, TOUCHED, RESTAMP. */
 /* Does it stand where a directory was, perhaps? Then what the index has below is gone. */
 static bool may_replace_directory(const struct entry *e)
 {
 	return e->known && !(row_on_disk(e) && e->row->kind != RECORD_DIRECTORY);
 }
 
+/* NEW, CHANGED, TOUCHED, RESTAMP. */
 static int tell_state(struct walk *w, struct entry *e, enum scan_what what)
 {
 	const struct row_brief *row = e->row;

@@ -910,7 +910,7 @@ static int take(struct run *x, struct replica_txn *t, struct seen *s, bool late,
 {
 	struct row row cleanup(row_deinit) = {0};
 	int r = index_get(t->index, s->path, &row);
-	bool on_disk;
+	bool directory, on_disk;
 
 	if (r < 0)
 		return r;
@@ -927,18 +927,17 @@ static int take(struct run *x, struct replica_txn *t, struct seen *s, bool late,
 		tally->raced += r > 0;
 		return r < 0 ? r : 0;
 	}
-	if (was_directory(s, &row) || s->covers) {
-		if (!late && was_directory(s, &row))
-			return seen_list_take(&x->late, s);
-		r = any_on_disk_below(t->index, s->path);
-		if (r > 0 && !late)
-			return seen_list_take(&x->late, s);
-		if (r > 0 && leaves_any(x))
-			return leave(x, s, OBSERVE_COVERS);
-		if (r) {
-			tally->raced += r > 0;
-			return r < 0 ? r : 0;
-		}
+	directory = was_directory(s, &row);
+	if (directory && !late)
+		return seen_list_take(&x->late, s);
+	r = directory || s->covers ? any_on_disk_below(t->index, s->path) : 0;
+	if (r > 0 && !late)
+		return seen_list_take(&x->late, s);
+	if (r > 0 && leaves_any(x))
+		return leave(x, s, OBSERVE_COVERS);
+	if (r) {
+		tally->raced += r > 0;
+		return r < 0 ? r : 0;
 	}
 	x->now = local_of(x, &row);
 	on_disk = row_live(&row) && row.place == ROW_ON_DISK;
