@@ -41,6 +41,7 @@ const char *decide_action_name(enum decide_action action)
 		[DECIDE_MERGE] = "merge",
 		[DECIDE_ASIDE] = "aside",
 		[DECIDE_DELETE] = "delete",
+		[DECIDE_RENEW] = "renew",
 		[DECIDE_DROP] = "drop",
 		[DECIDE_WAIT] = "wait",
 	};
@@ -303,6 +304,7 @@ static int make(
 struct left {
 	struct version_dots ours, theirs; /* of the dots of each state */
 	struct version_dots lost;	  /* of what either side lost, less those */
+	bool we_beat, they_beat;	  /* is any of that of what lost to ours, to theirs? */
 };
 
 static void left_deinit(struct left *l)
@@ -340,15 +342,21 @@ static int add_left(struct version_dots *ret, const struct version_dots *dots,
 static int left_find(const struct decide_input *in, struct left *ret)
 {
 	const struct record *o = in->ours, *t = in->theirs;
+	struct version_dots beaten = {0};
 	int r;
 
 	r = add_left(&ret->ours, &o->dots, t, in->their_k, in->lineage);
 	if (r >= 0)
 		r = add_left(&ret->theirs, &t->dots, o, in->our_k, in->lineage);
 	if (r >= 0)
-		r = add_left(&ret->lost, &o->lost, t, in->their_k, in->lineage);
+		r = add_left(&beaten, &o->lost, t, in->their_k, in->lineage);
 	if (r >= 0)
 		r = add_left(&ret->lost, &t->lost, o, in->our_k, in->lineage);
+	ret->we_beat = beaten.n;
+	ret->they_beat = ret->lost.n;
+	if (r >= 0)
+		r = version_dots_unite(&ret->lost, &beaten);
+	version_dots_deinit(&beaten);
 	return r;
 }
 
@@ -373,9 +381,14 @@ static int set_dots(
 
 /* --- the rows of the table --- */
 
+static bool ours_stays(enum decide_action action)
+{
+	return action == DECIDE_MERGE || action == DECIDE_RENEW;
+}
+
 static bool has_record(enum decide_action action)
 {
-	return action == DECIDE_TAKE || action == DECIDE_MERGE || action == DECIDE_ASIDE;
+	return ours_stays(action) || action == DECIDE_TAKE || action == DECIDE_ASIDE;
 }
 
 static int finish(struct decide_result *res, enum decide_action action)
@@ -446,7 +459,27 @@ static int same_state(
 	return finish(res, DECIDE_MERGE);
 }
 
-/* Our state stays, with what is left of its dots. A joined vector alone is nothing to write down
+/*
+ * Does the peer's vector say more than we have noted? K is joined at a session's end only, and until then third parties are heard: what
+ * the peer has seen removed must not come from them.
+ */
+static bool vector_news(const struct decide_input *in)
+{
+	return !version_vector_leq(&in->theirs->vv, &in->ours->vv, in->lineage) &&
+	       !version_vector_leq(&in->theirs->vv, in->our_k, in->lineage);
+}
+
+/* Our record, which descends from theirs, too. */
+static int join_theirs(const struct decide_input *in, enum decide_action action, struct decide_result *res)
+{
+	int r = record_copy(&res->record, in->ours);
+
+	if (r >= 0)
+		r = version_vector_join(&res->record.vv, &in->theirs->vv, in->lineage);
+	return r < 0 ? r : finish(res, action);
+}
+
+/* Our state stays, with what is left of its dots. A joined vector of which K knows all is nothing to write down
  * where the peer has yet to take all of it from us. */
 static int keep_ours(
 	const struct decide_input *in, const struct left *left, struct decide_result *res)
@@ -459,7 +492,7 @@ static int keep_ours(
 		r = set_dots(&res->record, &left->ours, &left->lost);
 	if (r < 0)
 		return r;
-	news = res->attributes_moved || !we_saw(in, &in->theirs->dots) || they_saw(in, &o->dots) ||
+	news = res->attributes_moved || vector_news(in) || they_saw(in, &o->dots) ||
 	       !version_dots_equal(&res->record.dots, &o->dots) ||
 	       !version_dots_equal(&res->record.lost, &o->lost);
 	return finish(res, news ? DECIDE_MERGE : DECIDE_NONE);
@@ -477,12 +510,19 @@ static int take_theirs(
 	return finish(res, DECIDE_TAKE);
 }
 
+static int stay_deleted(const struct decide_input *in, struct decide_result *res)
+{
+	return vector_news(in) ? join_theirs(in, DECIDE_MERGE, res) : finish(res, DECIDE_NONE);
+}
+
 /* A modification that the deletion had not seen beats it. */
 static int one_deleted(
 	const struct decide_input *in, const struct left *left, struct decide_result *res)
 {
+	if (!in->ours->live && left->theirs.n && !DEFECT(TOMBSTONE_WINS))
+		return take_theirs(in, left, res);
 	if (!in->ours->live)
-		return left->theirs.n && !DEFECT(TOMBSTONE_WINS) ? take_theirs(in, left, res) : finish(res, DECIDE_NONE);
+		return stay_deleted(in, res);
 	if (left->ours.n && !DEFECT(TOMBSTONE_WINS))
 		return keep_ours(in, left, res);
 	if (we_saw(in, &in->theirs->dots))
@@ -507,12 +547,29 @@ static int conflict(const struct decide_input *in, struct left *left, struct dec
 	return finish(res, DECIDE_ASIDE);
 }
 
+/*
+ * Each was seen, and removed, at the other. Under orders that do not follow causality that may be a circle: ours was overwritten by
+ * what lost to theirs, theirs by what lost to ours. All four would be gone, and nobody has deleted anything: one stays. Where what
+ * removed ours did not lose, that may have been a deletion, and ours must not be back.
+ */
+static int none_left(const struct decide_input *in, const struct left *left, struct decide_result *res)
+{
+	bool circles = in->policy && in->policy->kind != DECIDE_KEEP_BOTH;
+	bool we_may = circles && left->they_beat, they_may = circles && left->we_beat && !in->taker_loses;
+
+	if (!we_may && !they_may)
+		return finish(res, DECIDE_DELETE);
+	if (!we_may || (they_may && !ours_wins(in)))
+		return finish(res, DECIDE_WAIT);
+	return join_theirs(in, DECIDE_RENEW, res);
+}
+
 static int both_live(const struct decide_input *in, struct left *left, struct decide_result *res)
 {
 	bool ours_lost, theirs_lost;
 
-	if (!left->ours.n && !left->theirs.n) /* each was seen, and removed, at the other */
-		return finish(res, DECIDE_DELETE);
+	if (!left->ours.n && !left->theirs.n)
+		return none_left(in, left, res);
 	if (!left->ours.n)
 		return take_theirs(in, left, res);
 	if (!left->theirs.n)
@@ -606,7 +663,7 @@ static int revert_mtime(const struct decide_input *in, struct decide_result *res
 static int revert(const struct decide_input *in, struct decide_result *res)
 {
 	const struct record *o = in->ours, *t = in->theirs;
-	bool stays = res->action == DECIDE_NONE || res->action == DECIDE_MERGE;
+	bool stays = res->action == DECIDE_NONE || ours_stays(res->action);
 	bool same;
 	int r = 0;
 
@@ -617,7 +674,7 @@ static int revert(const struct decide_input *in, struct decide_result *res)
 	same = record_same_state(o, t);
 	if (!same && (stays || res->action == DECIDE_ASIDE) && written_here(in, &o->dots))
 		r = give_way(in, res);
-	if (r < 0 || !o->live || !t->live || !has_record(res->action) || (!same && res->action == DECIDE_MERGE))
+	if (r < 0 || !o->live || !t->live || !has_record(res->action) || (!same && ours_stays(res->action)))
 		return r;
 	r = revert_attributes(in, res);
 	return r < 0 ? r : revert_mtime(in, res);

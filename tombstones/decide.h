@@ -23,6 +23,7 @@ enum decide_action {
 	DECIDE_MERGE,  /* our state stays; the record (versions, attributes, mtime) becomes as given */
 	DECIDE_ASIDE,  /* our content to a conflict copy (a new event there), then take as given */
 	DECIDE_DELETE, /* ours, as a new event */
+	DECIDE_RENEW,  /* our state stays, the record is as given, and a new event writes it once more */
 	DECIDE_DROP,   /* our tombstone goes (the caller also checks its grace) */
 	DECIDE_WAIT,   /* the peer must act first: this path keeps its old knowledge */
 };
@@ -53,7 +54,7 @@ struct decide_input {
 
 struct decide_result {
 	enum decide_action action;
-	struct record record;  /* TAKE, MERGE, ASIDE: the record to store; owned */
+	struct record record;  /* TAKE, MERGE, ASIDE, RENEW: the record to store; owned */
 	bool attributes_moved; /* mode or owner of the result differ from ours (both live) */
 	bool mtime_moved;
 	bool privileges_cleared; /* setuid/setgid did not follow the content: to be told */

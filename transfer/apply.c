@@ -439,6 +439,14 @@ static bool settled(const struct change *c)
 	return c->writes && (c->intent.op == INTENT_RECORD || !change_skipped(c));
 }
 
+static int renew(struct replica_txn *t, struct record *in_out)
+{
+	cleanup(record_deinit) struct record old = {0};
+	int r = record_copy(&old, in_out);
+
+	return r == 0 ? replica_event(t, REPLICA_EVENT_STATE, &old, in_out) : r;
+}
+
 static int settle_change(struct batch *b, struct settle *s, struct change *c)
 {
 	const struct apply_item *item = c->item;
@@ -458,6 +466,10 @@ static int settle_change(struct batch *b, struct settle *s, struct change *c)
 			}
 		c->outcome.place = c->intent.place;
 	}
+	if (c->decision.action == DECIDE_RENEW)
+		r = renew(s->txn, &c->intent.record);
+	if (r != 0)
+		return r;
 	return settle_row(s, &c->intent, ours_of(c), &c->outcome, nodes ? item->nodes : NULL,
 		nodes ? item->n_nodes : 0);
 }

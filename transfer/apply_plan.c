@@ -168,7 +168,7 @@ static int plan_decision(struct batch *b, struct change *c)
 {
 	struct intent *i = &c->intent;
 	enum decide_action action = c->decision.action;
-	bool taken = action == DECIDE_TAKE || action == DECIDE_MERGE || action == DECIDE_ASIDE;
+	bool kept = action == DECIDE_MERGE || action == DECIDE_RENEW, taken = kept || action == DECIDE_TAKE || action == DECIDE_ASIDE;
 	int r;
 
 	if (action == DECIDE_WAIT)
@@ -186,7 +186,7 @@ static int plan_decision(struct batch *b, struct change *c)
 		return r;
 	if (taken)
 		i->source = source_of(b, c);
-	if (action == DECIDE_MERGE)
+	if (kept)
 		plan_merge(c);
 	else if (taken && i->record.live)
 		plan_take(b, c);

@@ -14,8 +14,6 @@
  *   excepted      are exceptions left?
  *   setuid        does content run with rights given to another?
  *
- * Vanished under `newest` or `prefer` is known (DESIGN.md, "Known"): it is counted apart, and is no failure.
- *
  * usage: rules [-f] [-j JOBS] RUNS [SEED [flat|tree|oneway]]      one run of one mode traces its history
  *        -f: until the first that is wrong
  *
@@ -67,7 +65,6 @@ struct history {
 	size_t n_saved;
 	const struct rules_replica *away; /* a member that seldom meets anyone; NULL: none */
 	bool bad[VERDICTS];
-	bool known; /* something vanished under a policy that may do that */
 };
 
 /* --- users --- */
@@ -315,8 +312,7 @@ static void judge_vanished(struct history *h)
 			}
 		for (size_t i = 0; i < w->n; i++)
 			there = there || rules_live(&w->replicas[i], p);
-		if (made && !deleted && !there)
-			*(w->policy.kind == DECIDE_KEEP_BOTH ? &h->bad[VANISHED] : &h->known) = true;
+		h->bad[VANISHED] |= made && !deleted && !there;
 	}
 }
 
@@ -356,7 +352,6 @@ static void history_begin(struct history *h, enum mode mode, uint64_t seed)
 	h->n_saved = 0;
 	h->restored = false;
 	memset(h->bad, 0, sizeof(h->bad));
-	h->known = false;
 	w->n = replicas[rules_below(w, ARRAY_SIZE(replicas))];
 	n = mode == TREE ? ARRAY_SIZE(tree) : paths[rules_below(w, ARRAY_SIZE(paths))];
 	for (size_t i = 0; i < n; i++)
@@ -528,7 +523,7 @@ static bool history_run(struct history *h, enum mode mode, uint64_t seed)
 /* --- campaigns --- */
 
 struct tally {
-	uint64_t runs, wrong, known;
+	uint64_t runs, wrong;
 	uint64_t traces; /* their sum: equal where no history is another one */
 	uint64_t bad[VERDICTS], first[VERDICTS]; /* how many, and the first seed */
 };
@@ -580,12 +575,9 @@ static void work(unsigned job, void *data)
 
 		t->runs++;
 		wrong = history_run(h, mode, c->seed + i / c->modes);
-		t->known += h->known;
 		t->traces += trace_of(h->w);
 		if (wrong)
 			count(t, h, h->w->seed);
-		if (h->known)
-			rules_trace(h->w, "something vanished under %s", policy_names[h->w->policy.kind]);
 	}
 	for (size_t i = 0; i < SAVED_MAX && h->saved[i]; i++) {
 		rules_clear(h->saved[i]);
@@ -604,7 +596,6 @@ static void print_mode(const struct campaign *c, enum mode mode)
 
 		all.runs += t->runs;
 		all.wrong += t->wrong;
-		all.known += t->known;
 		for (size_t v = 0; v < VERDICTS; v++) {
 			if (t->bad[v] && (!all.bad[v] || t->first[v] < all.first[v]))
 				all.first[v] = t->first[v];
@@ -620,8 +611,6 @@ static void print_mode(const struct campaign *c, enum mode mode)
 		printf("%" PRIu64 " wrong", all.wrong);
 	else
 		printf("nothing wrong");
-	if (all.known)
-		printf(" (in %" PRIu64 " something vanished, which is known)", all.known);
 	putchar('\n');
 }
 

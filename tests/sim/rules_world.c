@@ -438,6 +438,18 @@ static void copy_aside(struct rules_world *w, struct rules_replica *r, int p)
 	}
 }
 
+/* What stands is written once more. */
+static void renew(struct rules_world *w, struct rules_replica *r, int p)
+{
+	const struct record *o = &r->entries[p].record;
+
+	rules_event(w, r, p, &(struct rules_edit){.change = RULES_STATE,
+				     .kind = o->kind,
+				     .content = rules_content(o),
+				     .mode = o->mode,
+				     .mtime_ns = o->mtime_ns});
+}
+
 /* --- a side of a session --- */
 
 struct side {
@@ -554,18 +566,20 @@ static void act(struct rules_world *w, struct side *s, int p, struct decide_resu
 		if (d->action == DECIDE_ASIDE && o->record.kind != RECORD_DIRECTORY)
 			copy_aside(w, s->me, p);
 		put(w, s->me, p, &d->record, &hist);
+		if (d->action == DECIDE_RENEW)
+			renew(w, s->me, p);
 	}
 }
 
 static bool has_record(const struct decide_result *d)
 {
-	return d->action == DECIDE_TAKE || d->action == DECIDE_MERGE || d->action == DECIDE_ASIDE;
+	return d->action == DECIDE_TAKE || d->action == DECIDE_MERGE || d->action == DECIDE_ASIDE || d->action == DECIDE_RENEW;
 }
 
 /* A thing that is no directory will stand there, and did not before. */
 static bool lands(const struct decide_result *d)
 {
-	return has_record(d) && d->action != DECIDE_MERGE && d->record.live && d->record.kind != RECORD_DIRECTORY;
+	return has_record(d) && d->action != DECIDE_MERGE && d->action != DECIDE_RENEW && d->record.live && d->record.kind != RECORD_DIRECTORY;
 }
 
 static bool goes(const struct decide_result *d)

@@ -150,7 +150,7 @@ static void answer(const struct decide_input *in)
 	bool record;
 
 	need(decide(in, &d), "decide");
-	record = d.action == DECIDE_TAKE || d.action == DECIDE_MERGE || d.action == DECIDE_ASIDE;
+	record = d.action == DECIDE_TAKE || d.action == DECIDE_MERGE || d.action == DECIDE_ASIDE || d.action == DECIDE_RENEW;
 	printf("%s %d %d %d %d", decide_action_name(d.action), d.attributes_moved, d.mtime_moved,
 		d.privileges_cleared, d.same_dot);
 	if (record)

@@ -238,6 +238,45 @@ static void test_resolutions(void **state)
 	ASSERT_ACTION(DECIDE_NONE, TOMBSTONE_("1:1", "1:1"), "2:2", FILE_(2, "2:2", "2:2"), "1:1");
 }
 
+/*
+ * Ours was removed by what lost to theirs, and theirs by what lost to ours: one of them stays, as a new event. What was removed
+ * by something else may have been deleted, and is not back.
+ */
+static void test_circles(void **state)
+{
+	const struct spec *young = FILE_(1, "1:1 2:2 4:4", "1:1", .lost = "4:4", .mtime_ns = 2);
+	const struct spec *old = FILE_(2, "1:1 2:2 3:3", "2:2", .lost = "3:3", .mtime_ns = 1);
+	const struct spec *beat_nothing = FILE_(2, "1:1 2:2 3:3", "2:2", .mtime_ns = 9);
+	const struct decide_policy newest = {.kind = DECIDE_NEWEST};
+	struct context context = {.policy = &newest};
+
+	(void)state;
+	assert_result(ask_in(&context, young, "", old, ""), DECIDE_RENEW,
+		FILE_(1, "1:1 2:2 3:3 4:4", "1:1", .lost = "4:4", .mtime_ns = 2));
+	assert_int_equal(action_of(ask_in(&context, old, "", young, "")), DECIDE_WAIT);
+	/* what removed `young` did not lose */
+	assert_int_equal(action_of(ask_in(&context, young, "", beat_nothing, "")), DECIDE_WAIT);
+	assert_result(ask_in(&context, beat_nothing, "", young, ""), DECIDE_RENEW,
+		FILE_(2, "1:1 2:2 3:3 4:4", "2:2", .mtime_ns = 9));
+	/* who only sends will not write it once more */
+	context.taker_loses = true;
+	assert_int_equal(action_of(ask_in(&context, old, "", young, "")), DECIDE_RENEW);
+	assert_int_equal(action_of(ask_in(&context, young, "", beat_nothing, "")), DECIDE_DELETE);
+	ASSERT_ACTION(DECIDE_DELETE, young, "", old, "");
+}
+
+/* What the peer's vector says beyond K is noted: third parties are heard before K is joined. */
+static void test_vectors_are_noted(void **state)
+{
+	(void)state;
+	assert_result(ask(TOMBSTONE_("1:3", "1:3"), "1:3", FILE_(1, "1:2 2:5", "1:2"), ""), DECIDE_MERGE,
+		TOMBSTONE_("1:3 2:5", "1:3"));
+	ASSERT_ACTION(DECIDE_NONE, TOMBSTONE_("1:3", "1:3"), "1:3 2:5", FILE_(1, "1:2 2:5", "1:2"), "");
+	assert_result(ask(FILE_(2, "1:3", "1:3"), "1:3", FILE_(1, "1:2 2:5", "1:2"), ""), DECIDE_MERGE,
+		FILE_(2, "1:3 2:5", "1:3"));
+	ASSERT_ACTION(DECIDE_NONE, FILE_(2, "1:3", "1:3"), "1:3 2:5", FILE_(1, "1:2 2:5", "1:2"), "");
+}
+
 /* A dot falls to a deletion that saw it, whatever else wrote the same state, or won against it. */
 static void test_each_dot_falls_by_itself(void **state)
 {
@@ -364,7 +403,7 @@ static void test_attributes_come_with_another_kind(void **state)
 		FILE_(1, "1:1 3:3", "1:1", .mode = 0600, .adots = "3:3", .mdots = "1:1");
 
 	(void)state;
-	ASSERT_ACTION(DECIDE_NONE, directory, "1:1 2:2", chmodded, "1:1 3:3");
+	assert_result(ask(directory, "1:1 2:2", chmodded, "1:1 3:3"), DECIDE_MERGE, DIRECTORY_("1:1 2:2 3:3", "2:2"));
 	assert_result(ask(chmodded, "1:1 3:3", directory, "1:1 2:2"), DECIDE_TAKE,
 		DIRECTORY_("1:1 2:2 3:3", "2:2"));
 }
@@ -537,6 +576,8 @@ int main(void)
 		cmocka_unit_test(test_edit_beats_deletion),
 		cmocka_unit_test(test_conflict),
 		cmocka_unit_test(test_resolutions),
+		cmocka_unit_test(test_circles),
+		cmocka_unit_test(test_vectors_are_noted),
 		cmocka_unit_test(test_each_dot_falls_by_itself),
 		cmocka_unit_test(test_one_dot_two_states),
 		cmocka_unit_test(test_chmod_and_edit_both_stand),

@@ -283,6 +283,43 @@ static void test_conflict_policy(void **state)
 	fx_free(f);
 }
 
+/* What stays although the peer saw and removed it is an event: that peer, and who learnt of it, take it again. */
+static void test_renewed(void **state)
+{
+	const struct decide_policy newest = {.kind = DECIDE_NEWEST};
+	const struct version_dot lost = {OTHER_INC, 5};
+	struct fixture *f = fx_new();
+	struct row before, after;
+
+	(void)state;
+	f->options.policy = &newest;
+	fx_their_file(f, "a.txt", "theirs", FX_AFTER);
+	applied(f);
+	fx_write(f, "a.txt", "ours");
+	fx_scan(f);
+	assert_true(fx_row(f, "a.txt", &before));
+	OK(version_vector_join(&f->theirs[0]->vv, &before.record.vv, replica_lineage(f->r)));
+	OK(version_vector_raise(&f->theirs[0]->vv, lost, replica_lineage(f->r)));
+	OK(version_dots_add(&f->theirs[0]->lost, lost));
+	f->items[0].staged = NULL;
+	OK(fx_apply_raw(f));
+	RESULT(f, 0, APPLY_DONE);
+	assert_string_equal(fx_read(f, "a.txt"), "ours");
+	assert_true(fx_row(f, "a.txt", &after));
+	assert_true(record_same_state(&before.record, &after.record));
+	assert_int_equal(after.record.dots.n, 1);
+	assert_false(version_vector_has(&f->theirs[0]->vv, after.record.dots.v[0], replica_lineage(f->r)));
+	assert_true(version_vector_leq(&f->theirs[0]->vv, &after.record.vv, replica_lineage(f->r)));
+	assert_int_equal(after.place, ROW_ON_DISK);
+	assert_true(stamp_equal(&before.stamp, &after.stamp));
+	OK(fx_apply_raw(f));
+	RESULT(f, 0, APPLY_NONE);
+	assert_int_equal(fx_scan(f).events, 0);
+	row_deinit(&before);
+	row_deinit(&after);
+	fx_free(f);
+}
+
 static void test_symlinks(void **state)
 {
 	struct fixture *f = fx_new();
@@ -1227,6 +1264,7 @@ int main(void)
 		cmocka_unit_test(test_conflict_name_taken),
 		cmocka_unit_test(test_conflict_name_deleted),
 		cmocka_unit_test(test_conflict_policy),
+		cmocka_unit_test(test_renewed),
 		cmocka_unit_test(test_symlinks),
 		cmocka_unit_test(test_symlink_on_the_way),
 		cmocka_unit_test(test_implied),

@@ -69,7 +69,8 @@ def greatest(dots):
 class Decision:
     """none    nothing to do here                take    their state, the record as given
     merge   our state, the record as given    aside   ours to a conflict copy, then take
-    delete  ours, as a new event              drop    our tombstone
+    delete  ours, as a new event              renew   our state, the record as given, written once more
+    drop    our tombstone
     wait    the peer must act first"""
 
     def __init__(self, action, record=None, ours=None, cleared=False, same_dot=False):
@@ -157,11 +158,21 @@ class Case:
         has = self.lineage.has
         return {d for d in dots if d in named or not (has(k, d) or other and has(other.vv, d))}
 
+    def vector_news(self):
+        """Third parties are heard before K is joined: what the peer's vector says beyond K has to be noted."""
+        return not self.lineage.leq(self.theirs.vv, self.ours.vv) and not self.lineage.leq(self.theirs.vv, self.our_k)
+
+    def joined(self):
+        """Our record, which descends from theirs, too."""
+        record = copy.copy(self.ours)
+        record.vv = self.lineage.join(self.ours.vv, self.theirs.vv)
+        return record
+
     def keep(self, dots, lost):
-        """Our state stays. A peer that has yet to take it all from us is told nothing new by a joined vector."""
+        """Our state stays. A peer that has yet to take it all from us is told nothing new by a joined vector that K covers."""
         o = self.ours
         record = self.make(o, dots, lost - dots)
-        news = not self.we_saw(self.theirs.dots) or self.they_saw(o.dots) or record.dots != o.dots or record.lost != o.lost
+        news = self.vector_news() or self.they_saw(o.dots) or record.dots != o.dots or record.lost != o.lost
         return ("merge", record) if news or record.attributes != o.attributes else ("none", None)
 
     def take(self, dots, lost):
@@ -177,15 +188,27 @@ class Case:
         return "merge", self.make(o, dots, lost - dots)
 
     def one_deleted(self, ours, theirs, lost):
+        if not self.ours.live and theirs:
+            return self.take(theirs, lost)
         if not self.ours.live:
-            return self.take(theirs, lost) if theirs else ("none", None)
+            return ("merge", self.joined()) if self.vector_news() else ("none", None)
         if ours:                                 # a modification beats a deletion
             return self.keep(ours, lost)
         return ("delete", None) if self.we_saw(self.theirs.dots) else self.take(theirs, lost)
 
+    def none_left(self):
+        """Orders that do not follow causality have circles: who was removed by what lost to the other may stay."""
+        o, t = self.ours, self.theirs
+        circles = self.policy != KEEP_BOTH
+        we_may = circles and bool(self.left(t.lost, o, self.our_k))
+        they_may = circles and not self.taker_loses and bool(self.left(o.lost, t, self.their_k))
+        if they_may and not (we_may and self.ours_wins()):
+            return "wait", None
+        return ("renew", self.joined()) if we_may else ("delete", None)
+
     def both_live(self, ours, theirs, lost):
         if not ours and not theirs:              # each was seen, and removed, at the other
-            return "delete", None
+            return self.none_left()
         if not ours:
             return self.take(theirs, lost)
         if not theirs:
@@ -441,7 +464,7 @@ def main(arguments):
             done += 1
     print(", ".join("%s %d" % item for item in sorted(seen.items())))
     print("%d of %d cases differ" % (differences, count) if differences else "model and C agree")
-    missing = {"none", "take", "merge", "aside", "delete", "drop", "wait"} - seen.keys()
+    missing = {"none", "take", "merge", "aside", "delete", "renew", "drop", "wait"} - seen.keys()
     if missing and count >= 10000:
         print("never drawn:", *sorted(missing))
     return 1 if differences or (missing and count >= 10000) else 0
