@@ -52,7 +52,7 @@ struct pending {
 	struct row row;
 	bool had_row;
 	bool same_row; /* nobody wrote it since the intent was */
-	bool in_staging; /* a directory that could not be put in its place */
+	bool in_staging; /* it could not be put in its place */
 	struct pending *moved_to, *moved_from; /* the other half of a move */
 	enum verdict verdict;
 	struct place_outcome outcome;
@@ -344,15 +344,33 @@ static void undo_steps(struct recovery *v, struct pending *e, const struct seen 
 		place_dispose(&v->place, i, row_of(e), false, &e->outcome);
 }
 
-/* A new directory goes to its place after all. */
-static enum verdict put_directory(struct recovery *v, struct pending *e)
+/* Power was lost where names can't be exchanged: what was there is gone its way, and the new object is back in staging. A user's
+ * deletion looks alike, but the new version, which he had not seen, beats it anyway. */
+static bool left_empty(const struct recovery *v, const struct intent *i)
 {
-	const struct intent *i = &e->intent;
 	struct seen at_path;
-	int r = e->same_row ? place_run(&v->place, i, row_of(e), &e->outcome) : 0;
 
+	if (!i->displaced || strcmp(i->staged, i->displaced) == 0)
+		return false;
 	see(v, i->path, &at_path);
-	if (is_new(&at_path, i))
+	return at_path.there == ABSENT;
+}
+
+/* A new directory, or what is to be where nothing is left, goes to its place after all. */
+static enum verdict put_staged(struct recovery *v, struct pending *e)
+{
+	struct intent i = e->intent; /* its strings stay */
+	struct seen at_path;
+	int r = 0;
+
+	if (left_empty(v, &i))
+		i.fate = INTENT_NO_OLD;
+	else if (i.new_kind != RECORD_DIRECTORY)
+		return NOT_DONE;
+	if (e->same_row)
+		r = place_run(&v->place, &i, row_of(e), &e->outcome);
+	see(v, i.path, &at_path);
+	if (is_new(&at_path, &i))
 		return finish_put(v, e, &at_path);
 	e->in_staging = true;
 	return r < 0 || e->outcome.error < 0 || at_path.there == UNSEEN ? UNKNOWN : NOT_DONE;
@@ -396,7 +414,7 @@ static enum verdict recover_put(struct recovery *v, struct pending *e)
 	if (is_new(&staged, i)) {
 		undo_steps(v, e, &at_path, &displaced);
 		undo_aside(v, e);
-		return i->new_kind == RECORD_DIRECTORY ? put_directory(v, e) : NOT_DONE;
+		return put_staged(v, e);
 	}
 	above = staged_above(v, e);
 	if (above)

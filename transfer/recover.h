@@ -3,7 +3,7 @@
  *
  *   found                                   then
  *   new in place                            rehash; recorded as taken; if it differs: a user's edit of the new
- *   new in staging                          not done; removed
+ *   new in staging                          not done; removed. A directory, and what is to be where nothing is left: put in place
  *   new nowhere, old nowhere, path empty    a user deleted the new (if staging is otherwise as it was left)
  *   anything else                           a user's: left to the next scan
  *   old of a move in staging                back to its path; where that can't be, where its fate says; the new is not done

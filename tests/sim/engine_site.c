@@ -358,7 +358,6 @@ void site_revive(struct site *s)
 	tell(s->engine, "  %c starts again%s", s->name, s->power ? ", after power was lost" : "");
 	s->die_at = 0;
 	site_arm(s);
-	/* without exchange, what was being replaced may be in trash, and nothing in its place: as if a user had taken it (DESIGN.md, Known) */
-	if (site_open(s) && s->power && (oracle_unrecorded(s) || !sim_disk_exchanges(s->disk)))
+	if (site_open(s) && s->power && oracle_unrecorded(s))
 		s->acted = true;
 }

@@ -313,11 +313,6 @@ uint64_t sim_disk_used(const struct sim_disk *d)
 	return d->used;
 }
 
-bool sim_disk_exchanges(const struct sim_disk *d)
-{
-	return d->options.abilities.exchange;
-}
-
 bool sim_disk_leases(const struct sim_disk *d)
 {
 	return d->options.abilities.lease;

@@ -146,7 +146,6 @@ void sim_disk_heal(struct sim_disk *d); /* no faults any more */
 void sim_disk_read_only(struct sim_disk *d, bool read_only);
 void sim_disk_capacity(struct sim_disk *d, uint64_t bytes); /* 0: no end; may be below what is used */
 uint64_t sim_disk_used(const struct sim_disk *d);
-bool sim_disk_exchanges(const struct sim_disk *d);
 bool sim_disk_leases(const struct sim_disk *d); /* it can tell that a file is open for writing */
 
 /* Before each call on the disk; `n` counts them from 1. It may do anything but jump away: to end a machine at this call,

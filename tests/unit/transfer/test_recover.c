@@ -688,12 +688,12 @@ static void test_staging_wiped(void **state)
 
 struct undo {
 	struct fixture *f;
-	unsigned which, at; /* bits: of the directories that landed, which are back in staging */
+	unsigned which, at; /* bits: of the directories, and of what took a directory's place, which are back in staging */
 	unsigned undone;
 };
 
 /* Its name was not durable yet; that of what is in it was. */
-static int undo_directory(uint64_t batch, uint32_t number, const void *p, size_t n, void *data)
+static int undo_landing(uint64_t batch, uint32_t number, const void *p, size_t n, void *data)
 {
 	struct intent i cleanup(intent_deinit) = {0};
 	struct cursor c = cursor_over(p, n);
@@ -704,29 +704,29 @@ static int undo_directory(uint64_t batch, uint32_t number, const void *p, size_t
 	(void)batch, (void)number;
 	intent_get(&c, &i);
 	OK(cursor_finish(&c));
-	if (i.op != INTENT_PUT || i.new_kind != RECORD_DIRECTORY || lstat(fx_path(u->f, i.path), &st) != 0 ||
+	if (i.op != INTENT_PUT || (i.new_kind != RECORD_DIRECTORY && i.old_kind != RECORD_DIRECTORY) || lstat(fx_path(u->f, i.path), &st) != 0 ||
 		st.st_ino != i.staged_stamp.ino || !(u->which >> u->at++ & 1))
 		return 0;
 	snprintf(staged, sizeof(staged), ".syncd/staging/%s", i.staged);
 	if (fx_exists(u->f, staged))
 		OK(renameat2(AT_FDCWD, fx_path(u->f, i.path), AT_FDCWD, fx_path(u->f, staged), RENAME_EXCHANGE));
-	else if (i.fate == INTENT_NO_OLD)
+	else if (i.fate == INTENT_NO_OLD || u->f->no_exchange)
 		OK(rename(fx_path(u->f, i.path), fx_path(u->f, staged)));
 	u->undone++;
 	return 0;
 }
 
-/* false: the batch has no point k. which: of its directories, shallow first. A user writes a file at `taken` (or NULL). */
-static bool crash_without_order(unsigned k, unsigned which, const char *taken, unsigned *undone)
+/* false: the batch has no point k. which: see `undo`, shallow first. A user writes a file at `taken` (or NULL). */
+static bool crash_without_order(bool exchange, unsigned k, unsigned which, const char *taken, unsigned *undone)
 {
 	bool killed;
-	struct fixture *f = cut_short(where_memory(), true, k, &killed);
+	struct fixture *f = cut_short(where_memory(), exchange, k, &killed);
 	struct undo u = {.f = f, .which = which};
 	struct index_txn *t = NULL;
 
 	fx_open(f);
 	OK(index_begin_read(replica_index(f->r), &t));
-	OK(index_intents(t, undo_directory, &u));
+	OK(index_intents(t, undo_landing, &u));
 	index_abort(t);
 	*undone += u.undone;
 	taken = taken && !fx_exists(f, taken) ? taken : NULL;
@@ -752,7 +752,18 @@ static void test_directories_back_in_staging(void **state)
 	unsigned undone = 0;
 
 	(void)state;
-	for (unsigned k = 1; crash_without_order(k, 1 + k % 15, k % 4 ? NULL : k % 8 ? "new" : "q", &undone); k++)
+	for (unsigned k = 1; crash_without_order(true, k, 1 + k % 15, k % 4 ? NULL : k % 8 ? "new" : "q", &undone); k++)
+		;
+	assert_true(undone > 20);
+}
+
+/* Without exchange what came out may be in trash by then, or removed: the place is empty, and no user did that. */
+static void test_places_left_empty(void **state)
+{
+	unsigned undone = 0;
+
+	(void)state;
+	for (unsigned k = 1; crash_without_order(false, k, 1 + k % 63, NULL, &undone); k++)
 		;
 	assert_true(undone > 20);
 }
@@ -919,6 +930,7 @@ int main(void)
 		cmocka_unit_test(test_deleted_before_recovery),
 		cmocka_unit_test(test_staging_wiped),
 		cmocka_unit_test(test_directories_back_in_staging),
+		cmocka_unit_test(test_places_left_empty),
 		cmocka_unit_test(test_renames_that_leave_both_names),
 		cmocka_unit_test(test_unreadable_for_a_while),
 		cmocka_unit_test(test_index_lost),
