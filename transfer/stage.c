@@ -1,5 +1,5 @@
 /*
- * transfer/stage.c — see transfer/stage.h.
+ * transfer/stage.c — the object in staging, the list of its chunks, and what a peer sends; see transfer/stage.h.
  *
  * Invariants: nothing is written to the object but bytes that hash to the chunk they are written for
  * (or a whole copy, which is hashed as it lies there before it counts). The object is all hole before
@@ -9,7 +9,7 @@
  * `order` holds the chunks by hash, equal ones by number: chunks of one hash are one group, become
  * present together, and the group's first stands in `missing`. left = groups not present.
  */
-#include "transfer/stage.h"
+#include "transfer/stage_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -20,70 +20,14 @@
 #include "base/defect.h"
 #include "base/error.h"
 #include "base/random.h"
-#include "transfer/partial.h"
-#include "transfer/place.h"
 
-#define STAGE_SOURCES_MAX 4	       /* files of equal content that are tried */
-#define STAGE_OTHERS_MAX 4096	       /* other contents, that have chunks in common, are tried */
-#define STAGE_HOLE_BYTES 4096	       /* zeros are left out in aligned units of this */
-#define STAGE_RECUT_FACTOR 16	       /* of an old version: this × the new size … */
-#define STAGE_RECUT_BYTES (64u << 20)  /* … and this much is read */
-#define STAGE_NOT_OLD UINT64_MAX       /* not found in the base */
-#define STAGE_SHARE_BYTES (128u << 10) /* shorter runs are copied, not shared */
-#define STAGE_SHARE_ALIGN 4096	       /* blocks that are shared: file systems with others copy in the kernel */
-#define STAGE_OLD_FACTOR 4	       /* a missing chunk is looked for in this × its size … */
-#define STAGE_OLD_BYTES (64u << 10)    /* … and this much of old bytes at most */
-
-struct stage_chunk {
-	struct hash hash;
-	uint64_t offset;
-	uint64_t old; /* offset in the base, or STAGE_NOT_OLD */
-	uint32_t length;
-	bool zero;
-	bool present;
-	bool again; /* not the first of its group */
-	bool there; /* its bytes are, shared with the base: not to be written */
-};
-
-struct stage {
-	struct replica *replica; /* not owned */
-	struct store *store;	 /* the replica's */
-	char *path;
-	struct content content;
-	uint16_t mode; /* to be made with */
-	char name[PARTIAL_NAME_BYTES];
-	bool partial; /* `name` is the content's: the object is locked, and what is in it outlives the stage */
-	bool filled;  /* something is in it that did not come from here */
-	uint64_t left_bytes; /* an earlier transfer left so much of it */
-	int fd;	      /* the object; -1 after stage_finish */
-	bool linked;  /* the object is in staging under `name` */
-	bool whole;   /* complete by a local copy */
-	bool is_ready;
-	struct place_ready ready; /* if it is */
-	struct chunk_tree_node *nodes;
-	size_t n_nodes, cap_nodes;
-	struct stage_chunk *chunks; /* in file order; NULL before stage_chunks */
-	uint32_t *order;	    /* numbers of chunks by (hash, number) */
-	size_t n_chunks;
-	size_t left;
-	struct stage_missing *missing;
-	size_t n_missing;
-	/* The base, of which what is missing may be another version: the old version, or what has chunks in common with the new one. */
-	char *base;	     /* its path; owned; NULL: there is none */
-	bool based;	     /* chunks were found in it */
-	uint64_t base_size;  /* as the index says */
-	uint64_t base_source; /* of its row */
-};
+#define STAGE_HOLE_BYTES 4096	    /* zeros are left out in aligned units of this */
+#define STAGE_OLD_FACTOR 4	    /* a missing chunk is looked for in this × its size … */
+#define STAGE_OLD_BYTES (64u << 10) /* … and this much of old bytes at most */
 
 DEFINE_CLEANUP(struct stage *, stage_free)
-DEFINE_CLEANUP(struct index_txn *, index_abort)
 DEFINE_CLEANUP(struct hash_state *, hash_state_free)
 DEFINE_CLEANUP(struct chunk_tree_builder *, chunk_tree_builder_free)
-
-static enum hash_algorithm algorithm(const struct stage *s)
-{
-	return store_algorithm(s->store);
-}
 
 /* --- the object --- */
 
@@ -175,52 +119,14 @@ static int keep_node(const struct hash *hash, uint8_t level, const void *payload
 	return 0;
 }
 
-static void drop_nodes(struct stage *s)
+void stage_drop_nodes(struct stage *s)
 {
 	scan_nodes_free(s->nodes, s->n_nodes);
 	s->nodes = NULL;
 	s->n_nodes = s->cap_nodes = 0;
 }
 
-/* --- local sources --- */
-
-/* 0, or what keeps the file from being used (of either sign). */
-static int open_source(const struct stage *s, const char *path, int *ret_fd, struct file_stat *ret)
-{
-	cleanup_close int dir = -1, fd = -1;
-	const char *name;
-	int r;
-
-	r = file_open_parent(store_root(s->store), path, &dir, &name);
-	if (r == 0)
-		r = file_open_read(dir, name, &fd);
-	if (r == 0)
-		r = file_stat_fd(fd, ret);
-	if (r == 0)
-		*ret_fd = steal_fd(fd);
-	return r;
-}
-
-/* Failures that another source would not mend. */
-static bool is_ours(int r)
-{
-	return r == -ENOSPC || r == -EDQUOT || r == -EFBIG || r == -ENOMEM || r == -EROFS;
-}
-
-static int clone_or_copy(struct stage *s, int from)
-{
-	int r = FILE_UNSUPPORTED;
-
-	if (store_abilities(s->store)->reflink)
-		r = file_clone(from, s->fd);
-	if (r == 0 || is_ours(r))
-		return r;
-	r = file_truncate(s->fd, s->content.size);
-	return r != 0 ? r : file_copy_range(from, 0, s->fd, 0, s->content.size);
-}
-
-/* Does the object, as it lies there, hold the content? STAGE_MISMATCH. Keeps its nodes. */
-static int verify_object(struct stage *s)
+int stage_verify_object(struct stage *s)
 {
 	struct file_stat st;
 	struct content found;
@@ -231,7 +137,7 @@ static int verify_object(struct stage *s)
 		return r;
 	if (st.size != s->content.size)
 		return STAGE_MISMATCH;
-	r = chunk_tree_of_file(s->fd, st.size, s->content.chunk_bits, algorithm(s), keep_node, s,
+	r = chunk_tree_of_file(s->fd, st.size, s->content.chunk_bits, stage_algorithm(s), keep_node, s,
 		&found);
 	if (r != 0)
 		return r < 0 ? r : STAGE_MISMATCH;
@@ -239,80 +145,11 @@ static int verify_object(struct stage *s)
 	return content_equal(&found, &s->content) ? 0 : STAGE_MISMATCH;
 }
 
-/* STAGE_COMPLETE, or 0: not usable, the object is empty again. */
-static int take_whole(struct stage *s, const char *path)
-{
-	cleanup_close int from = -1;
-	struct file_stat st;
-	int r;
-
-	r = open_source(s, path, &from, &st);
-	if (r != 0 || st.size != s->content.size)
-		return is_ours(r) ? r : 0;
-	r = clone_or_copy(s, from);
-	if (r == 0)
-		r = verify_object(s);
-	if (r == 0) {
-		s->whole = true;
-		return STAGE_COMPLETE;
-	}
-	drop_nodes(s);
-	if (is_ours(r))
-		return r;
-	r = file_truncate(s->fd, 0);
-	return r > 0 ? -EIO : r;
-}
-
-struct sources {
-	char *paths[STAGE_SOURCES_MAX];
-	size_t n;
-};
-
-static void sources_deinit(struct sources *f)
-{
-	for (size_t i = 0; i < f->n; i++)
-		free(f->paths[i]);
-}
-
-static int collect_source(const char *path, void *data)
-{
-	struct sources *f = data;
-	char *copy = strdup(path);
-
-	if (!copy)
-		return -ENOMEM;
-	f->paths[f->n++] = copy;
-	return f->n == STAGE_SOURCES_MAX;
-}
-
-static int find_sources(const struct stage *s, struct sources *ret)
-{
-	cleanup(index_abort_p) struct index_txn *t = NULL;
-	int r;
-
-	r = index_begin_read(replica_index(s->replica), &t);
-	if (r != 0)
-		return r;
-	r = index_by_content(t, &s->content, collect_source, ret);
-	return r < 0 ? r : 0;
-}
-
-static int look_for_whole(struct stage *s)
-{
-	cleanup(sources_deinit) struct sources sources = {0};
-	int r;
-
-	r = find_sources(s, &sources);
-	for (size_t i = 0; r == 0 && i < sources.n; i++)
-		r = take_whole(s, sources.paths[i]);
-	return r;
-}
-
 static int take_empty(struct stage *s)
 {
 	struct hash h;
 
-	hash_bytes(algorithm(s), "", 0, &h);
+	hash_bytes(stage_algorithm(s), "", 0, &h);
 	if (!hash_equal(&h, &s->content.root))
 		return -EBADMSG;
 	s->whole = true;
@@ -349,7 +186,7 @@ int stage_begin(struct stage **ret, struct replica *r, const char *path,
 		return -ENOMEM;
 	e = create_object(s);
 	if (e == 0)
-		e = content->size == 0 ? take_empty(s) : look_for_whole(s);
+		e = content->size == 0 ? take_empty(s) : stage_look_for_whole(s);
 	if (e >= 0)
 		*ret = steal(s);
 	return e;
@@ -382,7 +219,7 @@ void stage_free(struct stage *s)
 	if (s->linked && !leave_partial(s))
 		(void)file_unlink(store_staging(s->store), s->name); /* recovery empties staging */
 	close_keep(s->fd);
-	drop_nodes(s);
+	stage_drop_nodes(s);
 	free(s->chunks);
 	free(s->order);
 	free(s->missing);
@@ -436,7 +273,7 @@ static int check_root(struct stage *s)
 	struct content found;
 	int r;
 
-	r = chunk_tree_builder_new(&b, algorithm(s), keep_node, s);
+	r = chunk_tree_builder_new(&b, stage_algorithm(s), keep_node, s);
 	for (size_t i = 0; r == 0 && i < s->n_chunks; i++) {
 		const struct stage_chunk *c = &s->chunks[i];
 
@@ -484,7 +321,7 @@ static int take_zeros(struct stage *s)
 			continue;
 		if (c->length != length) {
 			length = c->length;
-			r = hash_of_zeros(algorithm(s), length, &h);
+			r = hash_of_zeros(stage_algorithm(s), length, &h);
 			if (r < 0)
 				return r;
 		}
@@ -541,8 +378,7 @@ static size_t find_group(const struct stage *s, const struct hash *hash)
 	return s->n_chunks;
 }
 
-/* The first of the group if it is to be had and of this length, else NULL. */
-static const struct stage_chunk *wanted(const struct stage *s, const struct hash *hash,
+const struct stage_chunk *stage_wanted(const struct stage *s, const struct hash *hash,
 	uint64_t length)
 {
 	size_t i = find_group(s, hash);
@@ -551,8 +387,7 @@ static const struct stage_chunk *wanted(const struct stage *s, const struct hash
 	return c && !c->present && c->length == length ? c : NULL;
 }
 
-/* Bytes that hash to this chunk, from that place of the base or from elsewhere, go to every place of its group. */
-static int place(struct stage *s, const struct hash *hash, const uint8_t *bytes, size_t n, uint64_t old)
+int stage_place(struct stage *s, const struct hash *hash, const uint8_t *bytes, size_t n, uint64_t old)
 {
 	size_t first = find_group(s, hash), end;
 	int r;
@@ -578,457 +413,6 @@ static int place(struct stage *s, const struct hash *hash, const uint8_t *bytes,
 	s->based = s->based || old != STAGE_NOT_OLD;
 	s->left--;
 	return 0;
-}
-
-/* --- what an earlier transfer left --- */
-
-/* 0, STAGE_MISMATCH, or < 0. */
-static int read_chunk(const struct stage *s, const struct stage_chunk *c, uint8_t *buffer)
-{
-	struct hash hash;
-	size_t got = 0;
-	int r = file_read(s->fd, buffer, c->length, c->offset, &got);
-
-	if (r != 0)
-		return r;
-	hash_bytes(algorithm(s), buffer, got, &hash);
-	return got == c->length && hash_equal(&hash, &c->hash) ? 0 : STAGE_MISMATCH;
-}
-
-/* Zeros where something is that does not count. */
-static int clear_chunk(struct stage *s, const struct stage_chunk *c)
-{
-	static const uint8_t zeros[65536];
-	uint64_t at = c->offset, end = c->offset + c->length, to;
-	int r;
-
-	while ((r = file_next_data(s->fd, at, end, &at, &to)) == 0)
-		for (size_t n; r == 0 && at < to; at += n) {
-			n = to - at < sizeof(zeros) ? (size_t)(to - at) : sizeof(zeros);
-			r = file_write(s->fd, zeros, n, at);
-			if (r < 0)
-				return r;
-		}
-	return r == FILE_END ? 0 : r;
-}
-
-static int take_left(struct stage *s)
-{
-	cleanup_free uint8_t *buffer = malloc(CHUNK_BYTES_MAX);
-	uint64_t from, to;
-	int r = buffer ? 0 : -ENOMEM;
-
-	if (r == 0)
-		s->filled = false;
-	for (size_t i = 0; r == 0 && i < s->n_chunks; i++) {
-		struct stage_chunk *c = &s->chunks[i];
-
-		if (c->zero || file_next_data(s->fd, c->offset, c->offset + c->length, &from, &to) != 0)
-			continue;
-		r = read_chunk(s, c, buffer);
-		c->there = r == 0;
-		if (r == STAGE_MISMATCH)
-			r = 0;
-	}
-	for (size_t i = 0; r == 0 && i < s->n_chunks; i++)
-		if (!s->chunks[i].there)
-			r = clear_chunk(s, &s->chunks[i]);
-	for (size_t i = 0; r == 0 && i < s->n_chunks; i++) {
-		const struct stage_chunk *c = &s->chunks[i];
-
-		if (!c->there || c->present)
-			continue;
-		r = read_chunk(s, c, buffer); /* once more, as it may stand at other places as well */
-		if (r == 0)
-			r = place(s, &c->hash, buffer, c->length, STAGE_NOT_OLD);
-		s->filled = true;
-	}
-	return r > 0 ? -EIO : r;
-}
-
-/* --- the old version, and other files --- */
-
-/* A chunk that the index says stands in a file, and that is wanted. */
-struct hit {
-	struct hash hash;
-	uint64_t offset;
-	uint32_t length;
-};
-
-/* A file with chunks for this one. */
-struct source {
-	struct stage *stage;
-	const char *path;
-	bool base; /* it is the base, or becomes it by what is found */
-	int fd;
-	struct file_stat stat;
-	struct content content; /* what the index says */
-	uint64_t origin;	/* the row's source */
-	struct hit *hits;	/* in file order */
-	size_t n, cap;
-	int error; /* of the re-cut: ours, not the file's */
-};
-
-static void source_deinit(struct source *o)
-{
-	close_keep(o->fd);
-	free(o->hits);
-}
-
-/* Collects hits below one node, as deep as the tree is. INDEX_ABSENT: nodes are not there. */
-static int walk_node(struct index_txn *t, struct source *o, const struct hash *hash,
-	uint8_t level, uint64_t offset)
-{
-	cleanup(buf_deinit) struct buf payload = BUF_INIT;
-	cleanup_free struct chunk_tree_entry *entries = NULL;
-	uint8_t found_level;
-	size_t n;
-	int r;
-
-	r = index_node_get(t, hash, &found_level, &payload);
-	if (r != 0)
-		return r;
-	if (found_level != level)
-		return INDEX_ABSENT;
-	r = chunk_tree_decode(algorithm(o->stage), hash, level, payload.data, payload.len, &entries,
-		&n);
-	for (size_t i = 0; r == 0 && i < n; offset += entries[i++].length) {
-		const struct chunk_tree_entry *e = &entries[i];
-
-		if (e->zero)
-			continue;
-		if (level > 1) {
-			r = walk_node(t, o, &e->hash, level - 1, offset);
-			continue;
-		}
-		if (!wanted(o->stage, &e->hash, e->length))
-			continue;
-		r = array_reserve(&o->hits, &o->cap, o->n + 1, sizeof(*o->hits));
-		if (r == 0)
-			o->hits[o->n++] = (struct hit){e->hash, offset, (uint32_t)e->length};
-	}
-	return r;
-}
-
-/* What the index says about the file, and its chunks where it was cut as the new one is.
- * INDEX_ABSENT: there is no such file; *ret_cut: hits are complete. */
-static int look_up(struct source *o, struct index_txn *t, bool *ret_cut)
-{
-	cleanup(row_deinit) struct row row = {0};
-	const struct stage *s = o->stage;
-	int r = index_get(t, o->path, &row);
-
-	if (r != 0)
-		return r;
-	if (!row_live(&row) || row.place != ROW_ON_DISK || row.record.kind != RECORD_FILE)
-		return INDEX_ABSENT;
-	o->content = row.record.content;
-	o->origin = row.source;
-	*ret_cut = false;
-	if (s->n_chunks == 1)
-		return 0;
-	if (o->content.chunk_bits != s->content.chunk_bits || o->content.height == 0 ||
-		o->content.height > CHUNK_TREE_HEIGHT_MAX)
-		return 0;
-	r = walk_node(t, o, &o->content.root, o->content.height, 0);
-	if (r == -ENOMEM)
-		return r;
-	*ret_cut = r == 0; /* else the nodes are missing or damaged: the file itself can tell */
-	return 0;
-}
-
-static int set_base(const struct source *o)
-{
-	struct stage *s = o->stage;
-
-	free(s->base);
-	s->base = strdup(o->path);
-	s->base_size = o->content.size;
-	s->base_source = o->origin;
-	return s->base ? 0 : -ENOMEM;
-}
-
-static int copy_hits(struct source *o)
-{
-	struct stage *s = o->stage;
-	cleanup_free uint8_t *buffer = o->n ? malloc(CHUNK_BYTES_MAX) : NULL;
-	int r = 0;
-
-	if (o->n && !buffer)
-		return -ENOMEM;
-	for (size_t i = 0; r == 0 && i < o->n; i++) {
-		const struct hit *h = &o->hits[i];
-		struct hash hash;
-		size_t got = 0;
-
-		if (!wanted(s, &h->hash, h->length))
-			continue; /* came from an earlier place */
-		if (file_read(o->fd, buffer, h->length, h->offset, &got) != 0 || got != h->length)
-			continue;
-		hash_bytes(algorithm(s), buffer, got, &hash);
-		if (hash_equal(&hash, &h->hash))
-			r = place(s, &hash, buffer, got, o->base ? h->offset : STAGE_NOT_OLD);
-	}
-	return r;
-}
-
-/* Is this chunk to be had from the source at the place where the new content has it? Both are walked in file order. */
-static bool stands_still(const struct source *o, const struct stage_chunk *c, size_t *at)
-{
-	while (*at < o->n && o->hits[*at].offset < c->offset)
-		++*at;
-	return *at < o->n && o->hits[*at].offset == c->offset && hash_equal(&o->hits[*at].hash, &c->hash);
-}
-
-static int copy_bytes(int from, int to, uint64_t offset, uint64_t end)
-{
-	uint8_t bytes[STAGE_SHARE_ALIGN];
-	size_t got = 0;
-	int r = end > offset ? file_read(from, bytes, (size_t)(end - offset), offset, &got) : 0;
-
-	return r == 0 && got ? file_write(to, bytes, got, offset) : r;
-}
-
-/* Whole blocks are shared where the file system can, what stands beside them is copied. */
-static int share_run(struct source *o, uint64_t from, uint64_t to)
-{
-	uint64_t align = STAGE_SHARE_ALIGN, first = (from + align - 1) / align * align, last = to / align * align;
-	int r = copy_bytes(o->fd, o->stage->fd, from, first);
-
-	if (r == 0)
-		r = file_copy_range(o->fd, first, o->stage->fd, first, last - first);
-	return r == 0 ? copy_bytes(o->fd, o->stage->fd, last, to) : r;
-}
-
-/* Chunks first … end, all of which stand still. */
-static int share_chunks(struct source *o, size_t first, size_t end)
-{
-	struct stage_chunk *c = o->stage->chunks;
-	uint64_t from = first < end ? c[first].offset : 0, to = first < end ? c[end - 1].offset + c[end - 1].length : 0;
-	int r;
-
-	if (to - from < STAGE_SHARE_BYTES)
-		return 0;
-	r = share_run(o, from, to);
-	for (size_t i = first; r == 0 && i < end; i++)
-		c[i].there = true;
-	return r;
-}
-
-/* 0; STAGE_MISMATCH: it is not what the index says. */
-static int verify_shared(struct stage *s)
-{
-	cleanup_free uint8_t *buffer = malloc(CHUNK_BYTES_MAX);
-	int r = buffer ? 0 : -ENOMEM;
-
-	for (size_t i = 0; r == 0 && i < s->n_chunks; i++) {
-		const struct stage_chunk *c = &s->chunks[i];
-
-		if (!c->there)
-			continue;
-		r = read_chunk(s, c, buffer);
-		if (r == 0 && !c->present)
-			r = place(s, &c->hash, buffer, c->length, c->offset);
-	}
-	return r;
-}
-
-/* All hole again, and nothing present but zeros. */
-static int unshare(struct stage *s)
-{
-	int r = file_truncate(s->fd, 0);
-
-	s->based = false;
-	s->left = 0;
-	for (size_t i = 0; i < s->n_chunks; i++) {
-		struct stage_chunk *c = &s->chunks[i];
-
-		c->there = false;
-		c->present = c->zero;
-		c->old = STAGE_NOT_OLD;
-		s->left += !c->zero && !c->again;
-	}
-	return r == 0 ? file_truncate(s->fd, s->content.size) : r;
-}
-
-/* On file systems that share blocks: what stands where it stood in the base costs no room, and no writing. */
-static int share_hits(struct source *o)
-{
-	struct stage *s = o->stage;
-	size_t at = 0, first = 0;
-	int r = 0;
-
-	if (!store_abilities(s->store)->reflink || !o->base)
-		return 0;
-	for (size_t i = 0; r == 0 && i <= s->n_chunks; i++) {
-		if (i < s->n_chunks && stands_still(o, &s->chunks[i], &at))
-			continue;
-		r = share_chunks(o, first, i);
-		first = i + 1;
-	}
-	if (r == 0)
-		r = verify_shared(s);
-	return r == 0 || is_ours(r) ? r : unshare(s);
-}
-
-enum { RECUT_ENOUGH = 1 };
-
-static bool recut_far(const struct stage *s, uint64_t offset)
-{
-	return offset > STAGE_RECUT_BYTES &&
-		(offset - STAGE_RECUT_BYTES) / STAGE_RECUT_FACTOR > s->content.size;
-}
-
-static int take_cut(const struct chunk *chunk, const uint8_t *bytes, void *data)
-{
-	struct source *o = data;
-	struct stage *s = o->stage;
-	const struct stage_chunk *c;
-
-	if (s->left == 0 || recut_far(s, chunk->offset))
-		return RECUT_ENOUGH;
-	c = bytes ? wanted(s, &chunk->hash, chunk->length) : NULL;
-	if (c)
-		o->error = place(s, &c->hash, bytes, chunk->length, chunk->offset);
-	return o->error;
-}
-
-static int copy_recut(struct source *o)
-{
-	struct stage *s = o->stage;
-	int r;
-
-	r = chunker_run(o->fd, o->stat.size, s->content.chunk_bits, algorithm(s), take_cut, o);
-	if (o->error)
-		return o->error;
-	return r == -ENOMEM ? r : 0; /* an old version that can't be read has nothing for us */
-}
-
-static int take_hits(struct source *o)
-{
-	int r = share_hits(o);
-
-	return r == 0 ? copy_hits(o) : r;
-}
-
-static int look_up_old(struct source *o, bool *ret_cut)
-{
-	cleanup(index_abort_p) struct index_txn *t = NULL;
-	int r = index_begin_read(replica_index(o->stage->replica), &t);
-
-	return r == 0 ? look_up(o, t, ret_cut) : r;
-}
-
-static int take_from_old(struct stage *s)
-{
-	cleanup(source_deinit) struct source o = {.stage = s, .path = s->path, .base = true, .fd = -1};
-	bool cut = false;
-	int r;
-
-	r = look_up_old(&o, &cut);
-	if (r == 0)
-		r = set_base(&o);
-	if (r != 0)
-		return r < 0 ? r : 0;
-	/* a lone chunk is the whole content, which stage_begin looked for */
-	if ((cut && o.n == 0) || s->n_chunks == 1)
-		return 0;
-	if (open_source(s, s->path, &o.fd, &o.stat) != 0)
-		return 0;
-	return cut ? take_hits(&o) : copy_recut(&o);
-}
-
-/* A content that may have so many missing chunks, by its root's name. */
-struct vote {
-	uint64_t root;
-	size_t n;
-};
-
-static int compare_roots(const void *a, const void *b)
-{
-	const struct vote *x = a, *y = b;
-
-	return (x->root > y->root) - (x->root < y->root);
-}
-
-static int compare_votes(const void *a, const void *b)
-{
-	const struct vote *x = a, *y = b;
-
-	return x->n != y->n ? (x->n < y->n) - (x->n > y->n) : compare_roots(a, b);
-}
-
-/* The most promising contents first; votes has room for one for each missing chunk. */
-static size_t find_others(const struct stage *s, const struct reuse *reuse, struct vote *votes)
-{
-	size_t n = 0, found = 0;
-
-	for (size_t i = 0; i < s->n_chunks; i++) {
-		const struct stage_chunk *c = &s->chunks[i];
-
-		if (!c->present && !c->again && reuse_look(reuse, &c->hash, &votes[found].root))
-			votes[found++].n = 1;
-	}
-	qsort(votes, found, sizeof(*votes), compare_roots);
-	for (size_t i = 0; i < found; i++) {
-		if (n && votes[n - 1].root == votes[i].root)
-			votes[n - 1].n++;
-		else
-			votes[n++] = votes[i];
-	}
-	qsort(votes, n, sizeof(*votes), compare_votes);
-	return n;
-}
-
-/* Files of that content, and the hits of the first one. */
-static int look_up_other(struct source *o, uint64_t root, struct sources *ret)
-{
-	cleanup(index_abort_p) struct index_txn *t = NULL;
-	bool cut;
-	int r = index_begin_read(replica_index(o->stage->replica), &t);
-
-	if (r == 0)
-		r = index_by_root(t, root, collect_source, ret);
-	if (r < 0 || !ret->n)
-		return r < 0 ? r : INDEX_ABSENT;
-	o->path = ret->paths[0];
-	return look_up(o, t, &cut);
-}
-
-/* Nothing is taken of a file that can't be read, or has changed; then others of its content are tried. */
-static int take_from_other(struct stage *s, uint64_t root)
-{
-	cleanup(sources_deinit) struct sources paths = {0};
-	cleanup(source_deinit) struct source o = {.stage = s, .base = !s->based, .fd = -1};
-	size_t left = s->left;
-	int r = look_up_other(&o, root, &paths);
-
-	for (size_t i = 0; r == 0 && o.n && i < paths.n && s->left == left; i++) {
-		o.path = paths.paths[i];
-		o.fd = close_keep(o.fd);
-		if (open_source(s, o.path, &o.fd, &o.stat) == 0)
-			r = take_hits(&o);
-	}
-	if (r == 0 && o.base && s->based)
-		r = set_base(&o);
-	return r < 0 ? r : 0;
-}
-
-static int take_from_others(struct stage *s, struct reuse *reuse)
-{
-	cleanup_free struct vote *votes = NULL;
-	size_t n;
-	int r = 0;
-
-	if (s->n_chunks == 1 || reuse_prepare(reuse, s->replica, stage_missing_bytes(s)) != 0)
-		return 0;
-	votes = calloc(s->left, sizeof(*votes));
-	if (!votes)
-		return -ENOMEM;
-	n = find_others(s, reuse, votes);
-	for (size_t i = 0; r == 0 && s->left && i < n && i < STAGE_OTHERS_MAX; i++)
-		r = take_from_other(s, votes[i].root);
-	return r;
 }
 
 /* What stands between two chunks that both versions have, or an end: in the new one and in the old one. */
@@ -1118,11 +502,11 @@ int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t
 	if (r == 0 && s->n_chunks > 1) /* a lone one gives it its length */
 		r = file_truncate(s->fd, s->content.size);
 	if (r == 0 && s->left_bytes)
-		r = take_left(s);
+		r = stage_take_left(s);
 	if (r == 0 && s->left > 0)
-		r = take_from_old(s);
+		r = stage_take_from_old(s);
 	if (r == 0 && s->left > 0 && reuse)
-		r = take_from_others(s, reuse);
+		r = stage_take_from_others(s, reuse);
 	if (r == 0)
 		r = list_missing(s);
 	if (r != 0)
@@ -1137,18 +521,6 @@ const struct stage_missing *stage_missing(const struct stage *s, size_t *ret_n)
 	if (ret_n)
 		*ret_n = s->n_missing;
 	return s->missing;
-}
-
-int stage_open_base(const struct stage *s, int *ret_fd)
-{
-	struct file_stat st;
-
-	return s->base ? open_source(s, s->base, ret_fd, &st) : -ENOENT;
-}
-
-uint64_t stage_base_source(const struct stage *s)
-{
-	return s->base_source;
 }
 
 uint64_t stage_missing_bytes(const struct stage *s)
@@ -1171,11 +543,11 @@ int stage_write(struct stage *s, uint32_t chunk, const void *bytes, size_t n)
 	c = &s->chunks[chunk];
 	if (n != c->length)
 		return STAGE_MISMATCH;
-	hash_bytes(algorithm(s), bytes, n, &hash);
+	hash_bytes(stage_algorithm(s), bytes, n, &hash);
 	if (!hash_equal(&hash, &c->hash) && !DEFECT(CONTENT_UNVERIFIED))
 		return STAGE_MISMATCH;
 	s->filled = true;
-	r = place(s, DEFECT(CONTENT_UNVERIFIED) ? &c->hash : &hash, bytes, n, STAGE_NOT_OLD);
+	r = stage_place(s, DEFECT(CONTENT_UNVERIFIED) ? &c->hash : &hash, bytes, n, STAGE_NOT_OLD);
 	if (r == -ENOSPC || r == -EDQUOT)
 		s->filled = false; /* leave the room to others, unless this one goes on */
 	if (r < 0)
