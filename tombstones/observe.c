@@ -1,5 +1,6 @@
 /*
- * tombstones/observe.c — see tombstones/observe.h.
+ * tombstones/observe.c — the run: batches, the budget, deletions in order; see tombstones/observe.h. What becomes of a single
+ * observation: observe_take.c.
  *
  *   scan ── new, changed, touched … ──→ batch ──→ transaction (as the walk goes on: with a pool, on one of its threads)
  *        ── gone ──────────────────────→ kept ──→ budget ──→ transactions, deepest first ─┐
@@ -14,7 +15,7 @@
  *  - The counts of a batch enter the result once it is committed.
  *  - What is recorded is durable before: else a power cut takes back what peers were told, and the next scan sees a user's edit in it.
  */
-#include "tombstones/observe.h"
+#include "tombstones/observe_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -24,45 +25,13 @@
 #define HASH_NONFATAL_OOM 1 /* then the element has no table */
 #include <uthash.h>
 
-#include "base/clock.h"
 #include "base/error.h"
 #include "base/sync.h"
 #include "merkle/path.h"
-#include "tombstones/conflict.h"
 #include "tombstones/undo.h"
 
 #define BATCH_BYTES_MAX (16 * 1024 * 1024) /* of chunk-tree nodes held */
 #define BATCH_CONTENT_MAX (UINT64_C(1) << 30) /* of what was read: all of it again, if the process ends before the commit */
-#define ASIDE_NAMES_MAX 1000
-
-/* A copy of an observation. */
-struct seen {
-	enum scan_what what;
-	char *path; /* owned */
-	uint64_t seq;
-	bool had_row, covers;
-	struct record state;
-	struct stamp stamp;
-	int64_t looked_ns;
-	struct chunk_tree_node *nodes; /* owned */
-	size_t n_nodes;
-	bool told; /* to be told after the commit, with error */
-	int error;
-};
-
-struct seen_list {
-	struct seen *v; /* owned */
-	size_t n, cap;
-	size_t bytes; /* of nodes */
-	uint64_t content; /* bytes that were read */
-};
-
-struct gone {
-	size_t path; /* offset into gone_list.text */
-	uint64_t seq;
-	bool had_row;
-	int left; /* why it is left for now, which is told after the commit; 0: it is not */
-};
 
 struct gone_list {
 	struct gone *v;	 /* owned */
@@ -76,15 +45,6 @@ struct appeared {
 	size_t n, cap;
 	bool *used; /* by a deletion; made when sorted */
 	uint64_t directories;
-};
-
-struct tally {
-	uint64_t created, changed, touched, deleted, restamped, raced, undone, waiting;
-};
-
-struct paths {
-	char **v; /* owned */
-	size_t n, cap;
 };
 
 /* A path that was observed: where paths to look at overlap, the first look counts. */
@@ -105,27 +65,20 @@ struct writing {
 struct run {
 	const struct observe_options *options;
 	struct scan_options scan;
-	bool whole;	 /* everything is looked at */
 	struct met *met; /* NULL when one path is looked at; owned */
 	bool overlaps;	 /* keep met */
 	void (*directory)(int dirfd, const char *path, void *data);
 	void *directory_data;
 	struct observe_result *result;
-	enum observe_local local; /* of this run */
-	enum observe_local now;	  /* of the path that is being taken */
-	bool suspect;
-	bool stuck; /* something was left as it is that should not be */
 
-	struct writing writing; /* while it is busy, what take() works with belongs to its thread */
-	struct seen_list batch, late; /* late: directories that became something else */
+	struct writing writing;
+	struct taking taking; /* while writing is busy, its thread's */
+	struct seen_list batch;
 	struct gone_list gone;
 	struct appeared appeared;
-	struct paths aside; /* directories moved aside: what was seen below is elsewhere now */
-	struct paths emptied; /* directories to be removed if they are empty: a user's, with what was undone in them */
 };
 
 DEFINE_CLEANUP(struct index_txn *, index_abort)
-DEFINE_CLEANUP(struct index_cursor *, index_cursor_close)
 
 /* --- lists --- */
 
@@ -192,18 +145,6 @@ static bool seen_list_full(const struct seen_list *l)
 	return l->n >= OBSERVE_BATCH || l->bytes >= BATCH_BYTES_MAX || l->content >= BATCH_CONTENT_MAX;
 }
 
-/* The observation moves from one list to another. */
-static int seen_list_take(struct seen_list *l, struct seen *s)
-{
-	int r = array_reserve(&l->v, &l->cap, l->n + 1, sizeof(*l->v));
-
-	if (r)
-		return r;
-	l->v[l->n++] = *s;
-	*s = (struct seen){0};
-	return 0;
-}
-
 static int gone_list_add(struct gone_list *l, const struct scan_observation *o)
 {
 	struct gone g = {.path = l->text.len, .seq = o->seq, .had_row = o->had_row};
@@ -238,20 +179,6 @@ static int compare_gone(const void *x, const void *y, void *data)
 	return (*b == '/' ? 0 : *b) - (*a == '/' ? 0 : *a);
 }
 
-static int paths_add(struct paths *p, const char *path)
-{
-	int r = array_reserve(&p->v, &p->cap, p->n + 1, sizeof(*p->v));
-	char *copy;
-
-	if (r)
-		return r;
-	copy = strdup(path);
-	if (!copy)
-		return -ENOMEM;
-	p->v[p->n++] = copy;
-	return 0;
-}
-
 static void paths_deinit(struct paths *p)
 {
 	for (size_t i = 0; i < p->n; i++)
@@ -270,16 +197,16 @@ static void run_deinit(struct run *x)
 	}
 	seen_list_clear(&x->writing.list);
 	seen_list_clear(&x->batch);
-	seen_list_clear(&x->late);
+	seen_list_clear(&x->taking.late);
 	free(x->writing.list.v);
 	free(x->batch.v);
-	free(x->late.v);
+	free(x->taking.late.v);
 	free(x->gone.v);
 	buf_deinit(&x->gone.text);
 	free(x->appeared.v);
 	free(x->appeared.used);
-	paths_deinit(&x->aside);
-	paths_deinit(&x->emptied);
+	paths_deinit(&x->taking.aside);
+	paths_deinit(&x->taking.emptied);
 }
 
 static void tell(const struct run *x, const char *path, enum scan_what what, int error)
@@ -346,617 +273,6 @@ static bool makes_up(struct appeared *a, const struct record *r)
 		return false;
 	a->used[low] = true;
 	return true;
-}
-
-/* --- one observation in a transaction --- */
-
-/* Make K not know the record, so that a peer's copy of it is taken again. -ENOSPC. */
-static int forget(struct replica_txn *t, const char *path, const struct record *record)
-{
-	const struct version_vector *k = knowledge_of(&t->knowledge, path);
-	bool known = false;
-
-	for (size_t i = 0; i < record->dots.n && !known; i++)
-		known = version_vector_has(k, record->dots.v[i], replica_lineage(t->replica));
-	if (!known)
-		return 0;
-	return replica_forget(t, path);
-}
-
-static int put_nodes(struct replica_txn *t, const struct seen *s)
-{
-	for (size_t i = 0; i < s->n_nodes; i++) {
-		const struct chunk_tree_node *n = &s->nodes[i];
-		int r = index_node_put(t->index, &n->hash, n->level, n->payload, n->n);
-
-		if (r)
-			return r;
-	}
-	return 0;
-}
-
-/* It cannot be taken up now, and a person should know. */
-static int leave(struct run *x, struct seen *s, int error)
-{
-	s->told = true;
-	s->error = error;
-	x->stuck = true;
-	return 0;
-}
-
-/* Is something in this look left as the index has it, so that it looks as if it raced, and will the next time? */
-static bool leaves_any(const struct run *x)
-{
-	return x->stuck || x->result->scan.errors;
-}
-
-/* Record an event for what is on disk. `made` is taken over. row: what the index has of the path, NULL if nothing. */
-static int put_event(struct run *x, struct replica_txn *t, struct seen *s, const char *path, enum replica_event_kind kind,
-	const struct row *row, struct record *made, uint64_t *count)
-{
-	const struct record *old = row && row_has_record(row) ? &row->record : NULL;
-	struct row put = {.place = ROW_ON_DISK, .stamp = s->stamp, .recorded_ns = s->looked_ns};
-	int r = 0;
-
-	if (x->suspect && old) {
-		r = forget(t, path, old);
-		if (r == -ENOSPC)
-			return leave(x, s, r);
-		old = NULL;
-		kind = REPLICA_EVENT_STATE;
-	}
-	if (!r)
-		r = put_nodes(t, s);
-	if (!r)
-		r = replica_event(t, kind, old, made);
-	if (r)
-		return r;
-	put.record = *made;
-	*made = (struct record){0};
-	r = index_put(t->index, path, &put);
-	row_deinit(&put);
-	if (!r)
-		++*count;
-	return r;
-}
-
-/* The same version is on disk: only the local half changes. */
-static int put_stamp(struct replica_txn *t, struct seen *s, struct row *row, uint8_t place, uint64_t *count)
-{
-	int r = put_nodes(t, s);
-
-	row->place = place;
-	row->stamp = s->stamp;
-	row->recorded_ns = s->looked_ns;
-	if (!r)
-		r = index_restamp(t->index, s->path, row);
-	if (!r)
-		++*count;
-	return r;
-}
-
-/* What this disk could not store stays as it is in the record: only what differs from the stamp is the user's doing. */
-static void keep_unstored(struct record *found, const struct row *row)
-{
-	if (found->kind == RECORD_SYMLINK || found->mode == row->stamp.mode)
-		found->mode = row->record.mode;
-	if (found->uid == row->stamp.uid)
-		found->uid = row->record.uid;
-	if (found->gid == row->stamp.gid)
-		found->gid = row->record.gid;
-	if (found->kind == RECORD_DIRECTORY || found->mtime_ns == row->stamp.mtime_ns)
-		found->mtime_ns = row->record.mtime_ns;
-}
-
-/* --- implied directories --- */
-
-static int forget_implied(struct replica_txn *t, const char *path, struct row *row)
-{
-	if (!row_has_record(row))
-		return index_drop(t->index, path);
-	row->place = ROW_NOT_HERE;
-	row->stamp = (struct stamp){0};
-	return index_restamp(t->index, path, row);
-}
-
-/* The directory that is there only for what was below it. 0: gone, 1: it stays. */
-static int remove_implied(struct store *store, const char *path, const struct row *row)
-{
-	cleanup_close int dir = -1;
-	struct file_stat st;
-	const char *name;
-	int r = file_open_parent(store_root(store), path, &dir, &name);
-
-	if (r == 0)
-		r = file_stat_at(dir, name, &st);
-	if (r == 0 && (st.kind != FILE_KIND_DIRECTORY || st.ino != row->stamp.ino))
-		return 1;
-	if (r == 0)
-		r = file_rmdir(dir, name);
-	/* Durable before its row goes: else it would come back as a user's. */
-	return r == FILE_VANISHED || (r == 0 && file_fsync(dir) == 0) ? 0 : 1;
-}
-
-/* With the last live child, implied directories above go, if they are empty. */
-static int drop_implied(struct replica_txn *t, struct store *store, const char *path)
-{
-	cleanup_free char *at = strdup(path);
-	int r = at ? 0 : -ENOMEM;
-
-	while (r == 0 && path_parent_length(at)) {
-		struct row row cleanup(row_deinit) = {0};
-
-		at[path_parent_length(at)] = '\0';
-		r = index_get(t->index, at, &row);
-		if (r < 0)
-			return r;
-		if (r == INDEX_ABSENT || row.place != ROW_IMPLIED)
-			return 0;
-		r = index_any_live_below(t->index, at);
-		if (r == 0)
-			r = remove_implied(store, at, &row);
-		if (r != 0)
-			return r < 0 ? r : 0;
-		r = forget_implied(t, at, &row);
-	}
-	return r;
-}
-
-/* One that is empty and needed by nothing: it could not be removed when the last thing in it went. */
-static int take_implied(struct replica_txn *t, struct seen *s, struct row *row, struct tally *tally)
-{
-	struct store *store = replica_store(t->replica);
-	int r = index_any_live_below(t->index, s->path);
-
-	if (r == 0)
-		r = remove_implied(store, s->path, row);
-	if (r != 0)
-		return r < 0 ? r : put_stamp(t, s, row, ROW_IMPLIED, &tally->restamped);
-	r = forget_implied(t, s->path, row);
-	return r == 0 ? drop_implied(t, store, s->path) : r;
-}
-
-/* --- taking back --- */
-
-/*
- * A version that descends from an event of ours may not be forgotten, as K goes on knowing that event: who has it would be told
- * that it was seen and deleted here. The user's change becomes one more event, and the session undoes them all.
- */
-static enum observe_local local_of(const struct run *x, const struct row *row)
-{
-	const struct replica *r = x->options->replica;
-
-	for (size_t i = 0; i < row->record.vv.n; i++) {
-		const struct version_incarnation *inc = version_lineage_find(replica_lineage(r), row->record.vv.v[i].inc);
-
-		if (!inc || inc->replica == store_replica_id(replica_store(r)))
-			return OBSERVE_RECORD;
-	}
-	return x->local;
-}
-
-static int leave_local(struct seen *s)
-{
-	s->told = true;
-	s->error = OBSERVE_LOCAL;
-	return 0;
-}
-
-/* The directory of what was undone may be a user's, too. */
-static int note_emptied(struct run *x, const char *path, size_t n)
-{
-	const char *last = x->emptied.n ? x->emptied.v[x->emptied.n - 1] : "";
-	cleanup_free char *copy = NULL;
-
-	if (!n || (strlen(last) == n && memcmp(last, path, n) == 0))
-		return 0;
-	copy = strndup(path, n);
-	return copy ? paths_add(&x->emptied, copy) : -ENOMEM;
-}
-
-/* The row that something here was renamed from. */
-struct origin {
-	struct replica_txn *t;
-	const struct seen *s;
-	char *path; /* owned */
-};
-
-static int match_origin(const char *path, void *data)
-{
-	struct origin *o = data;
-	struct row row cleanup(row_deinit) = {0};
-	int dir cleanup_close = -1;
-	struct file_stat st;
-	const char *name;
-	int r = index_get(o->t->index, path, &row);
-
-	if (r || !row_live(&row) || row.place != ROW_ON_DISK || !record_same_state(&row.record, &o->s->state))
-		return r < 0 ? r : 0;
-	r = file_open_parent(store_root(replica_store(o->t->replica)), path, &dir, &name);
-	if (!r)
-		r = file_stat_at(dir, name, &st);
-	if (r != FILE_VANISHED || dir < 0)
-		return r < 0 ? r : 0;
-	o->path = strdup(path);
-	return o->path ? 1 : -ENOMEM;
-}
-
-/* 1: it is back where it was, and will be seen there. */
-static int undo_new_name(struct replica_txn *t, const struct seen *s)
-{
-	struct origin o = {.t = t, .s = s};
-	int r = index_by_inode(t->index, s->stamp.ino, match_origin, &o);
-
-	if (r > 0)
-		r = undo_rename(replica_store(t->replica), s->path, o.path) == 0;
-	free(o.path);
-	return r;
-}
-
-/* The row's version is to be fetched again. 1: K has no room for that now. */
-static int give_up_row(struct replica_txn *t, const char *path, struct row *row, struct tally *tally)
-{
-	int r = row_live(row) ? forget(t, path, &row->record) : 0;
-
-	if (r == -ENOSPC) {
-		tally->waiting++;
-		return 1;
-	}
-	if (r)
-		return r;
-	if (row_live(row))
-		return index_drop(t->index, path);
-	return row->place == ROW_IMPLIED ? forget_implied(t, path, row) : 0;
-}
-
-/* Something is there that the index does not have, or has otherwise. */
-static int undo_found(struct run *x, struct replica_txn *t, struct seen *s, struct row *row, struct tally *tally)
-{
-	bool directory = s->state.kind == RECORD_DIRECTORY;
-	int r = 0;
-
-	if (x->now == OBSERVE_LEAVE)
-		return leave_local(s);
-	if (!row_live(row))
-		r = undo_new_name(t, s);
-	if (r > 0) { /* the names below are other ones now, too */
-		tally->undone++;
-		tally->raced++;
-		return note_emptied(x, s->path, path_parent_length(s->path));
-	}
-	if (!r)
-		r = give_up_row(t, s->path, row, tally);
-	if (r)
-		return r < 0 ? r : 0;
-	if (directory)
-		return note_emptied(x, s->path, strlen(s->path));
-	r = undo_object(replica_store(t->replica), s->path);
-	if (r == FILE_VANISHED || r == FILE_IS_DIRECTORY) {
-		tally->raced++;
-		return 0;
-	}
-	if (r)
-		return leave(x, s, r);
-	tally->undone++;
-	return note_emptied(x, s->path, path_parent_length(s->path));
-}
-
-static int undo_touched(struct run *x, struct replica_txn *t, struct seen *s, struct row *row, struct tally *tally)
-{
-	int r;
-
-	if (x->now == OBSERVE_LEAVE)
-		return leave_local(s);
-	r = undo_attributes(replica_store(t->replica), s->path, &s->stamp, &row->stamp, &s->stamp, &s->looked_ns);
-	if (!r)
-		return put_stamp(t, s, row, row->place, &tally->undone);
-	if (r == FILE_BUSY || r == FILE_VANISHED) {
-		tally->raced++;
-		return 0;
-	}
-	return s->state.kind == RECORD_DIRECTORY ? leave(x, s, r) : undo_found(x, t, s, row, tally);
-}
-
-static int take_touched(struct run *x, struct replica_txn *t, struct seen *s, struct row *row, struct tally *tally)
-{
-	struct record made cleanup(record_deinit) = {0};
-	enum replica_event_kind kind;
-	bool attributes, mtime;
-	int r = record_copy(&made, &row->record);
-
-	if (r)
-		return r;
-	made.mode = s->state.mode;
-	made.uid = s->state.uid;
-	made.gid = s->state.gid;
-	made.mtime_ns = s->state.mtime_ns;
-	keep_unstored(&made, row);
-	attributes = !record_same_attributes(&made, &row->record);
-	mtime = made.mtime_ns != row->record.mtime_ns;
-	if (!attributes && !mtime)
-		return put_stamp(t, s, row, row->place, &tally->restamped);
-	if (x->now)
-		return undo_touched(x, t, s, row, tally);
-	kind = attributes && mtime ? REPLICA_EVENT_BOTH : attributes ? REPLICA_EVENT_ATTRIBUTES : REPLICA_EVENT_MTIME;
-	return put_event(x, t, s, s->path, kind, row, &made, &tally->touched);
-}
-
-static int take_changed(struct run *x, struct replica_txn *t, struct seen *s, struct row *row, struct tally *tally)
-{
-	if (record_same_state(&s->state, &row->record))
-		return take_touched(x, t, s, row, tally);
-	if (x->now)
-		return undo_found(x, t, s, row, tally);
-	if (s->state.kind == row->record.kind)
-		keep_unstored(&s->state, row);
-	return put_event(x, t, s, s->path, REPLICA_EVENT_STATE, row, &s->state, &tally->changed);
-}
-
-/* Is this name free for a conflict copy? *ret: its tombstone's row, if any; empty otherwise. 1 yes, 0 no. */
-static int aside_free(struct replica_txn *t, const char *path, struct row *ret)
-{
-	int r = index_get(t->index, path, ret);
-
-	if (r)
-		return r == INDEX_ABSENT ? 1 : r;
-	return !row_live(ret) && ret->place == ROW_NOT_HERE;
-}
-
-/* Move the object to the first free name of a conflict copy. *ret_path: heap; *ret_row: that name's tombstone's row. */
-static int move_aside(struct replica_txn *t, const struct seen *s, int dir, const char *name, char **ret_path, struct row *ret_row)
-{
-	for (unsigned n = 1; n <= ASIDE_NAMES_MAX; n++) {
-		cleanup_free char *path = conflict_path(s->path, &s->state.content.root, n);
-		struct row row cleanup(row_deinit) = {0};
-		int r;
-
-		if (!path)
-			return -ENOMEM;
-		if (!path_valid(path))
-			return FILE_UNSUPPORTED;
-		r = aside_free(t, path, &row);
-		if (r < 0)
-			return r;
-		if (r == 0)
-			continue;
-		r = file_rename_noreplace(dir, name, dir, path_name(path));
-		if (r == FILE_EXISTS)
-			continue;
-		if (r)
-			return r;
-		*ret_path = steal(path);
-		*ret_row = row;
-		row = (struct row){0};
-		return 0;
-	}
-	return FILE_EXISTS;
-}
-
-/* Is it what the scan looked at? (the rename changed its ctime) */
-static bool is_what_was_seen(const struct seen *s, const struct stamp *now)
-{
-	if (s->stamp.ino != now->ino)
-		return false;
-	return s->state.kind == RECORD_DIRECTORY || (s->stamp.size == now->size && s->stamp.mtime_ns == now->mtime_ns);
-}
-
-/*
- * The object stands where a version belongs that was never put there: it becomes a conflict copy, and the row is forgotten,
- * so that its version is fetched. If we crash in between, the next scan finds a new object and a free path.
- */
-static int take_aside(struct run *x, struct replica_txn *t, struct seen *s, const struct row *row, struct tally *tally)
-{
-	cleanup_free char *copy = NULL;
-	struct row at cleanup(row_deinit) = {0};
-	int dir cleanup_close = -1;
-	struct file_stat st;
-	struct stamp now;
-	const char *name;
-	int r = forget(t, s->path, &row->record);
-
-	if (r == -ENOSPC)
-		return leave(x, s, r);
-	if (!r)
-		r = file_open_parent(store_root(replica_store(t->replica)), s->path, &dir, &name);
-	if (!r)
-		r = move_aside(t, s, dir, name, &copy, &at);
-	if (!r)
-		r = file_stat_at(dir, path_name(copy), &st);
-	if (r < 0 || (r && r != FILE_VANISHED))
-		return r < 0 ? r : leave(x, s, r);
-	if (!r)
-		stamp_of(&st, &now);
-	if (r == FILE_VANISHED || !is_what_was_seen(s, &now)) { /* a user was there: the next look finds what is */
-		tally->raced++;
-		return 0;
-	}
-	s->stamp = now;
-	if (s->state.kind == RECORD_DIRECTORY)
-		r = paths_add(&x->aside, s->path);
-	if (r)
-		return r;
-	/* before the rows: else a power cut could leave a row whose object is back at its old name */
-	r = file_fsync(dir);
-	if (r < 0)
-		return r;
-	r = put_event(x, t, s, copy, REPLICA_EVENT_STATE, &at, &s->state, &tally->created);
-	if (!r)
-		r = index_drop(t->index, s->path);
-	s->told = true;
-	return r;
-}
-
-/* Does the index say that anything live strictly below the path is on disk? 1 yes, 0 no. */
-static int any_on_disk_below(struct index_txn *t, const char *path)
-{
-	struct index_cursor *c cleanup(index_cursor_close_p) = NULL;
-	bool cut = strlen(path) + 1 >= PATH_KEY_PREFIX; /* the order of such long names is not that of paths */
-	int r = index_any_live_below(t, path);
-
-	if (r <= 0)
-		return r;
-	r = index_cursor_open(t, &c);
-	if (!r)
-		r = index_cursor_seek(c, path);
-	for (; !r; r = index_cursor_next(c)) {
-		struct row row cleanup(row_deinit) = {0};
-		cleanup_free char *at = NULL;
-
-		r = index_cursor_get(c, &at, &row);
-		if (r)
-			break;
-		if (path_is_below(at, path)) {
-			if (row_live(&row) && row.place == ROW_ON_DISK)
-				return 1;
-		} else if (strcmp(at, path) != 0 && (!cut || strncmp(at, path, PATH_KEY_PREFIX - 1) != 0)) {
-			break;
-		}
-	}
-	return r < 0 ? r : 0;
-}
-
-static int take_new(struct run *x, struct replica_txn *t, struct seen *s, struct row *row, struct tally *tally)
-{
-	bool directory = s->state.kind == RECORD_DIRECTORY;
-
-	if (row_live(row)) {
-		if (row->place == ROW_ON_DISK) {
-			tally->raced++;
-			return 0;
-		}
-		if (record_same_state(&s->state, &row->record))
-			return put_stamp(t, s, row, ROW_ON_DISK, &tally->restamped);
-		return x->now ? undo_found(x, t, s, row, tally) : take_aside(x, t, s, row, tally);
-	}
-	if (row->place == ROW_IMPLIED && directory)
-		return put_stamp(t, s, row, ROW_IMPLIED, &tally->restamped);
-	if (x->now)
-		return undo_found(x, t, s, row, tally);
-	return put_event(x, t, s, s->path, REPLICA_EVENT_STATE, row, &s->state, &tally->created);
-}
-
-static int take_ignored(struct replica_txn *t, struct seen *s, struct row *row)
-{
-	if (!row_live(row) || row->place == ROW_IGNORED)
-		return 0;
-	row->place = ROW_IGNORED;
-	row->stamp = (struct stamp){0};
-	return index_restamp(t->index, s->path, row);
-}
-
-/* Nothing is on disk, and it may be again: as if we had never seen it. */
-static int take_unignored(struct run *x, struct replica_txn *t, struct seen *s, const struct row *row, struct tally *tally)
-{
-	int r;
-
-	if (!row_live(row) || (row->place != ROW_IGNORED && row->place != ROW_UNSUPPORTED)) {
-		tally->raced++;
-		return 0;
-	}
-	r = forget(t, s->path, &row->record);
-	if (r == -ENOSPC)
-		return leave(x, s, r);
-	return r ? r : index_drop(t->index, s->path);
-}
-
-static bool is_below_aside(const struct run *x, const char *path)
-{
-	for (size_t i = 0; i < x->aside.n; i++)
-		if (path_is_below(path, x->aside.v[i]))
-			return true;
-	return false;
-}
-
-/* A directory, by its row, that is something else on disk now. */
-static bool was_directory(const struct seen *s, const struct row *row)
-{
-	if ((s->what != SCAN_NEW && s->what != SCAN_CHANGED) || s->state.kind == RECORD_DIRECTORY)
-		return false;
-	return row->place == ROW_IMPLIED ||
-	       (row->place == ROW_ON_DISK && row_live(row) && row->record.kind == RECORD_DIRECTORY);
-}
-
-/* Is something on the way to it, by its row, no directory? Then that is to be looked at first. 1 yes, 0 no. */
-static int way_is_closed(struct index_txn *t, const char *path)
-{
-	cleanup_free char *at = strdup(path);
-	int r = at ? 0 : -ENOMEM;
-
-	while (r >= 0 && *at) {
-		struct row row cleanup(row_deinit) = {0};
-
-		at[path_parent_length(at)] = '\0';
-		r = *at ? index_get(t, at, &row) : 0;
-		if (r == 0 && row_live(&row) && row.place == ROW_ON_DISK && row.record.kind != RECORD_DIRECTORY)
-			return 1;
-	}
-	return r < 0 ? r : 0;
-}
-
-/* Content that was recognised instead of read relies on another row's nodes: are they gone by now? 1 yes, 0 no. */
-static int lacks_nodes(struct replica_txn *t, const struct seen *s)
-{
-	struct buf payload cleanup(buf_deinit) = BUF_INIT;
-	uint8_t level;
-	int r;
-
-	if ((s->what != SCAN_NEW && s->what != SCAN_CHANGED) || !s->state.content.height || s->n_nodes)
-		return 0;
-	r = index_node_get(t->index, &s->state.content.root, &level, &payload);
-	return r == INDEX_ABSENT ? 1 : r;
-}
-
-static int take(struct run *x, struct replica_txn *t, struct seen *s, bool late, struct tally *tally)
-{
-	struct row row cleanup(row_deinit) = {0};
-	int r = index_get(t->index, s->path, &row);
-	bool directory, on_disk;
-
-	if (r < 0)
-		return r;
-	if (replica_unfinished(x->options->replica, s->path))
-		return leave(x, s, OBSERVE_UNFINISHED);
-	if ((r == 0) != s->had_row || row.seq != s->seq || is_below_aside(x, s->path)) {
-		tally->raced++;
-		return 0;
-	}
-	r = lacks_nodes(t, s);
-	if (!r && !x->whole && s->what == SCAN_NEW)
-		r = way_is_closed(t->index, s->path);
-	if (r) {
-		tally->raced += r > 0;
-		return r < 0 ? r : 0;
-	}
-	directory = was_directory(s, &row);
-	if (directory && !late)
-		return seen_list_take(&x->late, s);
-	r = directory || s->covers ? any_on_disk_below(t->index, s->path) : 0;
-	if (r > 0 && !late)
-		return seen_list_take(&x->late, s);
-	if (r > 0 && leaves_any(x))
-		return leave(x, s, OBSERVE_COVERS);
-	if (r) {
-		tally->raced += r > 0;
-		return r < 0 ? r : 0;
-	}
-	x->now = local_of(x, &row);
-	on_disk = row_live(&row) && row.place == ROW_ON_DISK;
-	if (s->what == SCAN_NEW)
-		return take_new(x, t, s, &row, tally);
-	if (s->what == SCAN_IGNORED)
-		return take_ignored(t, s, &row);
-	if (s->what == SCAN_UNIGNORED)
-		return take_unignored(x, t, s, &row, tally);
-	if (on_disk && s->what == SCAN_CHANGED)
-		return take_changed(x, t, s, &row, tally);
-	if (on_disk && s->what == SCAN_TOUCHED)
-		return take_touched(x, t, s, &row, tally);
-	if (on_disk)
-		return put_stamp(t, s, &row, row.place, &tally->restamped);
-	if (row.place == ROW_IMPLIED && s->had_row && s->what != SCAN_CHANGED)
-		return take_implied(t, s, &row, tally);
-	tally->raced++;
-	return 0;
 }
 
 /* --- batches --- */
@@ -1075,7 +391,7 @@ static int record(struct run *x, const struct seen_list *l, bool late)
 	if (r)
 		return r;
 	for (size_t i = 0; i < l->n && !r; i++)
-		r = take(x, &t, &l->v[i], late, &tally);
+		r = observe_take(&x->taking, &t, &l->v[i], late, &tally);
 	return end_batch(x, &t, &tally, r);
 }
 
@@ -1119,7 +435,7 @@ static int write_batch(struct run *x)
 	struct seen_list empty;
 	int r;
 
-	if (!x->scan.pool || x->local)
+	if (!x->scan.pool || x->taking.local)
 		return write_seen(x, &x->batch, false);
 	r = end_writing(x);
 	if (r)
@@ -1206,11 +522,6 @@ bool observe_over_budget(uint64_t n, uint64_t live)
 	return n > OBSERVE_BUDGET_MIN && n > share;
 }
 
-static bool is_deletion(const struct row *row, const struct gone *g)
-{
-	return row_live(row) && row->place == ROW_ON_DISK && row->seq == g->seq;
-}
-
 struct budget {
 	uint64_t all;	  /* deletions */
 	uint64_t counted; /* those whose content does not reappear */
@@ -1257,7 +568,7 @@ static int count_gone(struct run *x, struct index_txn *t, size_t i, struct budge
 	r = index_get(t, path, &row);
 	if (r < 0)
 		return r;
-	if (!is_deletion(&row, &x->gone.v[i]))
+	if (!observe_is_deletion(&row, &x->gone.v[i]))
 		return 0;
 	b->all++;
 	if (!makes_up(&x->appeared, &row.record)) {
@@ -1312,79 +623,6 @@ static int check_budget(struct run *x, bool *ret_held)
 
 /* --- deletions --- */
 
-static int delete_event(struct replica_txn *t, const char *path, const struct row *row, struct tally *tally)
-{
-	struct row put = {.place = ROW_NOT_HERE, .since_ns = clock_wall_ns()};
-	int r = replica_event(t, REPLICA_EVENT_DELETE, &row->record, &put.record);
-
-	if (!r)
-		r = index_put(t->index, path, &put);
-	row_deinit(&put);
-	if (!r)
-		tally->deleted++;
-	return r;
-}
-
-/* It is back where something was renamed back, and will be seen there; else it is fetched again. */
-static int undo_gone(struct run *x, struct replica_txn *t, const char *path, struct row *row, struct tally *tally)
-{
-	int dir cleanup_close = -1;
-	struct file_stat st;
-	const char *name;
-	int r = file_open_parent(store_root(replica_store(x->options->replica)), path, &dir, &name);
-
-	if (!r)
-		r = file_stat_at(dir, name, &st);
-	if (r != FILE_VANISHED) {
-		tally->raced++;
-		return r < 0 ? r : 0;
-	}
-	r = give_up_row(t, path, row, tally);
-	tally->undone += r == 0;
-	return r < 0 ? r : 0;
-}
-
-static int leave_gone(struct run *x, struct gone *g, int why)
-{
-	x->stuck = true;
-	g->left = why;
-	return 0;
-}
-
-static int take_gone(struct run *x, struct replica_txn *t, const char *path, struct gone *g, struct tally *tally)
-{
-	struct row row cleanup(row_deinit) = {0};
-	int r = index_get(t->index, path, &row);
-
-	if (r < 0)
-		return r;
-	if (replica_unfinished(x->options->replica, path))
-		return leave_gone(x, g, OBSERVE_UNFINISHED);
-	if (r == INDEX_ABSENT || row.seq != g->seq || (row.place != ROW_IMPLIED && !is_deletion(&row, g)) ||
-		is_below_aside(x, path)) {
-		tally->raced++;
-		return 0;
-	}
-	r = any_on_disk_below(t->index, path);
-	if (r > 0 && leaves_any(x))
-		return leave_gone(x, g, OBSERVE_COVERS);
-	if (r) {
-		tally->raced += r > 0;
-		return r < 0 ? r : 0;
-	}
-	if (row.place == ROW_IMPLIED)
-		return forget_implied(t, path, &row);
-	x->now = local_of(x, &row);
-	if (x->now)
-		return undo_gone(x, t, path, &row, tally);
-	if (!x->suspect)
-		return delete_event(t, path, &row, tally);
-	r = forget(t, path, &row.record);
-	if (r == -ENOSPC)
-		return leave_gone(x, g, r);
-	return r ? r : index_drop(t->index, path);
-}
-
 static int write_gone_batch(struct run *x, size_t from, size_t to)
 {
 	struct tally tally = {0};
@@ -1396,9 +634,9 @@ static int write_gone_batch(struct run *x, size_t from, size_t to)
 	if (r)
 		return r;
 	for (size_t i = from; i < to && !r; i++)
-		r = take_gone(x, &t, gone_path(&x->gone, i), &x->gone.v[i], &tally);
+		r = observe_take_gone(&x->taking, &t, gone_path(&x->gone, i), &x->gone.v[i], &tally);
 	for (size_t i = from; i < to && !r; i++)
-		r = drop_implied(&t, replica_store(x->options->replica), gone_path(&x->gone, i));
+		r = observe_drop_implied(&t, replica_store(x->options->replica), gone_path(&x->gone, i));
 	r = end_batch(x, &t, &tally, r);
 	for (size_t i = from; i < to && !r; i++) {
 		if (x->gone.v[i].left)
@@ -1427,7 +665,7 @@ static int has_directory(struct replica *r, const char *path)
 /* Directories that a user made, deepest first, and those above that are empty then. */
 static int remove_emptied(struct run *x)
 {
-	struct paths *p = &x->emptied;
+	struct paths *p = &x->taking.emptied;
 	int r = 0;
 
 	if (p->n)
@@ -1442,7 +680,7 @@ static int remove_emptied(struct run *x)
 				break;
 			x->result->undone++;
 		}
-		if (r == FILE_NOT_EMPTY && x->whole)
+		if (r == FILE_NOT_EMPTY && x->taking.whole)
 			tell(x, p->v[i], SCAN_NEW, r);
 	}
 	replica_unlock(x->options->replica);
@@ -1463,19 +701,19 @@ static int finish(struct run *x)
 
 	if (r)
 		return r;
-	if (x->local == OBSERVE_LEAVE) {
+	if (x->taking.local == OBSERVE_LEAVE) {
 		tell_gone(x);
-		return write_seen(x, &x->late, true);
+		return write_seen(x, &x->taking.late, true);
 	}
 	if (x->gone.n)
 		qsort_r(x->gone.v, x->gone.n, sizeof(*x->gone.v), compare_gone, &x->gone);
-	if (x->gone.n && !x->options->confirmed && !x->suspect)
+	if (x->gone.n && !x->options->confirmed && !x->taking.suspect)
 		r = check_budget(x, &held);
 	if (r || held)
 		return r;
 	for (size_t i = 0; i < x->gone.n && !r; i += OBSERVE_BATCH)
 		r = write_gone_batch(x, i, stretch_end(x, i));
-	return r ? r : write_seen(x, &x->late, true);
+	return r ? r : write_seen(x, &x->taking.late, true);
 }
 
 /* Everything was seen, and recorded: from now on the index is what is on disk. */
@@ -1485,8 +723,8 @@ static int end_suspicion(struct run *x)
 	struct replica_txn t;
 	int r;
 
-	if (!x->suspect || x->stuck || !x->whole || x->result->scan.errors || x->result->raced || x->result->unsettled ||
-		x->result->held)
+	if (!x->taking.suspect || x->taking.stuck || !x->taking.whole || x->result->scan.errors || x->result->raced ||
+		x->result->unsettled || x->result->held)
 		return 0;
 	r = begin_batch(x, &t);
 	if (r)
@@ -1541,14 +779,16 @@ int observe_run(const struct observe_options *options, const struct scan_options
 					    .directory = directory,
 					    .directory_data = directory_data,
 					    .result = &result,
-					    .suspect = replica_suspect(options->replica)};
+					    .taking = {.replica = options->replica,
+						    .result = &result,
+						    .suspect = replica_suspect(options->replica)}};
 	struct scan_sink sink = {.observe = on_observe, .directory = on_directory, .data = &x};
 	int r = 0, ended;
 
 	assert(scan->store == replica_store(options->replica));
-	if (options->local && !x.suspect) {
+	if (options->local && !x.taking.suspect) {
 		r = has_met(options->replica);
-		x.local = r > 0 ? options->local : OBSERVE_RECORD;
+		x.taking.local = r > 0 ? options->local : OBSERVE_RECORD;
 		r = r < 0 ? r : 0;
 	}
 	for (size_t i = 0; i < n && !r; i++) {
@@ -1557,7 +797,7 @@ int observe_run(const struct observe_options *options, const struct scan_options
 		x.scan.subtree = paths[i].path;
 		x.scan.shallow = paths[i].shallow;
 		x.scan.rehash_before_ns = paths[i].rehash_before_ns;
-		x.whole = x.whole || (!*paths[i].path && !paths[i].shallow);
+		x.taking.whole = x.taking.whole || (!*paths[i].path && !paths[i].shallow);
 		r = scan_run(&x.scan, &sink, &counts);
 		add_counts(&result.scan, &counts);
 	}
