@@ -234,14 +234,9 @@ bool batch_collides_above(const struct batch *b, const struct change *c)
 	return any_above(b, c, collided);
 }
 
-static bool lands_as_other(const struct change *c)
-{
-	return c->writes && c->intent.op == INTENT_PUT && c->intent.fate == INTENT_RMDIR;
-}
-
 bool batch_changes_above(const struct batch *b, const struct change *c)
 {
-	return any_above(b, c, lands_as_other);
+	return any_above(b, c, change_lands_as_object);
 }
 
 /* --- the first transaction --- */
@@ -364,7 +359,7 @@ static int carry_out(struct batch *b, struct change *c)
 		o->result = APPLY_NOT_HELD;
 		return 0;
 	}
-	if (c->intent.fate == INTENT_RMDIR && batch_skipped_below(b, c)) {
+	if ((c->intent.fate == INTENT_RMDIR || change_lands_as_object(c)) && batch_skipped_below(b, c)) {
 		o->result = APPLY_BLOCKED;
 		return 0;
 	}

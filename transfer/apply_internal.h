@@ -37,6 +37,8 @@ bool change_skipped(const struct change *c);
 void change_skip(struct change *c, enum apply_result result, int error);
 /* Something will land at the path, or beside it. */
 bool change_lands(const struct change *c);
+/* A file, symlink or opaque thing will be in place. */
+bool change_lands_as_object(const struct change *c);
 
 struct change *batch_find(const struct batch *b, const char *path);
 /* Add a path, with our row. -EINVAL: it is there. */
@@ -48,7 +50,7 @@ bool batch_skipped_below(const struct batch *b, const struct change *c);
 /* Has a directory on the way to it turned out to be another's name? */
 bool batch_collides_above(const struct batch *b, const struct change *c);
 
-/* Does a directory above it become something else in this batch? */
+/* Does what is no directory land above it in this batch? */
 bool batch_changes_above(const struct batch *b, const struct change *c);
 
 /* In the first transaction: decide, see to the tree's rules, say what is to be done on disk, stage it. Results of single

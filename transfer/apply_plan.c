@@ -51,8 +51,7 @@ static bool live_after(const struct change *c)
 	return row_live(&c->row);
 }
 
-/* A file, symlink or opaque thing will be in place. */
-static bool lands_as_object(const struct change *c)
+bool change_lands_as_object(const struct change *c)
 {
 	return c->writes && c->intent.op == INTENT_PUT && c->intent.becomes == INTENT_TAKEN &&
 	       c->intent.record.live && c->intent.record.kind != RECORD_DIRECTORY;
@@ -394,7 +393,7 @@ static int over_children(struct batch *b, struct index_txn *t, struct change *c)
 static bool goes(const struct change *c)
 {
 	return c->writes && directory_here(&c->row) &&
-	       (c->intent.op == INTENT_REMOVE || lands_as_object(c) || !live_after(c));
+	       (c->intent.op == INTENT_REMOVE || change_lands_as_object(c) || !live_after(c));
 }
 
 static int plan_below(struct batch *b, struct index_txn *t, struct change *c)
@@ -403,7 +402,7 @@ static int plan_below(struct batch *b, struct index_txn *t, struct change *c)
 	struct below below;
 	int r;
 
-	if ((!goes(c) && !lands_as_object(c)) || DEFECT(BELOW_UNCHECKED))
+	if ((!goes(c) && !change_lands_as_object(c)) || DEFECT(BELOW_UNCHECKED))
 		return 0;
 	if (batch_skipped_below(b, c)) {
 		change_skip(c, APPLY_BLOCKED, 0);
@@ -412,7 +411,7 @@ static int plan_below(struct batch *b, struct index_txn *t, struct change *c)
 	r = live_below_after(b, t, c, &below);
 	if (r != 0 || !below.live)
 		return r;
-	if (lands_as_object(c)) {
+	if (change_lands_as_object(c)) {
 		if (below.unknown)
 			return over_children(b, t, c);
 		change_skip(c, APPLY_BLOCKED, 0);
@@ -471,7 +470,7 @@ static int make_way(struct batch *b, struct replica_txn *t, struct change *c, co
 	if (directory_here(&c->row) || becomes_directory(c))
 		return 0;
 	*ret = c->row.place == ROW_COLLIDES && !c->writes ? WAY_COLLIDES : WAY_BLOCKED;
-	if (*ret == WAY_COLLIDES || change_skipped(c) || lands_as_object(c))
+	if (*ret == WAY_COLLIDES || change_skipped(c) || change_lands_as_object(c))
 		return 0;
 	if (object_here(&c->row) && !c->writes && (peer_knows(b, lands, c->path, &c->row.record) || still_to_be_known(b, t, c)))
 		return 0;

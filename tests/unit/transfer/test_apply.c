@@ -538,6 +538,37 @@ static void test_file_over_known_children(void **state)
 	fx_free(f);
 }
 
+/* Of a directory only what is in it was seen, and all of it is gone by now, which no scan has told: no file takes its place before. */
+static void test_file_over_gone_children(void **state)
+{
+	struct fixture *f = fx_new();
+	const struct observe_options options = {.replica = f->r};
+	const struct scan_options scan = {.store = fx_store(f), .ignore = f->ignore};
+	const struct observe_path child = {.path = "d/x"};
+	struct observe_result result = {0};
+
+	(void)state;
+	fx_mkdir(f, "d");
+	fx_write(f, "d/x", "x");
+	OK(observe_run(&options, &scan, &child, 1, NULL, NULL, &result));
+	assert_int_equal(result.events, 1);
+	OK(unlink(fx_path(f, "d/x")));
+	OK(rmdir(fx_path(f, "d")));
+	fx_their_deletion(f, "d/x");
+	fx_their_file(f, "d", "a file", FX_AFTER);
+	fx_apply(f);
+	RESULT(f, 0, APPLY_CHANGED);
+	RESULT(f, 1, APPLY_BLOCKED);
+	assert_false(fx_exists(f, "d"));
+	assert_int_equal(fx_scan(f).deleted, 1);
+	fx_forget_items(f);
+	fx_their_file(f, "d", "a file", FX_AFTER);
+	applied(f);
+	RESULT(f, 0, APPLY_DONE);
+	assert_string_equal(fx_read(f, "d"), "a file");
+	fx_free(f);
+}
+
 /* The peer does not know the child, but whoever made the file did: the peer is in the middle of a round with him. Where the peer
  * says that it skipped the child, its file has that vector by joining only: each would wait for the other. */
 static void test_file_made_after_children(void **state)
@@ -1274,6 +1305,7 @@ int main(void)
 		cmocka_unit_test(test_file_over_children),
 		cmocka_unit_test(test_children_below_file),
 		cmocka_unit_test(test_file_over_known_children),
+		cmocka_unit_test(test_file_over_gone_children),
 		cmocka_unit_test(test_file_made_after_children),
 		cmocka_unit_test(test_children_below_known_file),
 		cmocka_unit_test(test_children_instead_of_file),
