@@ -61,6 +61,7 @@ struct spot {
 	uint32_t before; /* what the first user who put it there replaced; 0: nothing, or it came otherwise */
 	unsigned placed;
 	bool removed, found;
+	uint8_t users; /* by whom: a bit for each site where a user did it */
 };
 
 /* An object of a tree. */
@@ -392,13 +393,24 @@ static void appeared(struct site *s, const struct item *now, enum oracle_cause c
 		o->tokens[now->token].moved = true;
 }
 
-/* Has the site the token still, and keeps it? What an older disk has where a user took it away since then, goes again. */
-static bool stays(struct oracle *o, uint32_t token, enum oracle_cause cause)
+static uint8_t bit_of(const struct site *s)
 {
+	return (uint8_t)(1 << (s - s->engine->sites));
+}
+
+/*
+ * Has the site the token still, and keeps it? What an older disk has where a user took it away since then, goes again; and so does
+ * what a crash has put back to where a user of another machine took it away.
+ */
+static bool stays(const struct site *s, uint32_t token, enum oracle_cause cause)
+{
+	struct oracle *o = s->engine->oracle;
+
 	for (size_t i = 0; i < o->after.n; i++) {
 		const struct item *item = &o->after.v[i];
+		const struct spot *spot = spot_find(o, item->path, item->hash, token);
 
-		if (item->token == token && (cause != ORACLE_RESTORE || !taken_away(o, item)))
+		if (item->token == token && !(spot && (cause == ORACLE_RESTORE ? spot->removed : spot->users & ~bit_of(s))))
 			return true;
 	}
 	return false;
@@ -425,6 +437,8 @@ static void vanished(struct site *s, const struct item *was, enum oracle_cause c
 		struct spot *spot = spot_get(o, was->path, was->hash, was->token);
 
 		spot->removed = true;
+		if (cause == ORACLE_USER)
+			spot->users |= bit_of(s);
 		/* what is gone from a replica that may be an older copy is not taken for deleted, and comes again */
 		spot->placed += cause != ORACLE_USER || s->older || (s->replica && replica_suspect(s->replica));
 	}
@@ -436,9 +450,23 @@ static void vanished(struct site *s, const struct item *was, enum oracle_cause c
 			if (o->after.v[i].token == was->token && !listed(&o->before, o->after.v[i].hash, was->token))
 				return; /* it was moved */
 		t->removed = true;
-	} else if (!stays(o, was->token, cause) && (s->excused || !others_have(s->engine, s, 0, was->token, true))) {
+	} else if (!stays(s, was->token, cause) && (s->excused || !others_have(s->engine, s, 0, was->token, true))) {
 		t->removed = true;
 	}
+}
+
+/* What is stored through a mapping is seen when it is closed: until then what was seen at the old name is told at the new one. */
+static void moved_while_open(const struct site *s, const struct item *now)
+{
+	struct oracle *o = s->engine->oracle;
+	const struct item *was = listed_node(&o->before, now->node);
+	size_t n = o->n_spots;
+
+	if (!was || s->held < 0 || !s->held_stored || sim_handle(s->held)->node != now->node)
+		return;
+	for (size_t i = 1; i < n; i++)
+		if (o->spots[i].hash == was->hash)
+			spot_get(o, now->path, now->hash, o->spots[i].token)->placed++;
 }
 
 /* Who forgot that it removed something gets it again from others. */
@@ -491,8 +519,10 @@ void oracle_after(struct site *s, enum oracle_cause cause)
 		}
 	}
 	for (size_t i = 0; i < o->after.n; i++)
-		if (!listed(&o->before, o->after.v[i].hash, o->after.v[i].token))
+		if (!listed(&o->before, o->after.v[i].hash, o->after.v[i].token)) {
 			appeared(s, &o->after.v[i], cause);
+			moved_while_open(s, &o->after.v[i]);
+		}
 	if (cause == ORACLE_RESTORE || (cause == ORACLE_CRASH && s->acted)) /* what was not recorded may be undone */
 		forgotten(s);
 }
@@ -729,6 +759,15 @@ static bool token_below(struct site *s, const struct node *dir, uint32_t token)
 	return false;
 }
 
+/* After an error of a disk what came out and could not be moved on stays in staging, under its intent. */
+static bool waits_in_staging(struct engine *e, uint32_t token)
+{
+	for (unsigned i = 0; i < e->n_sites; i++)
+		if (e->sites[i].excused && token_below(&e->sites[i], ours(&e->sites[i], "staging"), token))
+			return true;
+	return false;
+}
+
 void oracle_check_taken(struct engine *e)
 {
 	struct oracle *o = e->oracle;
@@ -738,9 +777,7 @@ void oracle_check_taken(struct engine *e)
 		struct taken *t = &o->taken[i];
 		struct spot *spot = spot_find(o, t->path, path_hash(t->path), t->token);
 
-		/* After an error of the disk what came out and could not be moved on stays in staging, under its intent. */
-		if (site_died(t->site) || t->site->broken || !t->site->replica ||
-				(t->site->excused && token_below(t->site, ours(t->site, "staging"), t->token))) {
+		if (site_died(t->site) || t->site->broken || !t->site->replica || waits_in_staging(e, t->token)) {
 			o->taken[kept++] = *t; /* in the middle of something */
 			continue;
 		}

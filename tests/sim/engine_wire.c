@@ -360,7 +360,7 @@ static bool run_jobs(struct end *e)
 /* As a daemon, which watches, and scans only what something was done to; or as a command, which scans. */
 static bool scan_wanted(const struct site *s)
 {
-	return !s->seen || s->acted || s->dirty || s->excused || engine_one_in(s->engine, 4);
+	return !s->seen || s->acted || s->dirty || s->excused || s->distrust_ns || engine_one_in(s->engine, 4);
 }
 
 /* What the host has to do for its session. */
