@@ -113,6 +113,8 @@ bool index_cursor_peek(struct index_cursor *c, struct path_key *ret_key, struct 
 /* Is any live record strictly below path ("": at all)? O(log n), plus, where names of more than PATH_KEY_PREFIX bytes are
  * cut, the rows that share the cut. 1 yes, 0 no, < 0. */
 int index_any_live_below(struct index_txn *t, const char *path);
+/* Is anything on the way to the path on disk, by its row, and no directory? O(depth of the path). 1 yes, 0 no, < 0. */
+int index_any_leaf_above(struct index_txn *t, const char *path);
 /* Live records at and below a top-level name. O(them). -EINVAL: a path whose key may be cut. */
 int index_count_live(struct index_txn *t, const char *top, uint64_t *ret);
 

@@ -750,6 +750,22 @@ int index_any_live_below(struct index_txn *t, const char *path)
 	return key.len < PATH_KEY_PREFIX ? 0 : any_live_below_cut(c, path, &key);
 }
 
+int index_any_leaf_above(struct index_txn *t, const char *path)
+{
+	cleanup_free char *at = strdup(path);
+	int r = at ? 0 : -ENOMEM;
+
+	while (r >= 0 && *at) {
+		struct row row cleanup(row_deinit) = {0};
+
+		at[path_parent_length(at)] = '\0';
+		r = *at ? index_get(t, at, &row) : 0;
+		if (r == 0 && row_live(&row) && row.place == ROW_ON_DISK && row.record.kind != RECORD_DIRECTORY)
+			return 1;
+	}
+	return r < 0 ? r : 0;
+}
+
 int index_count_live(struct index_txn *t, const char *top, uint64_t *ret)
 {
 	MDB_cursor *c cleanup(index_table_cursor_close_p) = NULL;

@@ -561,23 +561,6 @@ static bool was_directory(const struct seen *s, const struct row *row)
 	       (row->place == ROW_ON_DISK && row_live(row) && row->record.kind == RECORD_DIRECTORY);
 }
 
-/* Is something on the way to it, by its row, no directory? Then that is to be looked at first. 1 yes, 0 no. */
-static int way_is_closed(struct index_txn *t, const char *path)
-{
-	cleanup_free char *at = strdup(path);
-	int r = at ? 0 : -ENOMEM;
-
-	while (r >= 0 && *at) {
-		struct row row cleanup(row_deinit) = {0};
-
-		at[path_parent_length(at)] = '\0';
-		r = *at ? index_get(t, at, &row) : 0;
-		if (r == 0 && row_live(&row) && row.place == ROW_ON_DISK && row.record.kind != RECORD_DIRECTORY)
-			return 1;
-	}
-	return r < 0 ? r : 0;
-}
-
 /* Content that was recognised instead of read relies on another row's nodes: are they gone by now? 1 yes, 0 no. */
 static int lacks_nodes(struct replica_txn *t, const struct seen *s)
 {
@@ -619,7 +602,7 @@ int observe_take(struct taking *x, struct replica_txn *t, struct seen *s, bool l
 	}
 	r = lacks_nodes(t, s);
 	if (!r && !x->whole && s->what == SCAN_NEW)
-		r = way_is_closed(t->index, s->path);
+		r = index_any_leaf_above(t->index, s->path); /* that is to be looked at first */
 	if (r) {
 		tally->raced += r > 0;
 		return r < 0 ? r : 0;

@@ -303,30 +303,15 @@ static bool same_parent(const char *a, const char *b)
 /* Is something in the way that is no directory? If its own offer came in a later batch, it would be put aside for nothing. */
 static int object_above(struct index_txn *t, const char *path, struct above *above, bool *ret)
 {
-	cleanup_free char *at = NULL;
 	int r;
 
-	if (above->path && same_parent(above->path, path)) {
-		*ret = above->object;
-		return 0;
+	if (!above->path || !same_parent(above->path, path)) {
+		r = index_any_leaf_above(t, path);
+		if (r < 0)
+			return r;
+		*above = (struct above){path, r > 0};
 	}
-	*ret = false;
-	at = strdup(path);
-	r = at ? INDEX_ABSENT : -ENOMEM;
-	while (r == INDEX_ABSENT && *at) {
-		cleanup(row_deinit) struct row row = {0};
-
-		at[path_parent_length(at)] = '\0';
-		if (!*at)
-			break;
-		r = index_get(t, at, &row);
-		*ret = r == 0 && row.place == ROW_ON_DISK && row_live(&row) && row.record.kind != RECORD_DIRECTORY;
-		if (r == 0 && row.place == ROW_NOT_HERE)
-			r = INDEX_ABSENT;
-	}
-	if (r < 0)
-		return r;
-	*above = (struct above){path, *ret};
+	*ret = above->object;
 	return 0;
 }
 

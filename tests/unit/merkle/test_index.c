@@ -658,6 +658,38 @@ static void test_any_live_below(void **state)
 	temp_remove(&a);
 }
 
+static void test_any_leaf_above(void **state)
+{
+	static const char *const open[] = {"", "file", "files/x", "gone/x", "implied/x", "ignored/x", "directory/x"};
+	static const char *const closed[] = {"file/x", "file/x/y", "file/implied/x"};
+	struct temp_index a;
+	struct index_txn *w;
+	struct row r;
+
+	(void)state;
+	temp_open(&a);
+	w = begin_write(a.x);
+	put_file(w, "file", 1);
+	put_tombstone(w, "gone", 2);
+	implied_row(&r);
+	put_row(w, "implied", &r);
+	implied_row(&r);
+	put_row(w, "file/implied", &r);
+	file_row(&r, 3);
+	r.place = ROW_IGNORED;
+	put_row(w, "ignored", &r);
+	r = (struct row){.place = ROW_ON_DISK, .record = {.live = true, .kind = RECORD_DIRECTORY, .mode = 0755}};
+	row_event(&r, 4);
+	assert_int_equal(version_dots_add(&r.record.adots, (struct version_dot){HELP_INC, 4}), 0);
+	put_row(w, "directory", &r);
+	for (size_t i = 0; i < ARRAY_SIZE(open); i++)
+		assert_int_equal(index_any_leaf_above(w, open[i]), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(closed); i++)
+		assert_int_equal(index_any_leaf_above(w, closed[i]), 1);
+	index_abort(w);
+	temp_remove(&a);
+}
+
 static void test_count_live(void **state)
 {
 	char deep[3000] = "d";
@@ -1390,6 +1422,7 @@ int main(void)
 		cmocka_unit_test(test_cursor_with_writes),
 		cmocka_unit_test(test_long_paths),
 		cmocka_unit_test(test_any_live_below),
+		cmocka_unit_test(test_any_leaf_above),
 		cmocka_unit_test(test_count_live),
 		cmocka_unit_test(test_nodes),
 		cmocka_unit_test(test_meta),
