@@ -465,8 +465,12 @@ static void moved_while_open(const struct site *s, const struct item *now)
 	if (!was || s->held < 0 || !s->held_stored || sim_handle(s->held)->node != now->node)
 		return;
 	for (size_t i = 1; i < n; i++)
-		if (o->spots[i].hash == was->hash)
-			spot_get(o, now->path, now->hash, o->spots[i].token)->placed++;
+		if (o->spots[i].hash == was->hash) { /* it may be there for a while, and is not to stay */
+			struct spot *spot = spot_get(o, now->path, now->hash, o->spots[i].token);
+
+			spot->placed++;
+			spot->removed |= spot->token != now->token;
+		}
 }
 
 /* Who forgot that it removed something gets it again from others. */
