@@ -251,7 +251,7 @@ sim_older := all,-STORE,-ONE_WAY,-HOLD,-SINGLE,-LOOK
 sim_seeds := CRASH,DISKS/508 CRASH,DISKS/1206 CRASH,DISKS/1367 CRASH,DISKS/2180 $(sim_older)/6382 $(sim_older)/10293 \
 	$(sim_older)/103310 $(sim_older)/120122 $(sim_older)/129621 $(sim_older)/142794 $(sim_older)/331379 \
 	$(sim_older)/351298 $(sim_older)/473231 $(sim_older)/551874 CUT,STALL,MEDDLE,AWAY,CLOCK,CRASH,RESTORE,DISKS,SINGLE/12590 \
-	CLOCK,CRASH,HOLD,LIVE,LOOK,PAUSE,RESTART/969589
+	CLOCK,CRASH,HOLD,LIVE,LOOK,PAUSE,RESTART/969589 STALL,MEDDLE,OPEN,KILL,FAULT/1035754
 
 sim: $(BUILD)/sim
 	@for s in $(sim_seeds); do timeout 60 $< 1 $${s#*/} $${s%/*} >$(BUILD)/sim.log 2>&1 || \

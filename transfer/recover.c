@@ -481,6 +481,16 @@ static enum verdict find_moved(struct recovery *v, struct pending *to, const str
 	return replaces(at_path, &to->intent) ? finish_put(v, to, at_path) : NOT_DONE;
 }
 
+/* Is what is above it, and about to be a directory, not decided yet? No row stands below one that says that a file is there. */
+static bool below_unknown(const struct recovery *v, const struct pending *e)
+{
+	for (const struct pending *above = v->v; above < e; above++)
+		if (above->verdict == UNKNOWN && above->batch == e->batch && above->intent.op == INTENT_PUT &&
+			path_is_below(e->intent.path, above->intent.path))
+			return true;
+	return false;
+}
+
 /* Both halves: neither is done, or both. */
 static void recover_move(struct recovery *v, struct pending *from, struct pending *to)
 {
@@ -504,7 +514,7 @@ static void recover_move(struct recovery *v, struct pending *from, struct pendin
 	} else {
 		to->verdict = find_moved(v, to, &at_to);
 	}
-	if (to->verdict == UNKNOWN || from->verdict == UNKNOWN)
+	if (to->verdict == UNKNOWN || from->verdict == UNKNOWN || below_unknown(v, to))
 		to->verdict = from->verdict = UNKNOWN;
 }
 
@@ -619,6 +629,8 @@ static void recover_one(struct recovery *v, struct pending *e)
 		e->verdict = recover_set(v, e);
 		break;
 	}
+	if (e->verdict != NOT_DONE && below_unknown(v, e))
+		e->verdict = UNKNOWN;
 	settle_outcome(e);
 }
 
