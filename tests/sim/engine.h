@@ -222,7 +222,7 @@ void oracle_after(struct site *s, enum oracle_cause cause);
 /* After that: the user had to do with the path in the middle of what the replica did; it, and what is below, may be put aside for
  * that. */
 void oracle_met(struct site *s, const char *path);
-/* After a crash, once the replica is open again: did it bring back what the index has nothing of? */
+/* After a crash, once the replica is open again: did it bring back what the replica never recorded? */
 bool oracle_unrecorded(struct site *s);
 /* What a scan recorded as deleted, after that sequence of the index, is not there. */
 void oracle_heard(struct engine *e); /* what was said before a disk became older may still be put in place */

@@ -561,7 +561,7 @@ bool oracle_unrecorded(struct site *s)
 
 		if (listed(&o->before, item->hash, item->token))
 			continue;
-		any = index_get(t, item->path, &row) == INDEX_ABSENT;
+		any = !item->node->looked_into || index_get(t, item->path, &row) == INDEX_ABSENT; /* came and went between two scans, or no row */
 		row_deinit(&row);
 	}
 	index_abort(t);

@@ -503,6 +503,7 @@ int sim_open(struct sim_disk *d, struct node *n, bool write)
 	d->handles++;
 	n->handles++;
 	n->writers += write;
+	n->looked_into = n->looked_into || !sim.user;
 	return fd;
 }
 

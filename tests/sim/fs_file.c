@@ -277,8 +277,10 @@ int file_readlink(int dir, const char *name, char **ret)
 		return r;
 	if (r == 0 && (e->covered || e->node->kind != FILE_KIND_SYMLINK))
 		r = -EINVAL;
-	if (r == 0)
+	if (r == 0) {
 		*ret = strdup(e->node->target);
+		e->node->looked_into = true;
+	}
 	return done(h->disk, SIM_READLINK, r);
 }
 

@@ -62,6 +62,7 @@ struct node {
 	uint32_t writers; /* of these, for writing */
 	uint32_t pending; /* operations that name it and are not durable */
 	bool released;	  /* no links and handles: the number is free, a crash may bring it back */
+	bool looked_into; /* by the program, some time */
 	bool attributes_dirty, listed; /* listed: in the disk's list of what may be dirty */
 	size_t at; /* in the disk's nodes */
 	struct attributes now, durable;
