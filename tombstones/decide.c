@@ -434,8 +434,26 @@ static int theirs_absent(const struct decide_input *in, struct decide_result *re
 										     : DECIDE_NONE);
 }
 
-/* One state, reached twice. Each side may have deleted what the other still has: then none is left.
+/*
+ * Each was seen, and removed, at the other. Under orders that do not follow causality that may be a circle: ours was overwritten by
+ * what lost to theirs, theirs by what lost to ours. All four would be gone, and nobody has deleted anything: one stays. Where what
+ * removed ours did not lose, that may have been a deletion, and ours must not be back.
  */
+static int none_left(const struct decide_input *in, const struct left *left, struct decide_result *res)
+{
+	bool circles = in->policy && in->policy->kind != DECIDE_KEEP_BOTH;
+	bool we_may = circles && left->they_beat, they_may = circles && left->we_beat && !in->taker_loses;
+	int r;
+
+	if (!we_may && !they_may)
+		return finish(res, DECIDE_DELETE);
+	if (!we_may || (they_may && !ours_wins(in)))
+		return finish(res, DECIDE_WAIT);
+	r = make(in, in->ours, res);
+	return r < 0 ? r : finish(res, DECIDE_RENEW);
+}
+
+/* One state, reached twice. */
 static int same_state(
 	const struct decide_input *in, const struct left *left, struct decide_result *res)
 {
@@ -445,7 +463,7 @@ static int same_state(
 	int r;
 
 	if (!any && o->live)
-		return finish(res, DECIDE_DELETE);
+		return none_left(in, left, res);
 	r = version_dots_copy(&dots, all ? &o->dots : &left->ours);
 	if (r >= 0)
 		r = version_dots_unite(&dots, all ? &t->dots : &left->theirs);
@@ -467,16 +485,6 @@ static bool vector_news(const struct decide_input *in)
 {
 	return !version_vector_leq(&in->theirs->vv, &in->ours->vv, in->lineage) &&
 	       !version_vector_leq(&in->theirs->vv, in->our_k, in->lineage);
-}
-
-/* Our record, which descends from theirs, too. */
-static int join_theirs(const struct decide_input *in, enum decide_action action, struct decide_result *res)
-{
-	int r = record_copy(&res->record, in->ours);
-
-	if (r >= 0)
-		r = version_vector_join(&res->record.vv, &in->theirs->vv, in->lineage);
-	return r < 0 ? r : finish(res, action);
 }
 
 /* Our state stays, with what is left of its dots. A joined vector of which K knows all is nothing to write down
@@ -512,7 +520,12 @@ static int take_theirs(
 
 static int stay_deleted(const struct decide_input *in, struct decide_result *res)
 {
-	return vector_news(in) ? join_theirs(in, DECIDE_MERGE, res) : finish(res, DECIDE_NONE);
+	int r;
+
+	if (!vector_news(in))
+		return finish(res, DECIDE_NONE);
+	r = make(in, in->ours, res);
+	return r < 0 ? r : finish(res, DECIDE_MERGE);
 }
 
 /* A modification that the deletion had not seen beats it. */
@@ -545,23 +558,6 @@ static int conflict(const struct decide_input *in, struct left *left, struct dec
 	if (r < 0)
 		return r;
 	return finish(res, DECIDE_ASIDE);
-}
-
-/*
- * Each was seen, and removed, at the other. Under orders that do not follow causality that may be a circle: ours was overwritten by
- * what lost to theirs, theirs by what lost to ours. All four would be gone, and nobody has deleted anything: one stays. Where what
- * removed ours did not lose, that may have been a deletion, and ours must not be back.
- */
-static int none_left(const struct decide_input *in, const struct left *left, struct decide_result *res)
-{
-	bool circles = in->policy && in->policy->kind != DECIDE_KEEP_BOTH;
-	bool we_may = circles && left->they_beat, they_may = circles && left->we_beat && !in->taker_loses;
-
-	if (!we_may && !they_may)
-		return finish(res, DECIDE_DELETE);
-	if (!we_may || (they_may && !ours_wins(in)))
-		return finish(res, DECIDE_WAIT);
-	return join_theirs(in, DECIDE_RENEW, res);
 }
 
 static int both_live(const struct decide_input *in, struct left *left, struct decide_result *res)

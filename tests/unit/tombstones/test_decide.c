@@ -246,23 +246,29 @@ static void test_circles(void **state)
 {
 	const struct spec *young = FILE_(1, "1:1 2:2 4:4", "1:1", .lost = "4:4", .mtime_ns = 2);
 	const struct spec *old = FILE_(2, "1:1 2:2 3:3", "2:2", .lost = "3:3", .mtime_ns = 1);
+	const struct spec *same = FILE_(1, "1:1 2:2 3:3", "2:2", .lost = "3:3", .mtime_ns = 2);
 	const struct spec *beat_nothing = FILE_(2, "1:1 2:2 3:3", "2:2", .mtime_ns = 9);
 	const struct decide_policy newest = {.kind = DECIDE_NEWEST};
 	struct context context = {.policy = &newest};
 
 	(void)state;
 	assert_result(ask_in(&context, young, "", old, ""), DECIDE_RENEW,
-		FILE_(1, "1:1 2:2 3:3 4:4", "1:1", .lost = "4:4", .mtime_ns = 2));
+		FILE_(1, "1:1 2:2 3:3 4:4", "1:1", .lost = "4:4", .mtime_ns = 2, .adots = "1:1 2:2"));
 	assert_int_equal(action_of(ask_in(&context, old, "", young, "")), DECIDE_WAIT);
 	/* what removed `young` did not lose */
 	assert_int_equal(action_of(ask_in(&context, young, "", beat_nothing, "")), DECIDE_WAIT);
 	assert_result(ask_in(&context, beat_nothing, "", young, ""), DECIDE_RENEW,
-		FILE_(2, "1:1 2:2 3:3 4:4", "2:2", .mtime_ns = 9));
+		FILE_(2, "1:1 2:2 3:3 4:4", "2:2", .mtime_ns = 9, .adots = "1:1 2:2"));
 	/* who only sends will not write it once more */
 	context.taker_loses = true;
 	assert_int_equal(action_of(ask_in(&context, old, "", young, "")), DECIDE_RENEW);
 	assert_int_equal(action_of(ask_in(&context, young, "", beat_nothing, "")), DECIDE_DELETE);
 	ASSERT_ACTION(DECIDE_DELETE, young, "", old, "");
+	/* also where both have come to be the same */
+	context.taker_loses = false;
+	assert_result(ask_in(&context, same, "", young, ""), DECIDE_RENEW,
+		FILE_(1, "1:1 2:2 3:3 4:4", "2:2", .lost = "3:3", .mtime_ns = 2, .adots = "1:1 2:2", .mdots = "1:1 2:2"));
+	assert_int_equal(action_of(ask_in(&context, young, "", same, "")), DECIDE_WAIT);
 }
 
 /* What the peer's vector says beyond K is noted: third parties are heard before K is joined. */

@@ -162,12 +162,6 @@ class Case:
         """Third parties are heard before K is joined: what the peer's vector says beyond K has to be noted."""
         return not self.lineage.leq(self.theirs.vv, self.ours.vv) and not self.lineage.leq(self.theirs.vv, self.our_k)
 
-    def joined(self):
-        """Our record, which descends from theirs, too."""
-        record = copy.copy(self.ours)
-        record.vv = self.lineage.join(self.ours.vv, self.theirs.vv)
-        return record
-
     def keep(self, dots, lost):
         """Our state stays. A peer that has yet to take it all from us is told nothing new by a joined vector that K covers."""
         o = self.ours
@@ -182,8 +176,8 @@ class Case:
     def same_state(self, ours, theirs, lost):
         o, t = self.ours, self.theirs
         dots = ours | theirs
-        if not dots and o.live:                  # each side deleted what the other still has
-            return "delete", None
+        if not dots and o.live:                  # each side removed what the other still has
+            return self.none_left()
         dots = dots or o.dots | t.dots
         return "merge", self.make(o, dots, lost - dots)
 
@@ -191,7 +185,7 @@ class Case:
         if not self.ours.live and theirs:
             return self.take(theirs, lost)
         if not self.ours.live:
-            return ("merge", self.joined()) if self.vector_news() else ("none", None)
+            return ("merge", self.make(self.ours)) if self.vector_news() else ("none", None)
         if ours:                                 # a modification beats a deletion
             return self.keep(ours, lost)
         return ("delete", None) if self.we_saw(self.theirs.dots) else self.take(theirs, lost)
@@ -204,7 +198,7 @@ class Case:
         they_may = circles and not self.taker_loses and bool(self.left(o.lost, t, self.their_k))
         if they_may and not (we_may and self.ours_wins()):
             return "wait", None
-        return ("renew", self.joined()) if we_may else ("delete", None)
+        return ("renew", self.make(o)) if we_may else ("delete", None)
 
     def both_live(self, ours, theirs, lost):
         if not ours and not theirs:              # each was seen, and removed, at the other
