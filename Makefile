@@ -43,7 +43,7 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DSYNCD_VERSION='"$
 
 # Layers, low to high. A file includes its own layer and lower ones only (tests/layers.sh).
 base := bucket buf clock error file file_shared log pace pool random sync
-merkle := chunk_tree chunker diff hash ignore index index_check index_nodes index_pack index_rows match path rebuild record scan scan_object scan_rows scan_tell store store_identity store_places tree version
+merkle := chunk_tree chunker diff durable hash ignore index index_check index_nodes index_pack index_rows match path rebuild record scan scan_object scan_rows scan_tell store store_identity store_places tree version
 tombstones := anew conflict decide knowledge line members observe observe_take places purge replica trash undo
 transfer := apply apply_plan compare compare_match fetch fetch_content fetch_deferred frame greet intent learn meeting message partial pieces place place_set push recover reuse round serve session settle stage stage_reuse transport
 syncd := cmd_reconcile cmd_serve cmd_status commands config control daemon daemon_control endpoint folder folder_errand \
@@ -105,6 +105,7 @@ crash_points := file_chmod_fd file_create file_exchange file_fsync file_link fil
 	file_rename_replace file_rmdir file_set_mtime_fd file_symlink file_syncfs file_unlink index_commit
 look_points := file_dir_open file_lease_read file_lease_release file_open_read file_open_seen file_stat_at file_stat_fd
 $(BUILD)/unit/tombstones/test_observe: private LDFLAGS += -Wl,--wrap=file_syncfs,--wrap=file_fsync,--wrap=file_dir_next
+$(BUILD)/unit/transfer/test_apply: private LDFLAGS += -Wl,--wrap=file_syncfs,--wrap=file_fsync
 $(BUILD)/unit/transfer/test_recover: private LDFLAGS += $(foreach f,$(crash_points) file_open_seen file_readlink file_stat_at,-Wl,--wrap=$f)
 $(BUILD)/unit/transfer/test_place: private LDFLAGS += $(foreach f,$(crash_points) $(look_points),-Wl,--wrap=$f)
 

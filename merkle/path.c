@@ -182,6 +182,13 @@ size_t path_parent_length(const char *path)
 	return slash ? (size_t)(slash - path) : 0;
 }
 
+bool path_same_parent(const char *a, const char *b)
+{
+	size_t n = path_parent_length(a);
+
+	return n == path_parent_length(b) && memcmp(a, b, n) == 0;
+}
+
 const char *path_name(const char *path)
 {
 	const char *slash = strrchr(path, '/');

@@ -40,6 +40,7 @@ int path_key_compare(const struct path_key *a, const struct path_key *b);
 bool path_is_below(const char *path, const char *above);
 /* Length of the parent's path: 0 for a name at the root. */
 size_t path_parent_length(const char *path);
+bool path_same_parent(const char *a, const char *b);
 const char *path_name(const char *path); /* the last component, inside path */
 size_t path_depth(const char *path);	 /* components */
 /* Heap: "dir/name", or "name" if dir is "". NULL when out of memory. */

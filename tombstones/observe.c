@@ -26,7 +26,7 @@
 #include <uthash.h>
 
 #include "base/error.h"
-#include "base/sync.h"
+#include "merkle/durable.h"
 #include "merkle/path.h"
 #include "tombstones/undo.h"
 
@@ -316,24 +316,14 @@ static int begin_batch(struct run *x, struct replica_txn *t)
 	return r;
 }
 
-/* The nearest directory above that is there: what was made, renamed or removed in it. */
-static void sync_above(int root, const char *path, struct sync_set *set)
-{
-	char at[FILE_PATH_BYTES_MAX + 1];
-	int fd, r;
+/* What is to be durable before a batch of observations is recorded. */
+struct syncing {
+	int root;
+	struct index_txn *index;
+	struct sync_set set;
+};
 
-	snprintf(at, sizeof(at), "%s", path);
-	do {
-		at[path_parent_length(at)] = '\0';
-		r = file_open_directory_at(root, at, &fd);
-	} while (r == FILE_VANISHED && *at);
-	if (r == 0)
-		sync_set_add(set, fd);
-	else
-		set->many = true;
-}
-
-static void sync_seen(int root, const struct seen *s, struct sync_set *set)
+static void sync_seen(struct syncing *y, const struct seen *s)
 {
 	bool named = s->what == SCAN_NEW || s->what == SCAN_CHANGED;
 	cleanup_close int dir = -1;
@@ -343,9 +333,9 @@ static void sync_seen(int root, const struct seen *s, struct sync_set *set)
 	if (!named && s->what != SCAN_TOUCHED && s->what != SCAN_RESTAMP)
 		return;
 	if (s->state.kind == RECORD_DIRECTORY) {
-		r = file_open_directory_at(root, s->path, &fd);
+		r = file_open_directory_at(y->root, s->path, &fd);
 	} else {
-		r = file_open_parent(root, s->path, &dir, &name);
+		r = file_open_parent(y->root, s->path, &dir, &name);
 		/* a symlink has no content, and attributes that it was given after it was made have no descriptor */
 		if (r == 0 && s->state.kind == RECORD_SYMLINK)
 			r = named && s->stamp.mtime_ns == s->stamp.ctime_ns ? FILE_VANISHED : FILE_UNSUPPORTED;
@@ -353,31 +343,43 @@ static void sync_seen(int root, const struct seen *s, struct sync_set *set)
 			r = file_open_read(dir, name, &fd);
 	}
 	if (r == 0)
-		sync_set_add(set, fd);
+		sync_set_add(&y->set, fd);
 	else if (r != FILE_VANISHED)
-		set->many = true;
+		y->set.many = true;
 	if (named || s->state.kind == RECORD_DIRECTORY) /* made anew, it is the same: what went with the old one is to stay gone */
-		sync_above(root, s->path, set);
+		durable_add_above(y->index, y->root, s->path, &y->set);
+}
+
+static int sync_begin(const struct run *x, struct syncing *ret)
+{
+	*ret = (struct syncing){.root = store_root(replica_store(x->options->replica))};
+	return index_begin_read(replica_index(x->options->replica), &ret->index);
+}
+
+static int sync_end(struct syncing *y)
+{
+	index_abort(y->index);
+	return sync_set_run(&y->set, y->root);
 }
 
 static int sync_seen_list(const struct run *x, const struct seen_list *l)
 {
-	cleanup(sync_set_drop) struct sync_set set = {0};
-	int root = store_root(replica_store(x->options->replica));
+	struct syncing y;
+	int r = sync_begin(x, &y);
 
-	for (size_t i = 0; i < l->n && !set.many; i++)
-		sync_seen(root, &l->v[i], &set);
-	return sync_set_run(&set, root);
+	for (size_t i = 0; r == 0 && i < l->n && !y.set.many; i++)
+		sync_seen(&y, &l->v[i]);
+	return r ? r : sync_end(&y);
 }
 
 static int sync_gone(const struct run *x, size_t from, size_t to)
 {
-	cleanup(sync_set_drop) struct sync_set set = {0};
-	int root = store_root(replica_store(x->options->replica));
+	struct syncing y;
+	int r = sync_begin(x, &y);
 
-	for (size_t i = from; i < to && !set.many; i++)
-		sync_above(root, gone_path(&x->gone, i), &set);
-	return sync_set_run(&set, root);
+	for (size_t i = from; r == 0 && i < to && !y.set.many; i++)
+		durable_add_above(y.index, y.root, gone_path(&x->gone, i), &y.set);
+	return r ? r : sync_end(&y);
 }
 
 static int record(struct run *x, const struct seen_list *l, bool late)

@@ -25,6 +25,7 @@
 #include "base/clock.h"
 #include "base/defect.h"
 #include "base/random.h"
+#include "merkle/durable.h"
 #include "merkle/path.h"
 #include "transfer/recover.h"
 
@@ -409,6 +410,27 @@ static bool is_new_directory(const struct change *c)
 	       c->intent.new_kind == RECORD_DIRECTORY && c->outcome.result == APPLY_DONE;
 }
 
+/* A user may have moved a directory since it was recorded: what came into it is where its name is. */
+static int sync_places(struct batch *b)
+{
+	struct index_txn *t;
+	const char *last = NULL;
+	int r = index_begin_read(replica_index(b->options->replica), &t);
+
+	for (size_t k = 0; r == 0 && k < b->n && !b->place.touched.many; k++) {
+		const char *path = b->v[k]->path;
+
+		if (!touches_disk(b->v[k]) || (last && path_same_parent(last, path)))
+			continue;
+		durable_add_above(t, store_root(b->store), path, &b->place.touched);
+		last = path;
+	}
+	if (r != 0)
+		return r;
+	index_abort(t);
+	return place_sync(&b->place);
+}
+
 static int run(struct batch *b)
 {
 	int r = remove_all(b, true);
@@ -424,7 +446,7 @@ static int run(struct batch *b)
 		else if (is_new_directory(b->v[k]))
 			r = place_finish_directory(&b->place, &b->v[k]->intent, &b->v[k]->outcome);
 	}
-	return r == 0 ? place_sync(&b->place) : r;
+	return r == 0 ? sync_places(b) : r;
 }
 
 /* --- the second transaction --- */

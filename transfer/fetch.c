@@ -293,19 +293,12 @@ struct above {
 	bool object;
 };
 
-static bool same_parent(const char *a, const char *b)
-{
-	size_t n = path_parent_length(a);
-
-	return n == path_parent_length(b) && memcmp(a, b, n) == 0;
-}
-
 /* Is something in the way that is no directory? If its own offer came in a later batch, it would be put aside for nothing. */
 static int object_above(struct index_txn *t, const char *path, struct above *above, bool *ret)
 {
 	int r;
 
-	if (!above->path || !same_parent(above->path, path)) {
+	if (!above->path || !path_same_parent(above->path, path)) {
 		r = index_any_leaf_above(t, path);
 		if (r < 0)
 			return r;

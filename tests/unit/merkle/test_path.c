@@ -192,6 +192,10 @@ static void test_parts(void **state)
 	assert_int_equal(path_parent_length("a"), 0);
 	assert_int_equal(path_parent_length("a/b"), 1);
 	assert_int_equal(path_parent_length("a/bc/d"), 4);
+	assert_true(path_same_parent("a", "b"));
+	assert_true(path_same_parent("a/b", "a/bc"));
+	assert_false(path_same_parent("a/b", "b/b"));
+	assert_false(path_same_parent("a/b", "a"));
 	assert_string_equal(path_name("a"), "a");
 	assert_string_equal(path_name("a/bc"), "bc");
 	assert_int_equal(path_depth(""), 0);

@@ -1398,6 +1398,39 @@ static void test_directory_made_anew_is_durable(void **state)
 	assert_true(watched_syncs + syncs > 0);
 }
 
+/* Is the name of what is in the root synced when only that path is looked at? */
+static bool root_synced_by(struct bench *b, const char *path)
+{
+	struct file_stat st;
+
+	assert_int_equal(file_stat_fd(store_root(replica_store(b->p.replica)), &st), 0);
+	watched = st.ino;
+	syncs = watched_syncs = 0;
+	assert_int_equal(look_at(b, &(struct observe_path){.path = path}, 1), 0);
+	assert_int_equal(b->result.events, 1);
+	return watched_syncs + syncs > 0;
+}
+
+/* A path that is looked at by itself may have come, or gone, with a directory far above it. */
+static void test_names_above_are_durable(void **state)
+{
+	struct bench *b = *state;
+
+	place_mkdir(&b->p, "a");
+	place_mkdir(&b->p, "a/b");
+	place_mkdir(&b->p, "a/b/c");
+	place_write(&b->p, "a/b/c/x", "text");
+	look(b);
+	assert_int_equal(rename(place_at(&b->p, "a"), place_at(&b->p, "new")), 0);
+	assert_true(root_synced_by(b, "new/b/c/x"));
+	place_mkdir(&b->p, "a");
+	place_mkdir(&b->p, "a/b");
+	assert_true(root_synced_by(b, "a/b/c/x"));
+	look(b);
+	place_write(&b->p, "new/b/c/y", "text"); /* and no further than is needed */
+	assert_false(root_synced_by(b, "new/b/c/y"));
+}
+
 static bool listings_fail; /* at their end */
 
 int __real_file_dir_next(struct file_dir *d, const char **ret_name);
@@ -1534,6 +1567,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_undo_first_meeting, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_undo_keeps_off, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_directory_made_anew_is_durable, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_names_above_are_durable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_over_unread_directory, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_over_held_deletions, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_below_what_was_no_directory, setup, teardown),

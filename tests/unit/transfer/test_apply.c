@@ -320,6 +320,61 @@ static void test_renewed(void **state)
 	fx_free(f);
 }
 
+static uint64_t watched;
+static bool watched_synced;
+
+int __real_file_syncfs(int fd);
+int __wrap_file_syncfs(int fd);
+int __wrap_file_syncfs(int fd)
+{
+	watched_synced = true;
+	return __real_file_syncfs(fd);
+}
+
+int __real_file_fsync(int fd);
+int __wrap_file_fsync(int fd);
+int __wrap_file_fsync(int fd)
+{
+	struct file_stat st;
+
+	watched_synced = watched_synced || (file_stat_fd(fd, &st) == 0 && st.ino == watched);
+	return __real_file_fsync(fd);
+}
+
+static bool lands_and_syncs_root(struct fixture *f, const char *path)
+{
+	struct file_stat st;
+
+	OK(file_stat_fd(store_root(fx_store(f)), &st));
+	watched = st.ino;
+	fx_their_file(f, path, "theirs", FX_AFTER);
+	watched_synced = false;
+	fx_apply(f);
+	fx_forget_items(f);
+	assert_string_equal(fx_read(f, path), "theirs");
+	return watched_synced;
+}
+
+/* A user has moved a directory, and nothing is recorded of that yet: what comes into it must not be gone after a power cut. */
+static void test_names_above_are_durable(void **state)
+{
+	struct fixture *f = fx_new();
+
+	(void)state;
+	fx_mkdir(f, "a");
+	fx_mkdir(f, "a/b");
+	fx_mkdir(f, "a/b/c");
+	fx_mkdir(f, "new");
+	fx_mkdir(f, "new/b");
+	fx_mkdir(f, "new/b/c");
+	fx_scan(f);
+	assert_false(lands_and_syncs_root(f, "a/b/c/z"));
+	OK(rename(fx_path(f, "a"), fx_path(f, "old")));
+	OK(rename(fx_path(f, "new"), fx_path(f, "a")));
+	assert_true(lands_and_syncs_root(f, "a/b/c/z2"));
+	fx_free(f);
+}
+
 static void test_symlinks(void **state)
 {
 	struct fixture *f = fx_new();
@@ -1296,6 +1351,7 @@ int main(void)
 		cmocka_unit_test(test_conflict_name_deleted),
 		cmocka_unit_test(test_conflict_policy),
 		cmocka_unit_test(test_renewed),
+		cmocka_unit_test(test_names_above_are_durable),
 		cmocka_unit_test(test_symlinks),
 		cmocka_unit_test(test_symlink_on_the_way),
 		cmocka_unit_test(test_implied),
