@@ -224,6 +224,8 @@ void oracle_after(struct site *s, enum oracle_cause cause);
 void oracle_met(struct site *s, const char *path);
 /* After a crash, once the replica is open again: did it bring back what the replica never recorded? */
 bool oracle_unrecorded(struct site *s);
+/* Then: what had been recorded as it stood before is there. */
+void oracle_recorded(struct site *s);
 /* What a scan recorded as deleted, after that sequence of the index, is not there. */
 void oracle_heard(struct engine *e); /* what was said before a disk became older may still be put in place */
 void oracle_deleted(struct site *s, uint64_t before_seq);

@@ -70,6 +70,7 @@ struct item {
 	uint64_t hash;
 	uint32_t token;
 	struct node *node;
+	int64_t ctime_ns; /* of then */
 };
 
 struct listing {
@@ -238,7 +239,7 @@ static void list_below(struct engine *e, struct listing *l, const struct node *d
 		memcpy(at + n - len, x->name, len + 1);
 		l->text_n += n + 1;
 		sim_grow(&l->v, &l->cap, l->n + 1, sizeof(*l->v));
-		l->v[l->n++] = (struct item){at, hash_fast(at, n, 3), token_of(e, x->node, learn), x->node};
+		l->v[l->n++] = (struct item){at, hash_fast(at, n, 3), token_of(e, x->node, learn), x->node, x->node->now.ctime_ns};
 		x->node->shown = x->node->was_shown = true;
 		if (x->node->kind == FILE_KIND_DIRECTORY)
 			list_below(e, l, x->node, at, n, learn);
@@ -566,6 +567,26 @@ bool oracle_unrecorded(struct site *s)
 	}
 	index_abort(t);
 	return any;
+}
+
+void oracle_recorded(struct site *s)
+{
+	struct oracle *o = s->engine->oracle;
+	struct index_txn *t = NULL;
+
+	if (s->excused || index_begin_read(replica_index(s->replica), &t))
+		return;
+	list(s, &o->other, true);
+	for (size_t i = 0; i < o->before.n; i++) {
+		const struct item *was = &o->before.v[i], *now = listed_at(&o->other, was->hash);
+		struct row row = {0};
+
+		if (index_get(t, was->path, &row) == 0 && row.place == ROW_ON_DISK && row_live(&row) && row.stamp.ino == was->node->ino &&
+			row.stamp.ctime_ns == was->ctime_ns && (!now || now->node != was->node))
+			wrong(s->engine, WRONG_EVENT, "%c: %s was recorded, and is not there after a crash", s->name, was->path);
+		row_deinit(&row);
+	}
+	index_abort(t);
 }
 
 void oracle_heard(struct engine *e)

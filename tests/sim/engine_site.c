@@ -358,6 +358,11 @@ void site_revive(struct site *s)
 	tell(s->engine, "  %c starts again%s", s->name, s->power ? ", after power was lost" : "");
 	s->die_at = 0;
 	site_arm(s);
-	if (site_open(s) && s->power && oracle_unrecorded(s))
+	s->meddled = false;
+	if (!site_open(s) || !s->power)
+		return;
+	if (!s->meddled)
+		oracle_recorded(s);
+	if (oracle_unrecorded(s))
 		s->acted = true;
 }
