@@ -227,12 +227,26 @@ static bool name_planned(const struct batch *b, const struct change *c, const ch
 	return false;
 }
 
+/* Is what was recorded there still? A user may have taken it away since, or his deletion is held. */
+static bool is_there(const struct batch *b, const char *path, const struct row *row)
+{
+	cleanup_close int dir = -1;
+	struct file_stat st;
+	struct stamp stamp;
+	const char *name;
+
+	if (row->place != ROW_ON_DISK || file_open_parent(store_root(b->store), path, &dir, &name) != 0 || file_stat_at(dir, name, &st) != 0)
+		return false;
+	stamp_of(&st, &stamp);
+	return stamp_equal(&stamp, &row->stamp);
+}
+
 /* May the content of `lost` be kept under this name? */
-static bool name_free(const struct row *row, const struct record *lost, bool *ret_there)
+static bool name_free(const struct batch *b, const char *name, const struct row *row, const struct record *lost, bool *ret_there)
 {
 	*ret_there = false;
 	if (row_live(row)) {
-		*ret_there = row->place == ROW_ON_DISK && record_same_state(&row->record, lost);
+		*ret_there = record_same_state(&row->record, lost) && is_there(b, name, row);
 		return *ret_there;
 	}
 	return row->place == ROW_NOT_HERE;
@@ -263,7 +277,7 @@ static int choose_name(
 		r = index_get(t, name, &row);
 		if (r < 0)
 			return r;
-		if (name_free(&row, lost, &there) && !name_planned(b, c, name)) {
+		if (name_free(b, name, &row, lost, &there) && !name_planned(b, c, name)) {
 			i->aside = steal(name);
 			i->aside_there = there;
 			return 0;

@@ -237,6 +237,24 @@ static void test_conflict_name_taken(void **state)
 	fx_free(f);
 }
 
+/* The index has the copy still, and a user has removed it: what loses now is kept under another name. */
+static void test_conflict_name_just_removed(void **state)
+{
+	struct fixture *f = fx_new();
+	char name[600];
+
+	(void)state;
+	fx_write(f, "a.txt", "ours");
+	snprintf(name, sizeof(name), "%s", aside_name(f, "a.txt", "ours"));
+	fx_write(f, name, "ours");
+	fx_scan(f);
+	OK(unlink(fx_path(f, name)));
+	fx_their_file(f, "a.txt", "theirs", FX_CONCURRENT_WINS);
+	fx_apply(f);
+	assert_int_equal(fx_find(f, "ours").asides, 1);
+	fx_free(f);
+}
+
 /* The name was there and is deleted: re-created as its descendant. */
 static void test_conflict_name_deleted(void **state)
 {
@@ -1348,6 +1366,7 @@ int main(void)
 		cmocka_unit_test(test_conflict_lost),
 		cmocka_unit_test(test_conflict_won),
 		cmocka_unit_test(test_conflict_name_taken),
+		cmocka_unit_test(test_conflict_name_just_removed),
 		cmocka_unit_test(test_conflict_name_deleted),
 		cmocka_unit_test(test_conflict_policy),
 		cmocka_unit_test(test_renewed),
