@@ -222,6 +222,8 @@ void oracle_after(struct site *s, enum oracle_cause cause);
 /* After that: the user had to do with the path in the middle of what the replica did; it, and what is below, may be put aside for
  * that. */
 void oracle_met(struct site *s, const char *path);
+/* After that: he stored through a mapping, and no stamp moved. */
+void oracle_stored(struct site *s);
 /* After a crash, once the replica is open again: did it bring back what the replica never recorded? */
 bool oracle_unrecorded(struct site *s);
 /* Then: what had been recorded as it stood before is there. */

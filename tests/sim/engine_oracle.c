@@ -48,7 +48,7 @@ struct token {
 	uint64_t hash;
 	uint32_t next; /* in its slot */
 	bool removed, found, copied;
-	bool put_back; /* a disk that had it became an older one, which has not */
+	bool trashed;  /* may be in trash: a disk that had it became an older one, which has not; or it was stored through a mapping */
 	bool moved; /* a user moved a conflict copy of it, or put it where one is, or opened it while it was being replaced; or it was put
 		     * aside where a disk denied to be looked at: what may not be read is taken for a user's */
 	char name[40]; /* for people */
@@ -432,7 +432,7 @@ static void vanished(struct site *s, const struct item *was, enum oracle_cause c
 	struct oracle *o = s->engine->oracle;
 	struct token *t = &o->tokens[was->token];
 
-	t->put_back = t->put_back || cause == ORACLE_RESTORE;
+	t->trashed = t->trashed || cause == ORACLE_RESTORE;
 	/* what a crash or an older disk took from this one machine, others bring back */
 	if (cause == ORACLE_USER || s->excused || !others_have(s->engine, s, was->hash, was->token, false)) {
 		struct spot *spot = spot_get(o, was->path, was->hash, was->token);
@@ -569,6 +569,23 @@ bool oracle_unrecorded(struct site *s)
 	return any;
 }
 
+/* A user moved it, or what is above, and back: a crash may undo the second half, and nothing had to be recorded between the two. */
+static bool returned(const struct listing *l, const struct item *item)
+{
+	char at[PATH_BYTES];
+	bool any = item->node->returned;
+
+	snprintf(at, sizeof(at), "%s", item->path);
+	for (size_t n = path_parent_length(at); n && !any; n = path_parent_length(at)) {
+		const struct item *above;
+
+		at[n] = '\0';
+		above = listed_at(l, path_hash(at));
+		any = above && above->node->returned;
+	}
+	return any;
+}
+
 void oracle_recorded(struct site *s)
 {
 	struct oracle *o = s->engine->oracle;
@@ -582,11 +599,20 @@ void oracle_recorded(struct site *s)
 		struct row row = {0};
 
 		if (index_get(t, was->path, &row) == 0 && row.place == ROW_ON_DISK && row_live(&row) && row.stamp.ino == was->node->ino &&
-			row.stamp.ctime_ns == was->ctime_ns && (!now || now->node != was->node))
+			row.stamp.ctime_ns == was->ctime_ns && (!now || now->node != was->node) && !returned(&o->before, was))
 			wrong(s->engine, WRONG_EVENT, "%c: %s was recorded, and is not there after a crash", s->name, was->path);
 		row_deinit(&row);
 	}
 	index_abort(t);
+}
+
+void oracle_stored(struct site *s)
+{
+	struct oracle *o = s->engine->oracle;
+
+	for (size_t i = 0; i < o->after.n; i++)
+		if (!listed(&o->before, o->after.v[i].hash, o->after.v[i].token))
+			o->tokens[o->after.v[i].token].trashed = true;
 }
 
 void oracle_heard(struct engine *e)
@@ -727,10 +753,15 @@ static void on_names(struct sim_disk *d, const struct operation *op, void *data)
 	for (unsigned i = 0; i < op->n; i++)
 		path[i] = path_of(&op->side[i], paths[i]);
 	s->seen = s->seen && !path[0] && !path[1];
+	for (unsigned i = 0; sim.user && i < op->n; i++)
+		if (op->side[i].after && path[i])
+			op->side[i].after->returned = op->side[i].after->returned || op->side[i].after->was_at == path_hash(path[i]);
 	for (unsigned i = 0; i < op->n; i++) {
 		struct node *n = op->side[i].before;
 		bool last = n && n->links == 1 && !op->made && (op->n == 1 ? !op->side[0].after : op->rename && i == 1);
 
+		if (sim.user && n && path[i])
+			n->was_at = path_hash(path[i]);
 		if (n && path[i]) {
 			n->shown = false;
 			n->was_shown = n->was_shown && !sim.user; /* what he takes away may go, also where a second name was left */
@@ -809,7 +840,7 @@ void oracle_check_taken(struct engine *e)
 		if (!(spot && spot->removed) && !o->tokens[t->token].removed) {
 			/* the loser of a conflict is aside, here or there; or where its name was denied, or the disk
 			 * that had it is an older one now, in trash */
-			if ((t->site->denied || o->tokens[t->token].put_back) && token_below(t->site, ours(t->site, "trash"), t->token))
+			if ((t->site->denied || o->tokens[t->token].trashed) && token_below(t->site, ours(t->site, "trash"), t->token))
 				o->tokens[t->token].removed = true;
 			else if (!others_have(e, NULL, 0, t->token, false))
 				wrong(e, WRONG_TAKEN, "%c: syncd removed %s from %s, though nobody else did", t->site->name,

@@ -335,6 +335,7 @@ void user_hold(struct site *s, uint64_t *random)
 	struct user u = {.site = s, .disk = s->disk, .random = random};
 	char text[32];
 	size_t n = few_bytes(&u, text);
+	bool stores = false;
 
 	oracle_before(s);
 	if (s->held < 0) {
@@ -346,12 +347,15 @@ void user_hold(struct site *s, uint64_t *random)
 		bool mapped = engine_has(s->engine, FEATURE_STORE) && sim_disk_leases(s->disk);
 
 		tell(s->engine, "%c %s what it has open", s->name, mapped ? "stores into" : "writes");
-		(void)(s->held_stored ? sim_user_store : sim_user_write_fd)(s->held, text, n, 0);
+		stores = s->held_stored;
+		(void)(stores ? sim_user_store : sim_user_write_fd)(s->held, text, n, 0);
 		s->held_stored = mapped;
 	} else {
 		tell(s->engine, "%c closes what it has open", s->name);
 		site_drop_held(s);
 	}
 	oracle_after(s, ORACLE_USER);
+	if (stores)
+		oracle_stored(s);
 	s->acted = true;
 }

@@ -84,6 +84,8 @@ struct node {
 	uint32_t known;	     /* when the content changes */
 	bool user_wrote;     /* set when a user changes the content, zeroed when that is durable */
 	bool shown, was_shown, users; /* in the tree; at some time; by a user's act */
+	uint64_t was_at; /* the path, hashed, from where a user last moved it */
+	bool returned;	 /* a user moved it back to there */
 };
 
 /* One name's part in an operation: what it led to before and after. */
