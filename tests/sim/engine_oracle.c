@@ -70,7 +70,11 @@ struct item {
 	uint64_t hash;
 	uint32_t token;
 	struct node *node;
-	int64_t ctime_ns; /* of then */
+	/* of then: a crash may take the node */
+	uint64_t ino;
+	uint32_t generation;
+	bool file, returned;
+	int64_t ctime_ns;
 };
 
 struct listing {
@@ -239,7 +243,17 @@ static void list_below(struct engine *e, struct listing *l, const struct node *d
 		memcpy(at + n - len, x->name, len + 1);
 		l->text_n += n + 1;
 		sim_grow(&l->v, &l->cap, l->n + 1, sizeof(*l->v));
-		l->v[l->n++] = (struct item){at, hash_fast(at, n, 3), token_of(e, x->node, learn), x->node, x->node->now.ctime_ns};
+		l->v[l->n++] = (struct item){
+			.path = at,
+			.hash = hash_fast(at, n, 3),
+			.token = token_of(e, x->node, learn),
+			.node = x->node,
+			.ino = x->node->ino,
+			.generation = x->node->generation,
+			.file = x->node->kind == FILE_KIND_REGULAR,
+			.returned = x->node->returned,
+			.ctime_ns = x->node->now.ctime_ns,
+		};
 		x->node->shown = x->node->was_shown = true;
 		if (x->node->kind == FILE_KIND_DIRECTORY)
 			list_below(e, l, x->node, at, n, learn);
@@ -573,7 +587,7 @@ bool oracle_unrecorded(struct site *s)
 static bool returned(const struct listing *l, const struct item *item)
 {
 	char at[PATH_BYTES];
-	bool any = item->node->returned;
+	bool any = item->returned;
 
 	snprintf(at, sizeof(at), "%s", item->path);
 	for (size_t n = path_parent_length(at); n && !any; n = path_parent_length(at)) {
@@ -581,7 +595,7 @@ static bool returned(const struct listing *l, const struct item *item)
 
 		at[n] = '\0';
 		above = listed_at(l, path_hash(at));
-		any = above && above->node->returned;
+		any = above && above->returned;
 	}
 	return any;
 }
@@ -598,8 +612,9 @@ void oracle_recorded(struct site *s)
 		const struct item *was = &o->before.v[i], *now = listed_at(&o->other, was->hash);
 		struct row row = {0};
 
-		if (index_get(t, was->path, &row) == 0 && row.place == ROW_ON_DISK && row_live(&row) && row.stamp.ino == was->node->ino &&
-			row.stamp.ctime_ns == was->ctime_ns && (!now || now->node != was->node) && !returned(&o->before, was))
+		if (was->file && index_get(t, was->path, &row) == 0 && row.place == ROW_ON_DISK && row_live(&row) &&
+			row.stamp.ino == was->ino && row.stamp.generation == was->generation && row.stamp.ctime_ns == was->ctime_ns &&
+			(!now || now->node != was->node) && !returned(&o->before, was))
 			wrong(s->engine, WRONG_EVENT, "%c: %s was recorded, and is not there after a crash", s->name, was->path);
 		row_deinit(&row);
 	}
