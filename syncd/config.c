@@ -5,33 +5,24 @@
  * sections without keys, lines that are neither, and values longer than inih's line. A section's item is added even where it is
  * wrong, so that the errors inside it are found too; with one error the configuration as a whole is refused.
  */
-#include "syncd/config.h"
+#include "syncd/config_internal.h"
 
 #include <errno.h>
 #include <ini.h>
 #include <limits.h>
-#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/types.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "syncd/endpoint.h"
 
-#define SECOND_MS INT64_C(1000)
-#define HOUR_MS (3600 * SECOND_MS)
-#define DAY_MS (24 * HOUR_MS)
-#define EVER_MS (36500 * DAY_MS)
 #define NAME_BYTES_MAX 64
 #define LINE_BYTES_MAX (64 * 1024)
-#define SOCKET_BYTES_MAX 107 /* sun_path */
 #define NEAR_DISTANCE 2
-
-enum section { SECTION_NONE, SECTION_DAEMON, SECTION_FOLDER, SECTION_PEER, SECTION_UNKNOWN };
 
 static const char *const section_names[] = {
 	[SECTION_DAEMON] = "daemon",
@@ -39,79 +30,55 @@ static const char *const section_names[] = {
 	[SECTION_PEER] = "peer",
 };
 
-struct word {
-	const char *text;
-	unsigned value;
-};
-
-struct key;
-
-/* Set *to (offset; to_n: offset_n). -EINVAL with what is wrong in *ret_why ("…: what to do"), or -ENOMEM. */
-typedef int parse_function(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why);
-
-struct key {
-	enum section section;
-	const char *name;
-	parse_function *parse;
-	size_t offset, offset_n; /* in struct config, config_folder, config_peer */
-	bool required;
-	int64_t min, max;	  /* durations */
-	const struct word *words; /* ends with a NULL text */
-	const char *say;	  /* words: what may be given */
-};
-
-static parse_function parse_path, parse_socket, parse_text, parse_words, parse_flag, parse_time, parse_bytes, parse_rate,
-	parse_percent, parse_number, parse_list, parse_ids;
-
-static const struct word log_levels[] = {
+static const struct config_word log_levels[] = {
 	{"error", LOG_LEVEL_ERROR}, {"warning", LOG_LEVEL_WARNING}, {"info", LOG_LEVEL_INFO}, {"debug", LOG_LEVEL_DEBUG}, {0}};
-static const struct word hashes[] = {{"sha256", HASH_SHA256}, {"blake2b", HASH_BLAKE2B}, {"xxh3", HASH_XXH3}, {0}};
-static const struct word policies[] = {
+static const struct config_word hashes[] = {{"sha256", HASH_SHA256}, {"blake2b", HASH_BLAKE2B}, {"xxh3", HASH_XXH3}, {0}};
+static const struct config_word policies[] = {
 	{"keep-both", DECIDE_KEEP_BOTH}, {"newest", DECIDE_NEWEST}, {"prefer", DECIDE_PREFER}, {0}};
-static const struct word modes[] = {{"two-way", CONFIG_TWO_WAY}, {"push", CONFIG_PUSH}, {"pull", CONFIG_PULL}, {0}};
-static const struct word yes_no[] = {{"yes", true}, {"no", false}, {0}};
-static const struct word transports[] = {{"syncd-ssh", false}, {"ssh", true}, {0}};
+static const struct config_word modes[] = {{"two-way", CONFIG_TWO_WAY}, {"push", CONFIG_PUSH}, {"pull", CONFIG_PULL}, {0}};
+static const struct config_word yes_no[] = {{"yes", true}, {"no", false}, {0}};
+static const struct config_word transports[] = {{"syncd-ssh", false}, {"ssh", true}, {0}};
 
 #define IN_DAEMON(f) SECTION_DAEMON, .offset = offsetof(struct config, f)
 #define IN_FOLDER(f) SECTION_FOLDER, .offset = offsetof(struct config_folder, f)
 #define IN_PEER(f) SECTION_PEER, .offset = offsetof(struct config_peer, f)
 #define WORDS(w, s) .words = (w), .say = (s)
 
-static const struct key keys[] = {
-	{IN_DAEMON(socket), .name = "socket", .parse = parse_socket},
-	{IN_DAEMON(log_level), .name = "log_level", .parse = parse_words, WORDS(log_levels, "error, warning, info or debug")},
-	{IN_DAEMON(limits.up), .name = "limit_up", .parse = parse_rate},
-	{IN_DAEMON(limits.down), .name = "limit_down", .parse = parse_rate},
-	{IN_DAEMON(max_sessions), .name = "max_sessions", .parse = parse_number},
-	{IN_DAEMON(scan_cpu_percent), .name = "scan_cpu", .parse = parse_percent},
-	{IN_DAEMON(scan_io), .name = "scan_io", .parse = parse_rate},
-	{IN_FOLDER(path), .name = "path", .parse = parse_path, .required = true},
-	{IN_FOLDER(state_dir), .name = "state_dir", .parse = parse_path},
-	{IN_FOLDER(algorithm), .name = "hash", .parse = parse_words, WORDS(hashes, "sha256, blake2b or xxh3")},
-	{IN_FOLDER(settle_ms), .name = "settle", .parse = parse_time, .min = 0, .max = HOUR_MS},
-	{IN_FOLDER(interval_ms), .name = "interval", .parse = parse_time, .min = 100, .max = EVER_MS},
-	{IN_FOLDER(rescan_interval_ms), .name = "rescan_interval", .parse = parse_time, .min = 0, .max = EVER_MS},
-	{IN_FOLDER(conflict), .name = "conflict", .parse = parse_words, WORDS(policies, "keep-both, newest or prefer")},
-	{IN_FOLDER(prefer), .offset_n = offsetof(struct config_folder, n_prefer), .name = "prefer", .parse = parse_ids},
-	{IN_FOLDER(grace_ms), .name = "tombstone_grace", .parse = parse_time, .min = 0, .max = EVER_MS},
-	{IN_FOLDER(member_expiry_ms), .name = "member_expiry", .parse = parse_time, .min = 0, .max = EVER_MS},
-	{IN_FOLDER(trash_keep_ms), .name = "trash_keep", .parse = parse_time, .min = 0, .max = EVER_MS},
-	{IN_FOLDER(trash_max_bytes), .name = "trash_max", .parse = parse_bytes},
-	{IN_FOLDER(serve_users), .offset_n = offsetof(struct config_folder, n_serve_users), .name = "serve_users", .parse = parse_list},
-	{IN_FOLDER(owner), .name = "owner", .parse = parse_flag, WORDS(yes_no, "yes or no")},
-	{IN_FOLDER(limits.up), .name = "limit_up", .parse = parse_rate},
-	{IN_FOLDER(limits.down), .name = "limit_down", .parse = parse_rate},
-	{IN_PEER(folder), .name = "folder", .parse = parse_text, .required = true},
-	{IN_PEER(address), .name = "address", .parse = parse_text, .required = true},
-	{IN_PEER(mode), .name = "mode", .parse = parse_words, WORDS(modes, "two-way, push or pull")},
-	{IN_PEER(revert), .name = "revert", .parse = parse_flag, WORDS(yes_no, "yes or no")},
-	{IN_PEER(transport_ssh), .name = "transport", .parse = parse_flag, WORDS(transports, "syncd-ssh or ssh")},
-	{IN_PEER(identity), .name = "identity", .parse = parse_path},
-	{IN_PEER(known_hosts), .name = "known_hosts", .parse = parse_path},
-	{IN_PEER(syncctl_path), .name = "syncctl_path", .parse = parse_text},
-	{IN_PEER(connect_timeout_ms), .name = "connect_timeout", .parse = parse_time, .min = 100, .max = HOUR_MS},
-	{IN_PEER(limits.up), .name = "limit_up", .parse = parse_rate},
-	{IN_PEER(limits.down), .name = "limit_down", .parse = parse_rate},
+static const struct config_key keys[] = {
+	{IN_DAEMON(socket), .name = "socket", .parse = config_value_socket},
+	{IN_DAEMON(log_level), .name = "log_level", .parse = config_value_words, WORDS(log_levels, "error, warning, info or debug")},
+	{IN_DAEMON(limits.up), .name = "limit_up", .parse = config_value_rate},
+	{IN_DAEMON(limits.down), .name = "limit_down", .parse = config_value_rate},
+	{IN_DAEMON(max_sessions), .name = "max_sessions", .parse = config_value_number},
+	{IN_DAEMON(scan_cpu_percent), .name = "scan_cpu", .parse = config_value_percent},
+	{IN_DAEMON(scan_io), .name = "scan_io", .parse = config_value_rate},
+	{IN_FOLDER(path), .name = "path", .parse = config_value_path, .required = true},
+	{IN_FOLDER(state_dir), .name = "state_dir", .parse = config_value_path},
+	{IN_FOLDER(algorithm), .name = "hash", .parse = config_value_words, WORDS(hashes, "sha256, blake2b or xxh3")},
+	{IN_FOLDER(settle_ms), .name = "settle", .parse = config_value_time, .min = 0, .max = HOUR_MS},
+	{IN_FOLDER(interval_ms), .name = "interval", .parse = config_value_time, .min = 100, .max = EVER_MS},
+	{IN_FOLDER(rescan_interval_ms), .name = "rescan_interval", .parse = config_value_time, .min = 0, .max = EVER_MS},
+	{IN_FOLDER(conflict), .name = "conflict", .parse = config_value_words, WORDS(policies, "keep-both, newest or prefer")},
+	{IN_FOLDER(prefer), .offset_n = offsetof(struct config_folder, n_prefer), .name = "prefer", .parse = config_value_ids},
+	{IN_FOLDER(grace_ms), .name = "tombstone_grace", .parse = config_value_time, .min = 0, .max = EVER_MS},
+	{IN_FOLDER(member_expiry_ms), .name = "member_expiry", .parse = config_value_time, .min = 0, .max = EVER_MS},
+	{IN_FOLDER(trash_keep_ms), .name = "trash_keep", .parse = config_value_time, .min = 0, .max = EVER_MS},
+	{IN_FOLDER(trash_max_bytes), .name = "trash_max", .parse = config_value_bytes},
+	{IN_FOLDER(serve_users), .offset_n = offsetof(struct config_folder, n_serve_users), .name = "serve_users", .parse = config_value_list},
+	{IN_FOLDER(owner), .name = "owner", .parse = config_value_flag, WORDS(yes_no, "yes or no")},
+	{IN_FOLDER(limits.up), .name = "limit_up", .parse = config_value_rate},
+	{IN_FOLDER(limits.down), .name = "limit_down", .parse = config_value_rate},
+	{IN_PEER(folder), .name = "folder", .parse = config_value_text, .required = true},
+	{IN_PEER(address), .name = "address", .parse = config_value_text, .required = true},
+	{IN_PEER(mode), .name = "mode", .parse = config_value_words, WORDS(modes, "two-way, push or pull")},
+	{IN_PEER(revert), .name = "revert", .parse = config_value_flag, WORDS(yes_no, "yes or no")},
+	{IN_PEER(transport_ssh), .name = "transport", .parse = config_value_flag, WORDS(transports, "syncd-ssh or ssh")},
+	{IN_PEER(identity), .name = "identity", .parse = config_value_path},
+	{IN_PEER(known_hosts), .name = "known_hosts", .parse = config_value_path},
+	{IN_PEER(syncctl_path), .name = "syncctl_path", .parse = config_value_text},
+	{IN_PEER(connect_timeout_ms), .name = "connect_timeout", .parse = config_value_time, .min = 100, .max = HOUR_MS},
+	{IN_PEER(limits.up), .name = "limit_up", .parse = config_value_rate},
+	{IN_PEER(limits.down), .name = "limit_down", .parse = config_value_rate},
 };
 
 /* The configuration while it is read. */
@@ -128,7 +95,7 @@ struct parser {
 	const char *text;    /* the same without the white space around it */
 	bool cut;	     /* inih was given its beginning only */
 	bool awaited;	     /* a key = value that inih has not handed over */
-	enum section section;
+	enum config_section section;
 	unsigned section_line, daemon_line;
 	unsigned seen[ARRAY_SIZE(keys)]; /* in this section: the line of each key, or 0 */
 	size_t folders_cap, peers_cap;
@@ -191,352 +158,6 @@ static void nearer(const char *text, const char *candidate, const char **best, s
 		return;
 	*best = candidate;
 	*best_distance = d;
-}
-
-/* --- values --- */
-
-/* What text begins with; *ret_rest: what follows, without the white space before it. */
-static int parse_digits(const char *text, uint64_t *ret, const char **ret_rest)
-{
-	uint64_t number = 0;
-	const char *p = text;
-
-	for (; *p >= '0' && *p <= '9'; p++)
-		if (__builtin_mul_overflow(number, UINT64_C(10), &number) ||
-				__builtin_add_overflow(number, (uint64_t)(*p - '0'), &number))
-			return -ERANGE;
-	if (p == text)
-		return -EINVAL;
-	*ret = number;
-	*ret_rest = p + strspn(p, " \t");
-	return 0;
-}
-
-/* The same; "off" is 0. */
-static int parse_limit(const char *text, uint64_t *ret, const char **ret_rest)
-{
-	return parse_digits(strcmp(text, "off") == 0 ? "0" : text, ret, ret_rest);
-}
-
-int config_parse_duration(const char *text, int64_t *ret_ms)
-{
-	static const struct {
-		const char *unit;
-		int64_t ms;
-	} units[] = {{"ms", 1}, {"s", SECOND_MS}, {"min", 60 * SECOND_MS}, {"h", HOUR_MS}, {"d", DAY_MS}};
-	uint64_t digits;
-	int64_t number;
-	const char *p;
-	int r = parse_digits(text, &digits, &p);
-
-	if (r < 0)
-		return r;
-	if (!*p && digits == 0) {
-		*ret_ms = 0;
-		return 0;
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
-		if (strcmp(p, units[i].unit) != 0)
-			continue;
-		if (__builtin_mul_overflow(digits, units[i].ms, &number))
-			return -ERANGE;
-		*ret_ms = number;
-		return 0;
-	}
-	return -EINVAL;
-}
-
-int config_parse_size(const char *text, uint64_t *ret_bytes)
-{
-	static const char units[] = "KMGT";
-	uint64_t number;
-	const char *p, *unit;
-	int r = parse_digits(text, &number, &p);
-
-	if (r < 0)
-		return r;
-	if (*p) {
-		unit = strchr(units, *p);
-		if (!unit || p[1])
-			return -EINVAL;
-		if (__builtin_mul_overflow(number, UINT64_C(1) << (10 * (unit - units + 1)), &number))
-			return -ERANGE;
-	}
-	*ret_bytes = number;
-	return 0;
-}
-
-int config_parse_rate(const char *text, uint64_t *ret_bytes_per_s)
-{
-	static const struct {
-		const char *unit;
-		uint64_t bits;
-	} units[] = {{"B", 8}, {"K", 8 << 10}, {"KiB", 8 << 10}, {"KB", 8000}, {"kB", 8000}, {"kbit", 1000},
-		{"M", 8 << 20}, {"MiB", 8 << 20}, {"MB", 8000000}, {"Mbit", 1000000},
-		{"G", UINT64_C(8) << 30}, {"GiB", UINT64_C(8) << 30}, {"GB", UINT64_C(8000000000)}, {"Gbit", 1000000000}};
-	uint64_t number;
-	const char *p;
-	size_t n;
-	int r = parse_limit(text, &number, &p);
-
-	if (r < 0)
-		return r;
-	if (!*p && number == 0) {
-		*ret_bytes_per_s = 0;
-		return 0;
-	}
-	n = strlen(p);
-	if (n > 2 && strcmp(p + n - 2, "/s") == 0)
-		n -= 2;
-	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
-		if (strlen(units[i].unit) != n || strncmp(p, units[i].unit, n) != 0)
-			continue;
-		if (__builtin_mul_overflow(number, units[i].bits, &number))
-			return -ERANGE;
-		number /= 8;
-		if (number && (number < CONFIG_RATE_MIN || number > CONFIG_RATE_MAX))
-			return -ERANGE;
-		*ret_bytes_per_s = number;
-		return 0;
-	}
-	return -EINVAL;
-}
-
-int config_parse_percent(const char *text, unsigned *ret)
-{
-	uint64_t number;
-	const char *p;
-	int r = parse_limit(text, &number, &p);
-
-	if (r < 0)
-		return r;
-	if (strcmp(p, "%") != 0 && (*p || number))
-		return -EINVAL;
-	if (number > CONFIG_PERCENT_MAX)
-		return -ERANGE;
-	*ret = (unsigned)number;
-	return 0;
-}
-
-static int parse_text(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
-{
-	char *copy = strdup(value);
-
-	(void)key;
-	(void)to_n;
-	(void)ret_why;
-	if (!copy)
-		return -ENOMEM;
-	free(*(char **)to);
-	*(char **)to = copy;
-	return 0;
-}
-
-/* One slash between names, none at the end. */
-static void tidy_slashes(char *path)
-{
-	char *to = path;
-
-	for (const char *from = path; *from; from++)
-		if (*from != '/' || to == path || to[-1] != '/')
-			*to++ = *from;
-	if (to > path + 1 && to[-1] == '/')
-		to--;
-	*to = 0;
-}
-
-/* Absolute, "~/" resolved. */
-static int parse_path(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
-{
-	const char *home = getenv("HOME");
-	const struct passwd *pw;
-	char path[PATH_MAX];
-	int n;
-
-	if (strncmp(value, "~/", 2) == 0) {
-		pw = home && *home ? NULL : getpwuid(getuid());
-		home = pw ? pw->pw_dir : home;
-		if (!home || *home != '/') {
-			*ret_why = "there is no home directory that ~ could stand for: write the whole path, from /";
-			return -EINVAL;
-		}
-		n = snprintf(path, sizeof(path), "%s%s", home, value + 1);
-	} else {
-		n = snprintf(path, sizeof(path), "%s", value);
-	}
-	if (*path != '/') {
-		*ret_why = "it is not an absolute path: write it from / or ~/, without quotation marks";
-		return -EINVAL;
-	}
-	if (n < 0 || (size_t)n >= sizeof(path)) {
-		*ret_why = "the path is too long: choose a shorter one";
-		return -EINVAL;
-	}
-	tidy_slashes(path);
-	return parse_text(key, path, to, to_n, ret_why);
-}
-
-static int parse_socket(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
-{
-	if (strlen(value) > SOCKET_BYTES_MAX) {
-		*ret_why = "a socket's path has 107 bytes at most: choose a shorter one";
-		return -EINVAL;
-	}
-	return parse_path(key, value, to, to_n, ret_why);
-}
-
-static const struct word *find_word(const struct word *words, const char *text)
-{
-	for (; words->text; words++)
-		if (strcmp(words->text, text) == 0)
-			return words;
-	return NULL;
-}
-
-static int parse_words(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
-{
-	const struct word *word = find_word(key->words, value);
-
-	(void)to_n;
-	(void)ret_why;
-	if (!word)
-		return -EINVAL;
-	memcpy(to, &word->value, sizeof(word->value)); /* an enum or an int */
-	return 0;
-}
-
-static int parse_flag(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
-{
-	const struct word *word = find_word(key->words, value);
-
-	(void)to_n;
-	(void)ret_why;
-	if (!word)
-		return -EINVAL;
-	*(bool *)to = word->value;
-	return 0;
-}
-
-static int parse_time(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
-{
-	int64_t ms = 0;
-	int r = config_parse_duration(value, &ms);
-
-	(void)to_n;
-	if (r == -ERANGE || (r == 0 && ms > key->max)) {
-		*ret_why = key->max == HOUR_MS ? "it is too long: 1 h at most" : "it is too long: 36500 d at most";
-		return -EINVAL;
-	}
-	if (r < 0) {
-		*ret_why = "it is not a duration: write a number with ms, s, min, h or d, like 10 min";
-		return -EINVAL;
-	}
-	if (ms < key->min) {
-		*ret_why = "it is too short: 100 ms at least";
-		return -EINVAL;
-	}
-	*(int64_t *)to = ms;
-	return 0;
-}
-
-static int parse_bytes(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
-{
-	int r = config_parse_size(value, to);
-
-	(void)key;
-	(void)to_n;
-	*ret_why = r == -ERANGE ? "it is too large: write a smaller one"
-				: "it is not a size: write a number of bytes, or one with K, M, G or T, like 20 G";
-	return r < 0 ? -EINVAL : 0;
-}
-
-static int parse_rate(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
-{
-	int r = config_parse_rate(value, to);
-
-	(void)key;
-	(void)to_n;
-	*ret_why = r == -ERANGE ? "it is out of range: 1 KiB/s at least, 1024 GiB/s at most, or off"
-				: "it is not a rate: write a number with a unit, like 500 KiB/s, 2 MB/s or 10 Mbit/s, or off";
-	return r < 0 ? -EINVAL : 0;
-}
-
-static int parse_percent(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
-{
-	int r = config_parse_percent(value, to);
-
-	(void)key;
-	(void)to_n;
-	*ret_why = r == -ERANGE ? "it is too much: 100000 % at most"
-				: "it is not a share of a processor: write a number with %, like 25 %, or off";
-	return r < 0 ? -EINVAL : 0;
-}
-
-static int parse_number(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
-{
-	uint64_t number;
-	const char *rest;
-	int r = parse_limit(value, &number, &rest);
-
-	(void)key;
-	(void)to_n;
-	*ret_why = "it is not a number up to 1000000: write one, or off";
-	if (r < 0 || *rest || number > 1000000)
-		return -EINVAL;
-	*(unsigned *)to = (unsigned)number;
-	return 0;
-}
-
-static void free_list(char **list, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		free(list[i]);
-	free(list);
-}
-
-/* Words with commas or spaces between them. */
-static int parse_list(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
-{
-	static const char between[] = ", \t";
-	char **list = NULL;
-	size_t n = 0, cap = 0, length;
-	int r = 0;
-
-	(void)key;
-	for (const char *p = value + strspn(value, between); *p; p += length + strspn(p + length, between)) {
-		length = strcspn(p, between);
-		r = array_reserve(&list, &cap, n + 1, sizeof(*list));
-		if (r == 0 && !(list[n] = strndup(p, length)))
-			r = -ENOMEM;
-		if (r < 0) {
-			free_list(list, n);
-			return r;
-		}
-		n++;
-	}
-	if (!n) {
-		*ret_why = "the list is empty: name one at least, or leave the line out";
-		return -EINVAL;
-	}
-	free_list(*(char ***)to, *to_n);
-	*(char ***)to = list;
-	*to_n = n;
-	return 0;
-}
-
-/* A list of replica ids. */
-static int parse_ids(const struct key *key, const char *value, void *to, size_t *to_n, const char **ret_why)
-{
-	char **list;
-	int r = parse_list(key, value, to, to_n, ret_why);
-
-	list = *(char ***)to;
-	for (size_t i = 0; r == 0 && i < *to_n; i++)
-		if (strlen(list[i]) != 16 || strspn(list[i], "0123456789abcdefABCDEF") != 16) {
-			*ret_why = "a member is named by its replica id, 16 hexadecimal digits: syncctl status --json shows them";
-			r = -EINVAL;
-		}
-	return r;
 }
 
 /* --- sections --- */
@@ -649,7 +270,7 @@ static void begin_section(struct parser *p)
 	}
 	for (size_t i = SECTION_DAEMON; i <= SECTION_PEER; i++)
 		if (strlen(section_names[i]) == n_kind && memcmp(section_names[i], start, n_kind) == 0)
-			p->section = (enum section)i;
+			p->section = (enum config_section)i;
 	if (p->section == SECTION_UNKNOWN) {
 		unknown_section(p, start, n_kind);
 		return;
@@ -707,7 +328,7 @@ static bool has_control_bytes(const char *text)
 
 static void set_key(struct parser *p, size_t i, const char *value)
 {
-	const struct key *key = &keys[i];
+	const struct config_key *key = &keys[i];
 	char *item = section_item(p);
 	const char *why = NULL;
 	int r;
@@ -995,8 +616,8 @@ void config_free(struct config *c)
 		free(f->name);
 		free(f->path);
 		free(f->state_dir);
-		free_list(f->prefer, f->n_prefer);
-		free_list(f->serve_users, f->n_serve_users);
+		config_free_list(f->prefer, f->n_prefer);
+		config_free_list(f->serve_users, f->n_serve_users);
 	}
 	for (size_t i = 0; i < c->n_peers; i++) {
 		struct config_peer *peer = &c->peers[i];
