@@ -11,7 +11,7 @@
  * below is looked at; where that can't be, what is not there below may be in it, and was deleted by
  * nobody.
  */
-#include "transfer/recover.h"
+#include "transfer/recover_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -23,50 +23,16 @@
 #include "base/clock.h"
 #include "base/defect.h"
 #include "merkle/path.h"
-#include "tombstones/trash.h"
-#include "transfer/partial.h"
 #include "transfer/settle.h"
 
 #define TIME_SLACK_NS                                                              \
 	(2 * CLOCK_NS_PER_S) /* a file system may round the times that it is given \
 			      */
-#define LOST_PREFIX "recovered-from-staging"
 
 void recover_marker(char ret[RECOVER_MARKER_BYTES], uint64_t batch)
 {
 	snprintf(ret, RECOVER_MARKER_BYTES, "batch-%016" PRIx64, batch);
 }
-
-enum verdict {
-	NOT_DONE,     /* the index stays as it is */
-	DONE,	      /* as if apply had gone on */
-	DONE_EDITED,  /* new in place, and then changed by a user: `found` */
-	DONE_DELETED, /* the new object was there, and a user deleted it */
-	UNKNOWN,      /* can't be told now: the intent stays */
-};
-
-struct pending {
-	uint64_t batch;
-	uint32_t number;
-	struct intent intent;
-	struct row row;
-	bool had_row;
-	bool same_row; /* nobody wrote it since the intent was */
-	bool in_staging; /* it could not be put in its place */
-	struct pending *moved_to, *moved_from; /* the other half of a move */
-	enum verdict verdict;
-	struct place_outcome outcome;
-	struct place_copy found; /* DONE_EDITED: state, stamp and nodes */
-};
-
-struct recovery {
-	struct replica *replica;
-	struct store *store;
-	struct place place;
-	struct pending *v; /* owned */
-	size_t n, cap;
-	bool first; /* under this index */
-};
 
 /* --- looking --- */
 
@@ -801,142 +767,6 @@ static int read_intents(struct recovery *v)
 	return r;
 }
 
-/* --- staging --- */
-
-static bool kept(const struct recovery *v, const char *name)
-{
-	for (size_t k = 0; k < v->n; k++) {
-		const struct pending *e = &v->v[k];
-		char marker[RECOVER_MARKER_BYTES];
-
-		if (!e->outcome.keep)
-			continue;
-		recover_marker(marker, e->batch);
-		if (strcmp(name, marker) == 0 ||
-			(e->intent.staged && strcmp(name, e->intent.staged) == 0) ||
-			(e->intent.displaced && strcmp(name, e->intent.displaced) == 0))
-			return true;
-	}
-	return false;
-}
-
-/* What an older index left in staging, as a new one knows of no intents, or what is in a directory there, may be a user's
- * only copy. path: in staging. */
-static int keep_lost(struct recovery *v, int dir, const char *name, const char *path, int64_t now_ns)
-{
-	cleanup_free char *lost = path_join(LOST_PREFIX, path);
-
-	return lost ? trash_put(v->store, dir, name, lost, now_ns, NULL) : -ENOMEM;
-}
-
-struct names {
-	char **v; /* owned */
-	size_t n, cap;
-};
-
-static void names_deinit(struct names *l)
-{
-	for (size_t k = 0; k < l->n; k++)
-		free(l->v[k]);
-	free(l->v);
-	*l = (struct names){0};
-}
-
-static int list_names(int dir, struct names *l)
-{
-	cleanup_file_dir struct file_dir *d = NULL;
-	const char *name;
-	int r = file_dir_open(dir, &d);
-
-	while (r == 0 && (r = file_dir_next(d, &name)) == 0) {
-		r = array_reserve(&l->v, &l->cap, l->n + 1, sizeof(*l->v));
-		if (r == 0 && !(l->v[l->n] = strdup(name)))
-			r = -ENOMEM;
-		l->n += r == 0;
-	}
-	return r < 0 ? r : 0;
-}
-
-/* 0: what is left in l are directories. */
-static int keep_files(struct recovery *v, const char *path, struct names *l, int64_t now_ns)
-{
-	cleanup_close int dir = -1;
-	int r = file_open_directory_at(store_staging(v->store), path, &dir);
-
-	if (r == 0)
-		r = list_names(dir, l);
-	for (size_t k = l->n; r == 0 && k-- > 0;) {
-		cleanup_free char *below = path_join(path, l->v[k]);
-
-		r = below ? keep_lost(v, dir, l->v[k], below, now_ns) : -ENOMEM;
-		if (r != FILE_IS_DIRECTORY) {
-			free(l->v[k]);
-			l->v[k] = l->v[--l->n];
-		}
-		if (r > 0 || r == -EINVAL)
-			r = 0; /* what can't be there stays */
-	}
-	return r;
-}
-
-/* One that could not be put in its place. No descriptor is held below another. */
-static int empty_directory(struct recovery *v, const char *path, int64_t now_ns)
-{
-	cleanup(names_deinit) struct names l = {0};
-	cleanup_close int dir = -1;
-	const char *name;
-	int r = keep_files(v, path, &l, now_ns);
-
-	for (size_t k = 0; r == 0 && k < l.n; k++) {
-		cleanup_free char *below = path_join(path, l.v[k]);
-
-		r = below ? empty_directory(v, below, now_ns) : -ENOMEM;
-		r = r > 0 ? 0 : r;
-	}
-	if (r == 0)
-		r = file_open_parent(store_staging(v->store), path, &dir, &name);
-	return r == 0 ? file_rmdir(dir, name) : r;
-}
-
-static int empty_one(struct recovery *v, const char *name, int64_t now_ns)
-{
-	int staging = store_staging(v->store);
-	int r;
-
-	if (strncmp(name, FILE_PROBE_PREFIX, strlen(FILE_PROBE_PREFIX)) == 0)
-		r = file_probe_remove(staging, name);
-	else
-		r = v->first ? keep_lost(v, staging, name, name, now_ns) : file_unlink(staging, name);
-	if (r == FILE_IS_DIRECTORY)
-		r = empty_directory(v, name, now_ns);
-	return r < 0 ? r : 0;
-}
-
-static int write_first(struct recovery *v)
-{
-	struct index_txn *t;
-	int r = index_begin_write(replica_index(v->replica), &t);
-
-	if (r != 0)
-		return r;
-	r = index_meta_put(t, INDEX_META_RECOVERED, "", 1);
-	if (r == 0)
-		return index_commit(&t);
-	index_abort(t);
-	return r;
-}
-
-static int empty_staging(struct recovery *v, int64_t now_ns)
-{
-	cleanup(names_deinit) struct names l = {0};
-	int r = list_names(store_staging(v->store), &l);
-
-	for (size_t k = 0; r == 0 && k < l.n; k++)
-		if (!kept(v, l.v[k]) && (v->first || !partial_stays(v->store, l.v[k], now_ns)))
-			r = empty_one(v, l.v[k], now_ns);
-	return r;
-}
-
 /* --- what is left --- */
 
 static int add_path(char **v, size_t *n, const char *path)
@@ -980,6 +810,20 @@ static void recovery_deinit(struct recovery *v)
 	place_deinit(&v->place);
 }
 
+static int write_first(struct recovery *v)
+{
+	struct index_txn *t;
+	int r = index_begin_write(replica_index(v->replica), &t);
+
+	if (r != 0)
+		return r;
+	r = index_meta_put(t, INDEX_META_RECOVERED, "", 1);
+	if (r == 0)
+		return index_commit(&t);
+	index_abort(t);
+	return r;
+}
+
 static int recover_locked(struct recovery *v, int64_t now_ns)
 {
 	int r = store_check_root(v->store) == 0 ? read_intents(v) : -ESTALE;
@@ -994,7 +838,7 @@ static int recover_locked(struct recovery *v, int64_t now_ns)
 	if (r == 0 && v->n > 0)
 		r = write_down(v, now_ns);
 	if (r == 0)
-		r = empty_staging(v, now_ns);
+		r = recover_empty_staging(v, now_ns);
 	return r == 0 && v->first ? write_first(v) : r;
 }
 
