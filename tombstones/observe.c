@@ -346,8 +346,8 @@ static void sync_seen(struct syncing *y, const struct seen *s)
 		sync_set_add(&y->set, fd);
 	else if (r != FILE_VANISHED)
 		y->set.many = true;
-	if (named || s->state.kind == RECORD_DIRECTORY) /* made anew, it is the same: what went with the old one is to stay gone */
-		durable_add_above(y->index, y->root, s->path, &y->set);
+	/* also where it is the same: it may have been made anew, and is to stay as what went with the old one is to stay gone */
+	durable_add_above(y->index, y->root, s->path, &y->set);
 }
 
 static int sync_begin(const struct run *x, struct syncing *ret)
