@@ -206,7 +206,7 @@ $(BUILD)/sim-rules: $(BUILD)/tests/sim/rules.o $(rules_objects) $(rule_archives)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 # Histories that went wrong once come first.
-rule_seeds := 61487 1003081 2168643 5850906 1795237241
+rule_seeds := 61487 1003081 2168643 5850906 31289338 1795237241
 
 sim-rules: $(BUILD)/sim-rules
 	@for s in $(rule_seeds); do $< 3 $$s >$(BUILD)/sim-rules.log || { cat $(BUILD)/sim-rules.log; exit 1; }; done

@@ -59,7 +59,7 @@ struct history {
 	int n_user_paths;
 	struct rules_session *going[GOING_MAX];
 	size_t n_going;
-	bool rolls, restored;			/* replicas are put back */
+	bool restored;				/* something was saved, to be put back */
 	struct rules_replica *saved[SAVED_MAX]; /* made once */
 	size_t saved_of[SAVED_MAX];
 	size_t n_saved;
@@ -264,7 +264,9 @@ static bool known_deleted(const struct rules_world *w, size_t event)
 
 		if (e->live || !e->user || e->path != w->events[event].path || !rules_has_event(&e->before, event))
 			continue;
-		for (size_t k = 0; k < w->n; k++)
+		if (e->heard_by)
+			return true;
+		for (size_t k = 0; !w->rolls && k < w->n; k++)
 			if (version_vector_has(knowledge_of(&w->replicas[k].knowledge, w->paths[e->path]), e->dot, w->lineage))
 				return true;
 	}
@@ -364,7 +366,7 @@ static void history_begin(struct history *h, enum mode mode, uint64_t seed)
 	for (size_t i = 0; i < w->n; i++)
 		if (rules_percent(w, 40))
 			w->prefer[w->policy.n_prefer++] = (i + seed) % w->n + 1;
-	h->rolls = mode == FLAT && rules_percent(w, 30);
+	w->rolls = mode == FLAT && rules_percent(w, 30);
 	h->away = w->n > 2 && rules_percent(w, 50) ? &w->replicas[w->n - 1] : NULL;
 }
 
@@ -394,8 +396,7 @@ static void restore(struct history *h)
 		if (rules_session_of(h->going[k], r))
 			return;
 	rules_trace(w, "r%zu is put back", h->saved_of[i]);
-	rules_copy(w, r, h->saved[i]);
-	rules_restart(r);
+	rules_put_back(w, r, h->saved[i]);
 }
 
 static void save(struct history *h)
@@ -426,9 +427,9 @@ static void something(struct history *h)
 		rules_purge(w, any_replica(w));
 	else if (k < 95)
 		rules_restart(any_replica(w));
-	else if (h->rolls && h->n_saved && rules_percent(w, 50))
+	else if (w->rolls && h->n_saved && rules_percent(w, 50))
 		restore(h);
-	else if (h->rolls)
+	else if (w->rolls)
 		save(h);
 }
 

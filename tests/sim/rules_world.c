@@ -360,10 +360,31 @@ static void note_event(struct rules_world *w, const struct rules_replica *r, int
 	v->content = rules_content(record);
 	v->mode = record->mode;
 	v->dot = r->own;
+	v->heard_by = 0;
 	events_copy(&v->before, before);
 	rules_trace(w, "r%d event %zu: %s %s kind %d content %" PRIu64 " mode %o dot %" PRIx64 ":%" PRIu64, rules_number(w, r),
 		w->n_events, e->user ? "user" : "rule", w->paths[p], v->kind, v->content, v->mode, v->dot.inc, v->dot.counter);
 	w->n_events++;
+}
+
+/*
+ * Who heard of deletions. K alone does not say it where a tombstone was purged before others saw it: a session has nothing to tell of
+ * the path, and K is joined at its end over what came there from a third replica meanwhile. The next session with who deleted it
+ * takes it away; if that one is put back first, it had told nobody.
+ */
+static void hear(struct rules_world *w, const struct rules_replica *r)
+{
+	uint8_t me = (uint8_t)(1u << rules_number(w, r));
+
+	for (size_t i = 0; w->rolls && i < w->n_events; i++) {
+		struct rules_event *v = &w->events[i];
+
+		if (v->live || !v->user || (v->heard_by & me) ||
+			(rules_live(r, v->path) && !rules_has_event(&r->entries[v->path].hist, i)))
+			continue;
+		if (version_vector_has(knowledge_of(&r->knowledge, w->paths[v->path]), v->dot, w->lineage))
+			v->heard_by |= me;
+	}
 }
 
 void rules_event(struct rules_world *w, struct rules_replica *r, int p, const struct rules_edit *edit)
@@ -389,6 +410,7 @@ void rules_event(struct rules_world *w, struct rules_replica *r, int p, const st
 	note_event(w, r, p, &e, &record, &hist);
 	events_add(&hist, w->n_events - 1);
 	put(w, r, p, &record, &hist);
+	hear(w, r);
 }
 
 void rules_delete(struct rules_world *w, struct rules_replica *r, int p, bool user)
@@ -399,6 +421,17 @@ void rules_delete(struct rules_world *w, struct rules_replica *r, int p, bool us
 void rules_restart(struct rules_replica *r)
 {
 	r->own = (struct version_dot){0, 0};
+}
+
+void rules_put_back(struct rules_world *w, struct rules_replica *r, const struct rules_replica *saved)
+{
+	uint8_t me = (uint8_t)(1u << rules_number(w, r));
+
+	rules_copy(w, r, saved);
+	rules_restart(r);
+	for (size_t i = 0; i < w->n_events; i++)
+		w->events[i].heard_by &= (uint8_t)~me;
+	hear(w, r);
 }
 
 void rules_purge(struct rules_world *w, struct rules_replica *r)
@@ -615,6 +648,7 @@ static void side_learn(struct rules_world *w, struct side *s)
 		rules_fail(w, "more exceptions than paths");
 	s->me->changes += !knowledge_equal(&before, &s->me->knowledge);
 	knowledge_deinit(&before);
+	hear(w, s->me);
 }
 
 /* --- shuffled --- */
@@ -827,6 +861,6 @@ void rules_begin(struct rules_world *w, size_t n, uint64_t seed, uint64_t random
 	w->depth_max = 0;
 	w->n_events = 0;
 	w->policy = (struct decide_policy){.prefer = w->prefer};
-	w->strayed = false;
+	w->rolls = w->strayed = false;
 	check(w, version_lineage_new(&w->lineage), "lineage");
 }

@@ -37,6 +37,7 @@ struct rules_event {
 	uint16_t mode;	  /* after it */
 	struct version_dot dot;
 	struct rules_events before; /* what its record descended from */
+	uint8_t heard_by;	    /* of a deletion, where replicas are put back: a bit for each that knows of it, and holds nothing older */
 };
 
 struct rules_entry {
@@ -73,6 +74,7 @@ struct rules_world {
 	uint64_t prefer[RULES_REPLICAS_MAX];
 	struct members nobody;
 	struct rules_session *spare;
+	bool rolls;   /* replicas are put back */
 	bool strayed; /* a file got rights that were never given to its content */
 };
 
@@ -108,6 +110,8 @@ uint8_t rules_kind(const struct rules_world *w, const struct rules_replica *r, i
 uint64_t rules_content(const struct record *r);
 int rules_number(const struct rules_world *w, const struct rules_replica *r); /* of a replica: 0, 1, … */
 void rules_copy(struct rules_world *w, struct rules_replica *ret, const struct rules_replica *from);
+/* r is what it was when it was saved. */
+void rules_put_back(struct rules_world *w, struct rules_replica *r, const struct rules_replica *saved);
 /* Frees what a replica holds that is none of the world's (a saved one). */
 void rules_clear(struct rules_replica *r);
 
