@@ -21,6 +21,8 @@
 
 #define ROOT_CHECK_MS 1000
 #define VERIFY_PAUSE_NS (10 * 60 * CLOCK_NS_PER_S) /* a peer that talks nonsense can't keep us busy with reading the index */
+#define RECOVER_FIRST_NS (10 * CLOCK_NS_PER_S) /* until what recovery could not look at is tried again; each time twice as long */
+#define RECOVER_MAX_NS (10 * 60 * CLOCK_NS_PER_S)
 #define UPKEEP_FIRST_MS (30 * 1000) /* the peers have told by then what they know */
 #define UPKEEP_MS (10 * 60 * 1000)
 
@@ -76,6 +78,25 @@ void folder_doubt_index(struct folder *f, int error)
 
 /* --- timers --- */
 
+/* Sessions end for it: at longer and longer intervals. A one-shot command has just tried. */
+static void recover_again(struct folder *f)
+{
+	int64_t now = clock_monotonic_ns(), pause = f->recover_pause_ns;
+
+	if (!f->options.holder || !replica_unfinished(f->replica, "")) {
+		f->recover_at_ns = f->recover_pause_ns = 0;
+		return;
+	}
+	if (f->recover_wanted || f->halted || now < f->recover_at_ns)
+		return;
+	f->recover_pause_ns = !pause ? RECOVER_FIRST_NS : 2 * pause < RECOVER_MAX_NS ? 2 * pause : RECOVER_MAX_NS;
+	f->recover_at_ns = now + f->recover_pause_ns;
+	if (pause) {
+		folder_recover(f, NULL);
+		folder_start_errand(f);
+	}
+}
+
 static void on_root_timer(uv_timer_t *timer)
 {
 	struct folder *f = timer->data;
@@ -83,6 +104,7 @@ static void on_root_timer(uv_timer_t *timer)
 	folder_check_root(f);
 	if (clock_jumped(&f->clock, clock_wall_ns(), clock_boot_ns()))
 		replica_doubt(f->replica, REPLICA_CLOCK_JUMPED, clock_monotonic_ns());
+	recover_again(f);
 	if (f->options.holder || !store_release_asked(replica_store(f->replica)))
 		return;
 	/* A daemon waits for this folder: a peer that stays connected finds it there when it comes again. */
@@ -95,11 +117,7 @@ static void on_root_timer(uv_timer_t *timer)
 
 static void on_rescan(uv_timer_t *timer)
 {
-	struct folder *f = timer->data;
-
-	if (replica_unfinished(f->replica, ""))
-		folder_recover(f, NULL);
-	folder_scan(f, false);
+	folder_scan(timer->data, false);
 }
 
 static void on_upkeep(uv_timer_t *timer)
@@ -214,7 +232,7 @@ int folder_open(struct folder **ret, const struct folder_options *options, char 
 	};
 	struct store *store = NULL;
 	struct folder *f;
-	uint64_t intents;
+	uint64_t settled;
 	int r = store_open(&store, options->path, &store_options);
 
 	if (r != 0) {
@@ -239,9 +257,9 @@ int folder_open(struct folder **ret, const struct folder_options *options, char 
 		r = -ENOMEM;
 	}
 	if (r == 0)
-		r = apply_recover(f->replica, &intents);
-	if (r == 0 && intents)
-		log_info("%s: finished or undid %" PRIu64 " changes that were under way when syncd was stopped", f->name, intents);
+		r = apply_recover(f->replica, &settled);
+	if (r == 0 && settled)
+		log_info("%s: finished or undid %" PRIu64 " changes that were under way when syncd was stopped", f->name, settled);
 	if (r == 0)
 		r = ignore_new(&f->ignore);
 	if (r == 0 && options->watch)

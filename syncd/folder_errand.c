@@ -279,7 +279,7 @@ static void run_errand(uv_work_t *request)
 		run_scan(e);
 		break;
 	case ERRAND_RECOVER:
-		e->error = apply_recover(e->folder->replica, &e->intents);
+		e->error = apply_recover(e->folder->replica, &e->settled);
 		break;
 	case ERRAND_UPKEEP:
 		run_upkeep(e);
@@ -490,6 +490,8 @@ static void errand_over(uv_work_t *request, int status)
 		f->scan_wanted = true;
 		if (e->error < 0)
 			errand_failed(f, "recovery", e->error);
+		else if (e->settled)
+			log_info("%s: finished or undid %" PRIu64 " changes that were interrupted", f->name, e->settled);
 	} else if (e->type == ERRAND_CALL) {
 		call_over(f, true);
 	} else if (e->type == ERRAND_UPKEEP) {

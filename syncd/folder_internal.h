@@ -64,7 +64,7 @@ struct errand {
 	uint64_t recent;     /* deletions of the last minute */
 	struct observe_result result;
 	struct told *told;
-	uint64_t intents;
+	uint64_t settled; /* changes that recovery finished or undid */
 	bool asked; /* somebody waits for this upkeep */
 	struct folder_upkeep upkeep;
 	char damage[INDEX_CHECK_TEXT_BYTES];
@@ -100,6 +100,7 @@ struct folder {
 	int64_t verified_ns; /* when the index was read whole last */
 	bool scanned; /* a whole scan is over */
 	int64_t retry_ns; /* an errand failed: none begins before */
+	int64_t recover_at_ns, recover_pause_ns; /* what recovery could not look at: when it tries again; 0: there is nothing */
 	unsigned failures; /* of scans and recoveries in a row */
 	struct errand *errand;
 	atomic_bool cancel;

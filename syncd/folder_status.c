@@ -120,7 +120,7 @@ void folder_note_scan(struct folder *f, const struct told *t)
 	}
 	if (t->error == OBSERVE_UNFINISHED) {
 		note_unread(f, t->path, "a change of it was interrupted, and could not be looked at since",
-			"nothing: it is looked at again with the next whole scan, or the next run");
+			"nothing: it is looked at again within ten minutes, or with the next run");
 		return;
 	}
 	if (t->error == OBSERVE_COVERS) {

@@ -78,7 +78,8 @@ int apply_preview(struct index_txn *t, const struct knowledge *k,
 	*ret_differs = d.differs;
 	*ret_content = (d.action == DECIDE_TAKE || d.action == DECIDE_ASIDE) && d.record.live &&
 		       d.record.kind == RECORD_FILE &&
-		       plan_place(options, item->path, &d.record) == ROW_ON_DISK;
+		       plan_place(options, item->path, &d.record) == ROW_ON_DISK &&
+		       !replica_unfinished(options->replica, item->path); /* apply_batch will skip it */
 	decide_result_deinit(&d);
 	return 0;
 }
@@ -183,6 +184,9 @@ int batch_add(struct batch *b, struct index_txn *t, const char *path, struct app
 			change_free(c);
 			return r;
 		}
+		/* What is there may be a user's doing, or an object that came: recovery will tell. */
+		if (replica_unfinished(b->options->replica, path))
+			change_skip(c, APPLY_CHANGED, 0);
 	}
 	memmove(&b->v[at + 1], &b->v[at], (b->n - at) * sizeof(struct change *));
 	b->v[at] = c;

@@ -794,6 +794,15 @@ static int list_unfinished(const struct recovery *v, char ***ret, size_t *ret_n)
 	return r;
 }
 
+static uint64_t count_settled(const struct recovery *v)
+{
+	uint64_t n = 0;
+
+	for (size_t k = 0; k < v->n; k++)
+		n += v->v[k].verdict != UNKNOWN;
+	return n;
+}
+
 /* --- all of it --- */
 
 static void recovery_deinit(struct recovery *v)
@@ -842,7 +851,7 @@ static int recover_locked(struct recovery *v, int64_t now_ns)
 	return r == 0 && v->first ? write_first(v) : r;
 }
 
-int apply_recover(struct replica *r, uint64_t *ret_intents)
+int apply_recover(struct replica *r, uint64_t *ret_settled)
 {
 	struct recovery v = {.replica = r, .store = replica_store(r)};
 	int64_t now_ns = clock_wall_ns();
@@ -859,8 +868,8 @@ int apply_recover(struct replica *r, uint64_t *ret_intents)
 	if (e != 0)
 		replica_all_unfinished(r);
 	replica_unlock(r);
-	if (e == 0 && ret_intents)
-		*ret_intents = v.n;
+	if (e == 0 && ret_settled)
+		*ret_settled = count_settled(&v);
 	recovery_deinit(&v);
 	return e;
 }

@@ -77,6 +77,7 @@ struct site {
 	bool dirty;	/* a session says that the disk is not as the index says */
 	int64_t distrust_ns; /* and that no stamp of before says what is there; 0: it does not */
 	bool broken;	/* a batch failed: to be recovered when no session is left */
+	int64_t recover_at_ns; /* when it tries again to look at what recovery could not; 0: there is nothing */
 	bool changed;	/* the index was changed: sessions are to be told */
 	bool full;	/* trash may go to make room */
 	bool denied;	/* attributes could not be set or looked after, which is told, and no difference: DESIGN.md */

@@ -441,6 +441,13 @@ static void taken_below(struct site *s, const struct item *dir)
 			o->tokens[o->taken[i].token].removed = true;
 }
 
+/* Its name in staging could not be removed as it came (a disk that fails, and cannot rename without replacing): it looks as if it had not
+ * been in place yet. */
+static bool comes_again(const struct site *s, const struct item *was)
+{
+	return s->excused && is_below(ours(s, "staging"), was->node);
+}
+
 static void vanished(struct site *s, const struct item *was, enum oracle_cause cause)
 {
 	struct oracle *o = s->engine->oracle;
@@ -455,7 +462,7 @@ static void vanished(struct site *s, const struct item *was, enum oracle_cause c
 		if (cause == ORACLE_USER)
 			spot->users |= bit_of(s);
 		/* what is gone from a replica that may be an older copy is not taken for deleted, and comes again */
-		spot->placed += cause != ORACLE_USER || s->older || (s->replica && replica_suspect(s->replica));
+		spot->placed += cause != ORACLE_USER || s->older || (s->replica && replica_suspect(s->replica)) || comes_again(s, was);
 	}
 	t->moved = t->moved || is_copy(was->path);
 	if (cause == ORACLE_USER) {

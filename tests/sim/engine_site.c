@@ -178,7 +178,6 @@ bool site_open(struct site *s)
 {
 	const struct store_options options = {.create = !s->made};
 	struct store *store = NULL;
-	uint64_t intents;
 	int r;
 
 	if (s->replica)
@@ -190,7 +189,7 @@ bool site_open(struct site *s)
 	if (r == 0)
 		r = checked(s, "replica_open", replica_open(&s->replica, store));
 	if (r == 0)
-		r = checked(s, "apply_recover", apply_recover(s->replica, &intents));
+		r = checked(s, "apply_recover", apply_recover(s->replica, NULL));
 	s->broken = false;
 	s->made = s->made || s->replica;
 	if (r) {
@@ -213,10 +212,8 @@ void site_close(struct site *s)
 
 void site_recover(struct site *s)
 {
-	uint64_t intents;
-
 	sim_host_enter(s->host);
-	if (checked(s, "apply_recover", apply_recover(s->replica, &intents)) == 0)
+	if (checked(s, "apply_recover", apply_recover(s->replica, NULL)) == 0)
 		s->broken = false;
 	else if (!site_died(s))
 		site_close(s); /* and is opened again later */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define PASSES_MAX 20000
+#define RECOVER_PAUSE_NS (10 * CLOCK_NS_PER_S)
 
 /* --- what a session tells its host --- */
 
@@ -62,22 +63,27 @@ static void on_changed(struct session *session, void *data)
 	e->site->seen = false;
 }
 
-/* The folder is recovered when all its sessions are over. */
-static void on_broken(struct session *session, int error, void *data)
+/* The folder is recovered when all its sessions are over; but: one that knows by itself, or NULL. */
+static void to_be_recovered(struct site *s, const struct session *but)
 {
-	struct site *s = ((struct end *)data)->site;
-
-	tell(s->engine, "  %c: a batch failed: %s", s->name, file_error_text(error));
 	s->broken = true;
 	for (unsigned i = 0; i < WIRES_MAX; i++)
 		for (int k = 0; k < 2; k++) {
 			struct end *e = &s->engine->wires[i].end[k];
 
-			if (!s->engine->wires[i].used || e->site != s || !e->session || e->session == session)
+			if (!s->engine->wires[i].used || e->site != s || !e->session || e->session == but)
 				continue;
 			s->engine->wires[i].excused = true;
 			session_fail(e->session, MESSAGE_FAIL_BUSY, -EBUSY, "being recovered");
 		}
+}
+
+static void on_broken(struct session *session, int error, void *data)
+{
+	struct site *s = ((struct end *)data)->site;
+
+	tell(s->engine, "  %c: a batch failed: %s", s->name, file_error_text(error));
+	to_be_recovered(s, session);
 }
 
 /* --- wires --- */
@@ -478,6 +484,19 @@ static bool has_session(const struct site *s)
 	return false;
 }
 
+/* As a daemon does from time to time (syncd/folder.c). */
+static void recover_again(struct site *s)
+{
+	if (!s->replica || !replica_unfinished(s->replica, "")) {
+		s->recover_at_ns = 0;
+	} else if (!s->recover_at_ns) {
+		s->recover_at_ns = clock_boot_ns() + RECOVER_PAUSE_NS;
+	} else if (!s->broken && clock_boot_ns() >= s->recover_at_ns) {
+		s->recover_at_ns = 0;
+		to_be_recovered(s, NULL);
+	}
+}
+
 /* Machines that died start again, what was broken is recovered, wires on which all is over go. */
 static bool tidy(struct engine *e)
 {
@@ -493,6 +512,8 @@ static bool tidy(struct engine *e)
 			wire_free(&e->wires[i]);
 			any = true;
 		}
+	for (unsigned i = 0; i < e->n_sites; i++)
+		recover_again(&e->sites[i]);
 	for (unsigned i = 0; i < e->n_sites; i++)
 		if (e->sites[i].broken && e->sites[i].replica && !has_session(&e->sites[i])) {
 			site_recover(&e->sites[i]);

@@ -654,6 +654,49 @@ static void test_below_undecided(void **state)
 	assert_true(undecided > 2);
 }
 
+static void child_put_new(struct fixture *f, unsigned k)
+{
+	fx_open(f);
+	fx_their_file(f, "n", "new", FX_AFTER);
+	points_arm(kill_at, &k);
+	(void)apply_batch(&f->options, f->items, f->n);
+	points_arm(NULL, NULL);
+	fx_close(f);
+}
+
+/* What just arrived, and could not be looked at, is deleted: a session that offers it once more does not put it there again. */
+static void test_deleted_while_undecided(void **state)
+{
+	unsigned deleted = 0;
+	bool killed = true;
+
+	(void)state;
+	for (unsigned k = 1; killed; k++) {
+		struct fixture *f = fx_new_in(where_memory());
+
+		fx_close(f);
+		killed = run_child(f, child_put_new, k);
+		fx_open(f);
+		looks = 0;
+		blind_at = 2; /* the first one is at the root */
+		OK(apply_recover(f->r, NULL));
+		blind_at = 0;
+		if (fx_exists(f, "n") && replica_unfinished(f->r, "n")) {
+			OK(unlink(fx_path(f, "n")));
+			fx_their_file(f, "n", "new", FX_AFTER);
+			OK(apply_batch(&f->options, f->items, f->n));
+			assert_int_equal(f->items[0].result, APPLY_CHANGED);
+			assert_false(fx_exists(f, "n"));
+			OK(file_unlink(store_staging(fx_store(f)), f->items[0].staged));
+			recovered_again(f);
+			assert_true(fx_tombstone(f, "n"));
+			deleted++;
+		}
+		fx_free(f);
+	}
+	assert_true(deleted > 0);
+}
+
 static void note_first_commit(unsigned point, const char *call, void *data)
 {
 	bool *w = data; /* synced, committed without */
@@ -985,6 +1028,7 @@ int main(void)
 		cmocka_unit_test(test_edited_before_recovery),
 		cmocka_unit_test(test_copy_touched_before_recovery),
 		cmocka_unit_test(test_below_undecided),
+		cmocka_unit_test(test_deleted_while_undecided),
 		cmocka_unit_test(test_durable_before_it_is_recorded),
 		cmocka_unit_test(test_deleted_before_recovery),
 		cmocka_unit_test(test_staging_wiped),
