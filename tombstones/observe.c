@@ -795,11 +795,16 @@ int observe_run(const struct observe_options *options, const struct scan_options
 	}
 	for (size_t i = 0; i < n && !r; i++) {
 		struct scan_counts counts = {0};
+		bool whole = !*paths[i].path && !paths[i].shallow;
 
+		if (whole && !x.taking.whole)
+			r = end_writing(&x); /* which reads it */
+		if (r)
+			break;
+		x.taking.whole = x.taking.whole || whole;
 		x.scan.subtree = paths[i].path;
 		x.scan.shallow = paths[i].shallow;
 		x.scan.rehash_before_ns = paths[i].rehash_before_ns;
-		x.taking.whole = x.taking.whole || (!*paths[i].path && !paths[i].shallow);
 		r = scan_run(&x.scan, &sink, &counts);
 		add_counts(&result.scan, &counts);
 	}
