@@ -471,14 +471,15 @@ static int take_aside(struct taking *x, struct replica_txn *t, struct seen *s, c
 	return r;
 }
 
-/* Does the index say that anything live strictly below the path is on disk? 1 yes, 0 no. */
-static int any_on_disk_below(struct index_txn *t, const char *path)
+/* Does the index say that anything live strictly below the path is on disk, or (implied) a directory that is there for what was below
+ * it? 1 yes, 0 no. */
+static int any_on_disk_below(struct index_txn *t, const char *path, bool implied)
 {
 	struct index_cursor *c cleanup(index_cursor_close_p) = NULL;
 	bool cut = strlen(path) + 1 >= PATH_KEY_PREFIX; /* the order of such long names is not that of paths */
 	int r = index_any_live_below(t, path);
 
-	if (r <= 0)
+	if (r < 0 || (!r && !implied))
 		return r;
 	r = index_cursor_open(t, &c);
 	if (!r)
@@ -491,7 +492,7 @@ static int any_on_disk_below(struct index_txn *t, const char *path)
 		if (r)
 			break;
 		if (path_is_below(at, path)) {
-			if (row_live(&row) && row.place == ROW_ON_DISK)
+			if (row.place == ROW_IMPLIED ? implied : row_live(&row) && row.place == ROW_ON_DISK)
 				return 1;
 		} else if (strcmp(at, path) != 0 && (!cut || strncmp(at, path, PATH_KEY_PREFIX - 1) != 0)) {
 			break;
@@ -610,7 +611,10 @@ int observe_take(struct taking *x, struct replica_txn *t, struct seen *s, bool l
 	directory = was_directory(s, &row);
 	if (directory && !late)
 		return seen_list_take(&x->late, s);
-	r = directory || s->covers ? any_on_disk_below(t->index, s->path) : 0;
+	/* of a few paths, one may have been a directory as those below it were looked at */
+	r = directory || s->covers || (!x->whole && s->what == SCAN_NEW && s->state.kind != RECORD_DIRECTORY)
+		    ? any_on_disk_below(t->index, s->path, directory)
+		    : 0;
 	if (r > 0 && !late)
 		return seen_list_take(&x->late, s);
 	if (r > 0 && leaves_any(x))
@@ -699,7 +703,7 @@ int observe_take_gone(struct taking *x, struct replica_txn *t, const char *path,
 		tally->raced++;
 		return 0;
 	}
-	r = any_on_disk_below(t->index, path);
+	r = any_on_disk_below(t->index, path, false);
 	if (r > 0 && leaves_any(x))
 		return leave_gone(x, g, OBSERVE_COVERS);
 	if (r) {

@@ -1481,6 +1481,30 @@ static void test_file_over_unread_directory(void **state)
 	look_again(b);
 }
 
+/* So it is with directories that are there only for what was below them: none of them is left below a file. */
+static void test_file_over_unread_implied_directory(void **state)
+{
+	struct bench *b = *state;
+
+	place_mkdir(&b->p, "d");
+	place_mkdir(&b->p, "d/e");
+	make_implied(b, "d", true);
+	make_implied(b, "d/e", true);
+	remove_any(b, "d/e");
+	remove_any(b, "d");
+	place_write(&b->p, "d", "file");
+	listings_fail = true;
+	look(b);
+	listings_fail = false;
+	assert_int_equal(b->result.raced, 0);
+	assert_int_equal(b->result.events, 0);
+	assert_non_null(strstr(b->told.text, ":d:1002 "));
+	look(b);
+	assert_string_equal(state_of(b, "d"), ON_DISK);
+	assert_string_equal(state_of(b, "d/e"), TOMBSTONE);
+	look_again(b);
+}
+
 /* Of a directory only what is in it was seen; then it is a file. As long as the deletions are held it is as if it was not there. */
 static void test_file_over_held_deletions(void **state)
 {
@@ -1524,6 +1548,38 @@ static void test_below_what_was_no_directory(void **state)
 	look(b);
 	assert_int_equal(b->result.raced, 0);
 	assert_string_equal(state_of(b, "d/e/x"), ON_DISK);
+	look_again(b);
+}
+
+static void become_file(int dirfd, const char *path, void *data)
+{
+	struct bench *b = data;
+
+	(void)dirfd;
+	if (strcmp(path, "e") != 0)
+		return;
+	remove_any(b, "d/m/x");
+	remove_any(b, "d/m");
+	place_write(&b->p, "d/m", "file");
+}
+
+/* What was looked at in a directory, of which the index does not know yet, is not below what takes its place in the same run. */
+static void test_directory_that_becomes_a_file_meanwhile(void **state)
+{
+	struct bench *b = *state;
+
+	look(b);
+	place_mkdir(&b->p, "d");
+	place_mkdir(&b->p, "d/m");
+	place_write(&b->p, "d/m/x", "text");
+	place_mkdir(&b->p, "e");
+	b->directory = become_file;
+	assert_int_equal(look_at(b, (struct observe_path[]){{.path = "d/m/x"}, {.path = "e"}, {.path = "d"}}, 3), 0);
+	b->directory = NULL;
+	assert_true(b->result.raced > 0);
+	look(b);
+	assert_string_equal(state_of(b, "d/m"), ON_DISK);
+	assert_string_equal(state_of(b, "d/m/x"), TOMBSTONE);
 	look_again(b);
 }
 
@@ -1584,8 +1640,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_names_above_are_durable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_equal_copies_are_durable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_over_unread_directory, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_file_over_unread_implied_directory, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_over_held_deletions, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_below_what_was_no_directory, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_directory_that_becomes_a_file_meanwhile, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_times_of_symlinks_are_durable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nodes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many, setup, teardown),
