@@ -356,8 +356,8 @@ static const struct pending *staged_above(const struct recovery *v, const struct
  * of it. */
 static bool replaces(const struct seen *at_path, const struct intent *i)
 {
-	return at_path->there == THERE && at_path->kind &&
-	       i->new_kind != RECORD_DIRECTORY && !same_inode(&at_path->stamp, &i->old);
+	return at_path->there == THERE && at_path->kind && i->new_kind != RECORD_DIRECTORY &&
+	       (at_path->kind != i->old_kind || !same_inode(&at_path->stamp, &i->old)); /* whose number may be used again */
 }
 
 static enum verdict recover_put(struct recovery *v, struct pending *e)
