@@ -9,6 +9,7 @@
  * PLAN/APPLY batch, and nobody else touches it. refs counts its outstanding requests and ops.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -535,6 +536,8 @@ int fetch_done_apply(struct session *s, struct session_job *job)
 	job->batch = NULL;
 	if (job->error < 0) {
 		batch_free(s, b);
+		if (job->error == -EAGAIN)
+			snprintf(s->text, sizeof(s->text), "somebody changed what was being replaced there, in that moment; it is recovered: try again");
 		if (s->options.host.broken)
 			s->options.host.broken(s, job->error, s->options.host.data);
 		return job->error;

@@ -191,7 +191,11 @@ static int failed(struct session *s, int r)
 		return r;
 	if (!s->text[0])
 		snprintf(s->text, sizeof(s->text), "%s", file_error_text(r));
-	session_fail(s, r == -EBADMSG ? MESSAGE_FAIL_PROTOCOL : r == -ENOSPC ? MESSAGE_FAIL_SPACE : MESSAGE_FAIL_INTERNAL,
+	session_fail(s,
+		r == -EBADMSG ? MESSAGE_FAIL_PROTOCOL :
+		r == -ENOSPC  ? MESSAGE_FAIL_SPACE :
+		r == -EAGAIN  ? MESSAGE_FAIL_BUSY :
+				MESSAGE_FAIL_INTERNAL,
 		r, s->text);
 	return r;
 }

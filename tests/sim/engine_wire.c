@@ -80,9 +80,11 @@ static void to_be_recovered(struct site *s, const struct session *but)
 
 static void on_broken(struct session *session, int error, void *data)
 {
-	struct site *s = ((struct end *)data)->site;
+	struct end *e = data;
+	struct site *s = e->site;
 
 	tell(s->engine, "  %c: a batch failed: %s", s->name, file_error_text(error));
+	e->wire->excused = e->wire->excused || error == -EAGAIN; /* a user was in the way */
 	to_be_recovered(s, session);
 }
 
