@@ -330,14 +330,18 @@ static void test_symlinks_are_durable(void **state)
 
 /* The look that fails, from 1; 0: none. Not one at a conflict copy, which the next scan then finds (DESIGN.md, Known). */
 static unsigned blind_at, looks;
+static uint64_t number_used_again; /* of "d"; 0: it is what it is */
 
 int __real_file_stat_at(int dir, const char *name, struct file_stat *ret);
 int __wrap_file_stat_at(int dir, const char *name, struct file_stat *ret);
 int __wrap_file_stat_at(int dir, const char *name, struct file_stat *ret)
 {
 	bool copy = strstr(name, ".sync-conflict-") != NULL;
+	int r = blind_at && !copy && ++looks == blind_at ? -ESTALE : __real_file_stat_at(dir, name, ret);
 
-	return blind_at && !copy && ++looks == blind_at ? -ESTALE : __real_file_stat_at(dir, name, ret);
+	if (r == 0 && number_used_again && strcmp(name, "d") == 0)
+		ret->ino = number_used_again;
+	return r;
 }
 
 /* Ended at point k; the j-th look of the recovery fails. Until the next one, nothing there is taken for a user's doing. */
@@ -560,6 +564,50 @@ static void child_put_aside(struct fixture *f, unsigned k)
 	OK(apply_batch(&f->options, f->items, f->n));
 	points_arm(NULL, NULL);
 	fx_close(f);
+}
+
+static void child_replace_directory(struct fixture *f, unsigned k)
+{
+	fx_open(f);
+	fx_their_symlink(f, "d", "target", FX_AFTER);
+	points_arm(kill_at, &k);
+	OK(apply_batch(&f->options, f->items, f->n));
+	points_arm(NULL, NULL);
+	fx_close(f);
+}
+
+/* He replaces what came in a directory's place, and his file gets the directory's inode: he knew what came. */
+static void test_inode_used_again(void **state)
+{
+	unsigned replaced = 0;
+	bool killed = true;
+
+	(void)state;
+	for (unsigned k = 1; killed; k++) {
+		struct fixture *f = fx_new_in(where_memory());
+		struct row row;
+		struct stat st;
+
+		fx_mkdir(f, "d");
+		fx_scan(f);
+		OK(stat(fx_path(f, "d"), &st));
+		fx_close(f);
+		killed = run_child(f, child_replace_directory, k);
+		fx_open(f);
+		if (fx_intents(f) > 0 && strcmp(fx_read(f, "d"), "-> target") == 0) {
+			OK(unlink(fx_path(f, "d")));
+			fx_write(f, "d", "user's");
+			number_used_again = st.st_ino;
+			recovered_again(f);
+			number_used_again = 0;
+			assert_true(fx_row(f, "d", &row));
+			assert_int_not_equal(row.record.kind, RECORD_DIRECTORY);
+			row_deinit(&row);
+			replaced++;
+		}
+		fx_free(f);
+	}
+	assert_true(replaced > 0);
 }
 
 /* Modes that he gives a new conflict copy are seen, too. */
@@ -1026,6 +1074,7 @@ int main(void)
 		cmocka_unit_test(test_errors_without_no_replace),
 		cmocka_unit_test(test_errors_from_every_point_on),
 		cmocka_unit_test(test_edited_before_recovery),
+		cmocka_unit_test(test_inode_used_again),
 		cmocka_unit_test(test_copy_touched_before_recovery),
 		cmocka_unit_test(test_below_undecided),
 		cmocka_unit_test(test_deleted_while_undecided),
