@@ -537,7 +537,7 @@ int fetch_done_apply(struct session *s, struct session_job *job)
 	if (job->error < 0) {
 		batch_free(s, b);
 		if (job->error == -EAGAIN)
-			snprintf(s->text, sizeof(s->text), "somebody changed what was being replaced there, in that moment; it is recovered: try again");
+			snprintf(s->text, sizeof(s->text), "what was being replaced there changed in that moment, or its disk failed; it is recovered: try again");
 		if (s->options.host.broken)
 			s->options.host.broken(s, job->error, s->options.host.data);
 		return job->error;

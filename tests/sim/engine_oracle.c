@@ -431,13 +431,14 @@ static bool stays(const struct site *s, uint32_t token, enum oracle_cause cause)
 	return false;
 }
 
-/* What syncd took from below a directory in this moment, and did not put aside yet, goes with it: as if it had been aside already. */
-static void taken_below(struct site *s, const struct item *dir)
+/* What syncd took from below a directory in this moment, and did not put aside yet, goes with it: as if it had been aside already.
+ * path "": from anywhere, where an older disk comes back. */
+static void taken_below(struct site *s, const char *path)
 {
 	struct oracle *o = s->engine->oracle;
 
 	for (size_t i = 0; i < o->n_taken; i++)
-		if (o->taken[i].site == s && path_is_below(o->taken[i].path, dir->path))
+		if (o->taken[i].site == s && (!*path || path_is_below(o->taken[i].path, path)))
 			o->tokens[o->taken[i].token].removed = true;
 }
 
@@ -467,7 +468,7 @@ static void vanished(struct site *s, const struct item *was, enum oracle_cause c
 	t->moved = t->moved || is_copy(was->path);
 	if (cause == ORACLE_USER) {
 		if (was->token == TOKEN_DIRECTORY)
-			taken_below(s, was);
+			taken_below(s, was->path);
 		for (size_t i = 0; i < o->after.n; i++)
 			if (o->after.v[i].token == was->token && !listed(&o->before, o->after.v[i].hash, was->token))
 				return; /* it was moved */
@@ -522,6 +523,8 @@ void oracle_after(struct site *s, enum oracle_cause cause)
 
 	if (cause != ORACLE_USER)
 		forget_shown(s);
+	if (cause == ORACLE_RESTORE)
+		taken_below(s, "");
 	list(s, &o->after, true);
 	if (s->held >= 0) {
 		struct node *n = sim_handle(s->held)->node;
