@@ -98,7 +98,8 @@ int apply_batch(const struct apply_options *options, struct apply_item *items, s
 /* After opening a replica and after a failed batch: finish or undo what intents name, then empty the staging directory, but for
  * what a transfer that was cut may go on with (transfer/partial.h; the
  * first time under an index: what is in it goes to trash, as nobody knows what it is). Takes the writer lock. What can't be
- * looked at keeps its intent; it is no event meanwhile (replica_unfinished), and nothing is put there. -ESTALE (of apply_batch, too): the root is another one now. */
+ * looked at keeps its intent; it is no event meanwhile (replica_unfinished), and nothing is put there. ret_settled: how many intents
+ * were finished or undone; may be NULL. -ESTALE (of apply_batch, too): the root is another one now. */
 int apply_recover(struct replica *r, uint64_t *ret_settled);
 
 const char *apply_result_name(enum apply_result result);
