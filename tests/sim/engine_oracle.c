@@ -758,7 +758,8 @@ static void syncd_takes(struct site *s, const char *path, struct node *n, bool l
 	struct oracle *o = s->engine->oracle;
 	uint32_t token = token_of(s->engine, n, true);
 
-	if (moved_just_now(s, path, n) || (n->kind == FILE_KIND_DIRECTORY && s->meddled)) /* its own was */
+	/* its own was; or a crash left two names, and putting aside is undone */
+	if (moved_just_now(s, path, n) || (n->kind == FILE_KIND_DIRECTORY ? s->meddled : is_copy(path) && n->links > 1))
 		spot_get(o, path, path_hash(path), token)->removed = true;
 	if (n->kind == FILE_KIND_DIRECTORY)
 		return;
