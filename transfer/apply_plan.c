@@ -655,6 +655,19 @@ static const struct record *shown(const struct change *c)
 									    : &c->intent.record;
 }
 
+/* Rows have none of directories. Recovery must tell the old one from what a user put there since, which may have its number. */
+static uint64_t directory_generation(const struct batch *b, const char *path)
+{
+	cleanup_close int dir = -1, fd = -1;
+	uint64_t generation;
+	const char *name;
+
+	if (file_open_parent(store_root(b->store), path, &dir, &name) != 0 || file_open_directory_at(dir, name, &fd) != 0 ||
+		file_generation(fd, &generation) != 0)
+		return 0;
+	return generation;
+}
+
 static int plan_object(struct batch *b, struct change *c)
 {
 	struct intent *i = &c->intent;
@@ -670,6 +683,8 @@ static int plan_object(struct batch *b, struct change *c)
 	if (c->had_row && (c->row.place == ROW_ON_DISK || c->row.place == ROW_IMPLIED)) {
 		i->old = c->row.stamp;
 		i->old_kind = c->row.place == ROW_IMPLIED ? RECORD_DIRECTORY : c->row.record.kind;
+		if (i->old_kind == RECORD_DIRECTORY && i->op == INTENT_PUT)
+			i->old.generation = directory_generation(b, c->path);
 	}
 	if (!i->staged || c->moved_from)
 		return 0;
