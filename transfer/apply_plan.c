@@ -163,6 +163,28 @@ static uint64_t source_of(const struct batch *b, const struct change *c)
 		       : 0;
 }
 
+/* Is what was recorded there still? A user may have taken it away since, or his deletion is held. */
+static bool is_there(const struct batch *b, const char *path, const struct row *row)
+{
+	cleanup_close int dir = -1;
+	struct file_stat st;
+	struct stamp stamp;
+	const char *name;
+
+	if (row->place != ROW_ON_DISK || file_open_parent(store_root(b->store), path, &dir, &name) != 0 || file_stat_at(dir, name, &st) != 0)
+		return false;
+	stamp_of(&st, &stamp);
+	return stamp_equal(&stamp, &row->stamp);
+}
+
+/* The peer has put aside there once more what a user here took away since, which is not told yet: his deletion must not come to know of
+ * that, or it would take the only copy. */
+static bool copy_made_anew(const struct batch *b, const struct change *c)
+{
+	return c->decision.action == DECIDE_MERGE && conflict_is_copy(c->path) && row_live(&c->row) && c->row.place == ROW_ON_DISK &&
+	       !version_dots_equal(&c->decision.record.dots, &c->row.record.dots) && !is_there(b, c->path, &c->row);
+}
+
 static int plan_decision(struct batch *b, struct change *c)
 {
 	struct intent *i = &c->intent;
@@ -175,7 +197,9 @@ static int plan_decision(struct batch *b, struct change *c)
 	if (action == DECIDE_DROP)
 		c->drop = c->row.place != ROW_IMPLIED &&
 			  b->now_ns - c->row.since_ns >= b->options->grace_ns;
-	if (!taken && action != DECIDE_DELETE)
+	if (copy_made_anew(b, c))
+		change_skip(c, APPLY_CHANGED, 0);
+	if ((!taken && action != DECIDE_DELETE) || change_skipped(c))
 		return 0;
 	c->writes = true;
 	i->becomes = taken ? INTENT_TAKEN : INTENT_DELETED;
@@ -225,20 +249,6 @@ static bool name_planned(const struct batch *b, const struct change *c, const ch
 			strcmp(b->v[k]->intent.aside, name) == 0)
 			return true;
 	return false;
-}
-
-/* Is what was recorded there still? A user may have taken it away since, or his deletion is held. */
-static bool is_there(const struct batch *b, const char *path, const struct row *row)
-{
-	cleanup_close int dir = -1;
-	struct file_stat st;
-	struct stamp stamp;
-	const char *name;
-
-	if (row->place != ROW_ON_DISK || file_open_parent(store_root(b->store), path, &dir, &name) != 0 || file_stat_at(dir, name, &st) != 0)
-		return false;
-	stamp_of(&st, &stamp);
-	return stamp_equal(&stamp, &row->stamp);
 }
 
 /* May the content of `lost` be kept under this name? */

@@ -255,6 +255,28 @@ static void test_conflict_name_just_removed(void **state)
 	fx_free(f);
 }
 
+/* A user has removed the copy, which is not recorded yet, as the peer puts the same content there once more: his deletion has not seen that. */
+static void test_copy_made_anew(void **state)
+{
+	struct fixture *f = fx_new();
+	char name[600];
+
+	(void)state;
+	fx_write(f, "a.txt", "other");
+	snprintf(name, sizeof(name), "%s", aside_name(f, "a.txt", "ours"));
+	fx_write_like_theirs(f, name, "ours");
+	fx_scan(f);
+	OK(unlink(fx_path(f, name)));
+	fx_their_file(f, name, "ours", FX_CONCURRENT_WINS);
+	OK(apply_batch(&f->options, f->items, f->n));
+	assert_int_equal(f->items[0].result, APPLY_CHANGED);
+	assert_int_equal(fx_scan(f).deleted, 1);
+	OK(apply_batch(&f->options, f->items, f->n));
+	assert_int_equal(f->items[0].result, APPLY_DONE);
+	assert_string_equal(fx_read(f, name), "ours");
+	fx_free(f);
+}
+
 /* The name was there and is deleted: re-created as its descendant. */
 static void test_conflict_name_deleted(void **state)
 {
@@ -1367,6 +1389,7 @@ int main(void)
 		cmocka_unit_test(test_conflict_won),
 		cmocka_unit_test(test_conflict_name_taken),
 		cmocka_unit_test(test_conflict_name_just_removed),
+		cmocka_unit_test(test_copy_made_anew),
 		cmocka_unit_test(test_conflict_name_deleted),
 		cmocka_unit_test(test_conflict_policy),
 		cmocka_unit_test(test_renewed),
