@@ -197,9 +197,11 @@ static int plan_decision(struct batch *b, struct change *c)
 	if (action == DECIDE_DROP)
 		c->drop = c->row.place != ROW_IMPLIED &&
 			  b->now_ns - c->row.since_ns >= b->options->grace_ns;
-	if (copy_made_anew(b, c))
+	if (copy_made_anew(b, c)) {
 		change_skip(c, APPLY_CHANGED, 0);
-	if ((!taken && action != DECIDE_DELETE) || change_skipped(c))
+		return 0;
+	}
+	if (!taken && action != DECIDE_DELETE)
 		return 0;
 	c->writes = true;
 	i->becomes = taken ? INTENT_TAKEN : INTENT_DELETED;
@@ -668,14 +670,10 @@ static const struct record *shown(const struct change *c)
 /* Rows have none of directories. Recovery must tell the old one from what a user put there since, which may have its number. */
 static uint64_t directory_generation(const struct batch *b, const char *path)
 {
-	cleanup_close int dir = -1, fd = -1;
-	uint64_t generation;
+	cleanup_close int dir = -1;
 	const char *name;
 
-	if (file_open_parent(store_root(b->store), path, &dir, &name) != 0 || file_open_directory_at(dir, name, &fd) != 0 ||
-		file_generation(fd, &generation) != 0)
-		return 0;
-	return generation;
+	return file_open_parent(store_root(b->store), path, &dir, &name) == 0 ? place_generation(dir, name, RECORD_DIRECTORY) : 0;
 }
 
 static int plan_object(struct batch *b, struct change *c)

@@ -133,6 +133,19 @@ int place_move(int from_dir, const char *from, int to_dir, const char *to)
 	return r == FILE_VANISHED ? file_rename_replace(from_dir, from, to_dir, to) : r;
 }
 
+uint64_t place_generation(int dir, const char *name, uint8_t kind)
+{
+	cleanup_close int fd = -1;
+	uint64_t generation = 0;
+	int r = FILE_UNSUPPORTED;
+
+	if (kind == RECORD_FILE)
+		r = file_open_read(dir, name, &fd);
+	else if (kind == RECORD_DIRECTORY)
+		r = file_open_directory_at(dir, name, &fd);
+	return r == 0 && file_generation(fd, &generation) == 0 ? generation : 0;
+}
+
 bool place_same_object(const struct stamp *a, const struct stamp *b)
 {
 	return a->ino == b->ino && a->size == b->size && a->mtime_ns == b->mtime_ns &&

@@ -106,6 +106,8 @@ int place_same_content(struct place *p, int dir, const char *name, const struct 
 
 /* rename(2) that never replaces, also where the file system has no such call. FILE_EXISTS. */
 int place_move(int from_dir, const char *from, int to_dir, const char *to);
+/* Of a file or directory by that name; 0: it can't be told. */
+uint64_t place_generation(int dir, const char *name, uint8_t kind);
 /* Equal in all but the change time, which renaming changes. */
 bool place_same_object(const struct stamp *a, const struct stamp *b);
 

@@ -44,19 +44,6 @@ struct seen {
 	struct stamp stamp;
 };
 
-static uint64_t generation_of(int dir, const char *name, uint8_t kind)
-{
-	cleanup_close int fd = -1;
-	uint64_t generation = 0;
-	int r = FILE_UNSUPPORTED;
-
-	if (kind == RECORD_FILE)
-		r = file_open_read(dir, name, &fd);
-	else if (kind == RECORD_DIRECTORY)
-		r = file_open_directory_at(dir, name, &fd);
-	return r == 0 && file_generation(fd, &generation) == 0 ? generation : 0;
-}
-
 static void see_at(int dir, const char *name, struct seen *ret)
 {
 	static const uint8_t kinds[] = {
@@ -73,7 +60,7 @@ static void see_at(int dir, const char *name, struct seen *ret)
 		return;
 	ret->kind = kinds[st.kind];
 	stamp_of(&st, &ret->stamp);
-	ret->stamp.generation = generation_of(dir, name, ret->kind);
+	ret->stamp.generation = place_generation(dir, name, ret->kind);
 }
 
 /* Is a symlink on the way? Then nothing of ours is there. (What is behind a mount may be.) */

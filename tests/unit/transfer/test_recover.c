@@ -190,14 +190,20 @@ static bool run_child(struct fixture *f, void (*work)(struct fixture *f, unsigne
 	return WEXITSTATUS(status) == KILLED;
 }
 
-static void child_apply(struct fixture *f, unsigned k)
+/* The process ends at point k of the batch. */
+static void apply_until(struct fixture *f, unsigned k)
 {
-	fx_open(f);
-	make_items(f);
 	points_arm(kill_at, &k);
 	OK(apply_batch(&f->options, f->items, f->n));
 	points_arm(NULL, NULL);
 	fx_close(f);
+}
+
+static void child_apply(struct fixture *f, unsigned k)
+{
+	fx_open(f);
+	make_items(f);
+	apply_until(f, k);
 }
 
 static void child_recover(struct fixture *f, unsigned k)
@@ -485,10 +491,7 @@ static void child_apply_one(struct fixture *f, unsigned k)
 	fx_open(f);
 	fx_their_file(f, "a.txt", "new a", FX_AFTER);
 	fx_their_file(f, "n.txt", "new n", FX_AFTER);
-	points_arm(kill_at, &k);
-	OK(apply_batch(&f->options, f->items, f->n));
-	points_arm(NULL, NULL);
-	fx_close(f);
+	apply_until(f, k);
 }
 
 static struct fixture *crashed(unsigned k, bool *ret_killed)
@@ -560,20 +563,14 @@ static void child_put_aside(struct fixture *f, unsigned k)
 {
 	fx_open(f);
 	fx_their_file(f, "w", "new w", FX_AFTER);
-	points_arm(kill_at, &k);
-	OK(apply_batch(&f->options, f->items, f->n));
-	points_arm(NULL, NULL);
-	fx_close(f);
+	apply_until(f, k);
 }
 
 static void child_replace_directory(struct fixture *f, unsigned k)
 {
 	fx_open(f);
 	fx_their_symlink(f, "d", "target", FX_AFTER);
-	points_arm(kill_at, &k);
-	OK(apply_batch(&f->options, f->items, f->n));
-	points_arm(NULL, NULL);
-	fx_close(f);
+	apply_until(f, k);
 }
 
 /* He replaces what came in a directory's place, and his file gets the directory's inode: he knew what came. */
@@ -706,10 +703,7 @@ static void child_put_new(struct fixture *f, unsigned k)
 {
 	fx_open(f);
 	fx_their_file(f, "n", "new", FX_AFTER);
-	points_arm(kill_at, &k);
-	(void)apply_batch(&f->options, f->items, f->n);
-	points_arm(NULL, NULL);
-	fx_close(f);
+	apply_until(f, k);
 }
 
 /* What just arrived, and could not be looked at, is deleted: a session that offers it once more does not put it there again. */
