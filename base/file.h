@@ -112,6 +112,13 @@ DEFINE_CLEANUP(struct file_dir *, file_dir_close)
 /* 0, FILE_END, or < 0 (the listing is incomplete: absences are unproven). A directory that was removed
  * meanwhile is -ENOENT, not FILE_END. *ret_name is valid until the next call. */
 int file_dir_next(struct file_dir *d, const char **ret_name);
+/* All of a directory's names, in no order; those already in *ret stay. 0; an outcome or < 0: of the listing, and *ret may have some. */
+struct file_names {
+	char **v; /* owned */
+	size_t n, cap;
+};
+void file_names_deinit(struct file_names *names); /* and zero it */
+int file_names_read(int dir, struct file_names *ret);
 
 /* --- reading and writing; short transfers and EINTR are handled; no descriptor's offset is used --- */
 /* Failures of read, write and truncate are negative errnos only, -EACCES and the like included. */

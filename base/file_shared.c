@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -267,4 +268,29 @@ int file_probe(int dir, struct file_abilities *ret)
 	if (r == 0)
 		*ret = found;
 	return r;
+}
+
+/* --- a directory's names --- */
+
+void file_names_deinit(struct file_names *names)
+{
+	for (size_t i = 0; i < names->n; i++)
+		free(names->v[i]);
+	free(names->v);
+	*names = (struct file_names){0};
+}
+
+int file_names_read(int dir, struct file_names *ret)
+{
+	cleanup_file_dir struct file_dir *d = NULL;
+	const char *name;
+	int r = file_dir_open(dir, &d);
+
+	while (r == 0 && (r = file_dir_next(d, &name)) == 0) {
+		r = array_reserve(&ret->v, &ret->cap, ret->n + 1, sizeof(*ret->v));
+		if (r == 0 && !(ret->v[ret->n] = strdup(name)))
+			r = -ENOMEM;
+		ret->n += r == 0;
+	}
+	return r == FILE_END ? 0 : r;
 }

@@ -102,53 +102,17 @@ static int compare_buckets(const void *x, const void *y)
 	return (a->number < b->number) - (a->number > b->number);
 }
 
-struct names {
-	char **v; /* owned */
-	size_t n, cap;
-};
-
-static void names_deinit(struct names *names)
-{
-	for (size_t i = 0; i < names->n; i++)
-		free(names->v[i]);
-	free(names->v);
-	*names = (struct names){0};
-}
-
-static int names_add(struct names *names, const char *name)
-{
-	int r = array_reserve(&names->v, &names->cap, names->n + 1, sizeof(*names->v));
-	char *copy;
-
-	if (r)
-		return r;
-	copy = strdup(name);
-	if (!copy)
-		return -ENOMEM;
-	names->v[names->n++] = copy;
-	return 0;
-}
-
 static int compare_names(const void *a, const void *b)
 {
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
 /* All names of a directory, sorted: with what is below each, that is the order of paths. */
-static int names_read(int dir, struct names *ret)
+static int names_read(int dir, struct file_names *ret)
 {
-	struct file_dir *d cleanup_file_dir = NULL;
-	const char *name;
-	int r = file_dir_open(dir, &d);
+	int r = file_names_read(dir, ret);
 
 	if (r)
-		return r;
-	while (!(r = file_dir_next(d, &name))) {
-		r = names_add(ret, name);
-		if (r)
-			return r;
-	}
-	if (r != FILE_END)
 		return r;
 	if (ret->n)
 		qsort(ret->v, ret->n, sizeof(*ret->v), compare_names);
@@ -158,7 +122,7 @@ static int names_read(int dir, struct names *ret)
 /* *ret: heap, newest first. */
 static int buckets_read(struct store *s, struct bucket **ret, size_t *ret_n)
 {
-	struct names names cleanup(names_deinit) = {0};
+	struct file_names names cleanup(file_names_deinit) = {0};
 	struct bucket *v;
 	size_t n = 0;
 	int r = names_read(store_trash(s), &names);
@@ -417,7 +381,7 @@ static int walk_name(const struct walk *w, int dir, const char *path, const char
 /* Recursive: a level holds one descriptor and a sorted list of names; paths are at most FILE_DEPTH_MAX deep. */
 static int walk_directory(const struct walk *w, int dir, const char *path, unsigned depth)
 {
-	struct names names cleanup(names_deinit) = {0};
+	struct file_names names cleanup(file_names_deinit) = {0};
 	int r = names_read(dir, &names);
 
 	if (r)

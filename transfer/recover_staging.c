@@ -39,36 +39,16 @@ static int keep_lost(struct recovery *v, int dir, const char *name, const char *
 	return lost ? trash_put(v->store, dir, name, lost, now_ns, NULL) : -ENOMEM;
 }
 
-struct names {
-	char **v; /* owned */
-	size_t n, cap;
-};
-
-static void names_deinit(struct names *l)
+/* What can't be listed stays. */
+static int list_names(int dir, struct file_names *l)
 {
-	for (size_t k = 0; k < l->n; k++)
-		free(l->v[k]);
-	free(l->v);
-	*l = (struct names){0};
-}
+	int r = file_names_read(dir, l);
 
-static int list_names(int dir, struct names *l)
-{
-	cleanup_file_dir struct file_dir *d = NULL;
-	const char *name;
-	int r = file_dir_open(dir, &d);
-
-	while (r == 0 && (r = file_dir_next(d, &name)) == 0) {
-		r = array_reserve(&l->v, &l->cap, l->n + 1, sizeof(*l->v));
-		if (r == 0 && !(l->v[l->n] = strdup(name)))
-			r = -ENOMEM;
-		l->n += r == 0;
-	}
 	return r < 0 ? r : 0;
 }
 
 /* 0: what is left in l are directories. */
-static int keep_files(struct recovery *v, const char *path, struct names *l, int64_t now_ns)
+static int keep_files(struct recovery *v, const char *path, struct file_names *l, int64_t now_ns)
 {
 	cleanup_close int dir = -1;
 	int r = file_open_directory_at(store_staging(v->store), path, &dir);
@@ -92,7 +72,7 @@ static int keep_files(struct recovery *v, const char *path, struct names *l, int
 /* One that could not be put in its place. No descriptor is held below another. */
 static int empty_directory(struct recovery *v, const char *path, int64_t now_ns)
 {
-	cleanup(names_deinit) struct names l = {0};
+	cleanup(file_names_deinit) struct file_names l = {0};
 	cleanup_close int dir = -1;
 	const char *name;
 	int r = keep_files(v, path, &l, now_ns);
@@ -124,7 +104,7 @@ static int empty_one(struct recovery *v, const char *name, int64_t now_ns)
 
 int recover_empty_staging(struct recovery *v, int64_t now_ns)
 {
-	cleanup(names_deinit) struct names l = {0};
+	cleanup(file_names_deinit) struct file_names l = {0};
 	int r = list_names(store_staging(v->store), &l);
 
 	for (size_t k = 0; r == 0 && k < l.n; k++)

@@ -24,6 +24,8 @@
 #define file_link real_file_link
 #define file_lock real_file_lock
 #define file_mkdir real_file_mkdir
+#define file_names_deinit real_file_names_deinit
+#define file_names_read real_file_names_read
 #define file_next_data real_file_next_data
 #define file_open_directory real_file_open_directory
 #define file_open_directory_at real_file_open_directory_at
