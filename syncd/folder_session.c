@@ -135,7 +135,7 @@ static void on_doubted(struct session *core, const char *path, void *data)
 	struct folder_session *s = data;
 
 	(void)core;
-	log_debug("%s: %s is asked for again: it is read anew", s->folder->name, quoted(path));
+	log_debug("%s: %s may not be what was recorded: it is read anew", s->folder->name, quoted(path));
 	folder_distrust(s->folder, path);
 }
 

@@ -151,7 +151,9 @@ bool fetch_make_room(struct replica *replica, int error)
 
 int fetch_settle(struct session *s, struct offer *o)
 {
-	bool dirty = false, skip = false;
+	const struct session_host *host = &s->options.host;
+	void (*look)(struct session *s, const char *path, void *data) = NULL;
+	bool skip = false;
 
 	if (o->stage && (o->result == APPLY_NONE || o->result == APPLY_DONE || o->result == APPLY_NOT_HELD))
 		stage_unwanted(o->stage);
@@ -169,10 +171,14 @@ int fetch_settle(struct session *s, struct offer *o)
 		s->progress = true; /* the next round stages it, or what waited for a move goes without */
 		skip = true;
 		break;
-	case APPLY_CHANGED:
+	case APPLY_CHANGED: /* even where the stamp is as recorded: what is there was compared */
+		look = host->doubted;
+		skip = true;
+		break;
 	case APPLY_BUSY:
 	case APPLY_BLOCKED:
-		dirty = skip = true;
+		look = host->dirty;
+		skip = true;
 		break;
 	case APPLY_HELD:
 		s->held_count++;
@@ -188,8 +194,8 @@ int fetch_settle(struct session *s, struct offer *o)
 	}
 	if (!skip || !s->push) /* the comparison comes to what a PUSH could not do, and tells */
 		tell(s, o);
-	if (dirty && s->options.host.dirty)
-		s->options.host.dirty(s, o->path, s->options.host.data);
+	if (look)
+		look(s, o->path, host->data);
 	return skip ? fetch_skip(s, o->path) : 0;
 }
 

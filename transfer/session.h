@@ -63,8 +63,8 @@ struct session_host {
 	void (*tell)(struct session *s, const char *path, enum decide_action action, enum apply_result result, int error, void *data);
 	/* A path is not as the index says: scan it. */
 	void (*dirty)(struct session *s, const char *path, void *data);
-	/* The peer asks for a path's content again in a later round: what it got may not have been what our record says, as after a
-	 * power loss that left new bytes under old times. Hash it, whatever its stamp is. */
+	/* A path's content may not be what our record says, whatever its stamp is, as after a power loss that left new bytes under old
+	 * times: the peer asks for it again in a later round, or it was found to be another when it was to be replaced. Hash it. */
 	void (*doubted)(struct session *s, const char *path, void *data);
 	/* Our index was changed by this session: tell other sessions. */
 	void (*changed)(struct session *s, void *data);

@@ -1753,6 +1753,39 @@ static void test_new_bytes_under_old_times(void **state)
 	with_seeds(5, 2, new_bytes_under_old_times);
 }
 
+static void mtime_at(struct site *s, const char *path, int64_t at)
+{
+	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = at}};
+
+	assert_int_equal(utimensat(AT_FDCWD, site_at(s, path), times, 0), 0);
+}
+
+/* No scan sees it, but who is to replace it does, as its time, which is ahead of the clock, proves nothing to it. */
+static void new_bytes_are_met_in_place(struct world *w)
+{
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+
+	site_write(a, "d", "as it was recorded");
+	mtime_at(a, "d", clock_wall_ns() / CLOCK_NS_PER_S + 10 * 365 * 86400);
+	world_sync(w, a, b, NULL);
+	site_write(a, "d", "as a user left it!");
+	forge_stamp(a, "d");
+	site_scan(a);
+	assert_int_equal(a->seen.events, 0);
+	site_write(b, "d", "what the other one wrote");
+	world_sync(w, a, b, NULL);
+	world_sync(w, a, b, NULL);
+	sites_expect_equal(a, b);
+	assert_int_equal(found(b, "as a user left it!", NULL), 1);
+	assert_int_equal(found(a, "what the other one wrote", NULL), 1);
+}
+
+static void test_new_bytes_are_met_in_place(void **state)
+{
+	(void)state;
+	with_seeds(5, 2, new_bytes_are_met_in_place);
+}
+
 /* What undoing, ignoring and the like do to a path that is to be fetched again. */
 static void forget_path(struct site *s, const char *path)
 {
@@ -2571,6 +2604,7 @@ int main(void)
 		cmocka_unit_test(test_implied_directory),
 		cmocka_unit_test(test_skipped_is_not_deleted),
 		cmocka_unit_test(test_new_bytes_under_old_times),
+		cmocka_unit_test(test_new_bytes_are_met_in_place),
 		cmocka_unit_test(test_forgotten_in_a_round),
 		cmocka_unit_test(test_live_triangle),
 		cmocka_unit_test(test_slow_wire),
