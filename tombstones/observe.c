@@ -595,7 +595,7 @@ static int count_stretch(struct run *x, size_t from, size_t to, struct budget *b
 	r = check_subtree(x, t, b);
 	if (!r)
 		r = index_counts(t, &counts);
-	if (!r && observe_over_budget(b->counted + x->options->recent, counts.live)) {
+	if (!r && b->counted && observe_over_budget(b->counted + x->options->recent, counts.live)) {
 		b->over = true;
 		x->result->held_at[0] = '\0';
 	}

@@ -1530,6 +1530,31 @@ static void test_file_over_held_deletions(void **state)
 	look_again(b);
 }
 
+/* Where nothing is lost nothing is held, however much was deleted a short while ago: nor what stands where directories were. */
+static void test_nothing_to_hold(void **state)
+{
+	struct bench *b = *state;
+
+	place_mkdir(&b->p, "e");
+	place_write(&b->p, "f", "text");
+	look(b);
+	place_mkdir(&b->p, "d");
+	make_implied(b, "d", false);
+	b->recent = 1000;
+	remove_any(b, "d");
+	remove_any(b, "e");
+	place_write(&b->p, "e", "was a directory");
+	look(b);
+	assert_string_equal(state_of(b, "d"), NO_ROW);
+	assert_int_equal(b->result.changed, 1);
+	assert_int_equal(rename(place_at(&b->p, "f"), place_at(&b->p, "g")), 0);
+	look(b);
+	assert_int_equal(b->result.held, 0);
+	assert_int_equal(b->result.deleted, 1);
+	assert_int_equal(b->result.counted, 0);
+	look_again(b);
+}
+
 /* Of a directory that took a symlink's place only a file is named: it is recorded once the directory was seen. */
 static void test_below_what_was_no_directory(void **state)
 {
@@ -1626,6 +1651,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_budget_overall, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_budget_of_a_subtree, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_budget_and_renames, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_nothing_to_hold, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_budget_and_applied_deletions, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_suspect, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_suspect_in_part, setup, teardown),
