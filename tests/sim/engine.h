@@ -142,6 +142,7 @@ struct engine {
 	bool quiet; /* nothing goes wrong any more */
 	bool expiring; /* trash may go */
 	bool restored; /* some exceptions may stay: see DESIGN.md, "Known" */
+	bool passed_on; /* what came in one session, before its round was over, could go on by another one */
 	bool cloned; /* two replicas have one past: they may refuse each other for a while, and keep exceptions */
 	struct oracle *oracle;
 };

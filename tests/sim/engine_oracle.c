@@ -36,7 +36,8 @@
 #define LARGE_BYTES (ORACLE_CONTENT_MAX - 10000)
 #define LARGE_CHUNK_WORDS 1088 /* of a large content, a little more than the least that a chunk has; after the last eight it is cut: */
 #define CUT_SEED 33422
-/* A round may end in its middle: who heard of a part tells others of it, and knows less than its author (DESIGN.md, Known). */
+/* A round may end in its middle: who heard of a part tells others of it, and knows less than its author (DESIGN.md, Known). So it is
+ * where one tells of it before the round is over (engine.passed_on). */
 #define BIT(feature) (UINT32_C(1) << FEATURE_##feature)
 #define CUTTING                                                                                                              \
 	(BIT(CUT) | BIT(STALL) | BIT(PAUSE) | BIT(RESTART) | BIT(AWAY) | BIT(CRASH) | BIT(KILL) | BIT(FAULT) | BIT(UNMOUNT) |       \
@@ -903,7 +904,7 @@ static bool may_meet(struct oracle *o, const struct spot *a, const struct spot *
 static void judge_copy(struct engine *e, const char *path, uint32_t token)
 {
 	struct oracle *o = e->oracle;
-	const bool alone = engine_has(e, FEATURE_SINGLE) && !(e->features & CUTTING);
+	const bool alone = engine_has(e, FEATURE_SINGLE) && !(e->features & CUTTING) && !e->passed_on;
 	bool concurrent = (o->tokens[token].moved && !alone) || e->cloned;
 
 	for (size_t i = 1; i < o->n_spots && !concurrent && !alone; i++)

@@ -256,6 +256,12 @@ static uint64_t head_seq(struct site *s)
 	return counts.head_seq;
 }
 
+/* May there be other bytes than a complete scan recorded, under the stamp that it saw? */
+static bool hides(const struct engine *e)
+{
+	return engine_has(e, FEATURE_STORE) || engine_has(e, FEATURE_CRASH);
+}
+
 static void observe(struct site *s, const struct observe_path *paths, size_t n)
 {
 	bool left = false;
@@ -294,7 +300,7 @@ static void observe(struct site *s, const struct observe_path *paths, size_t n)
 		s->older = s->older && replica_suspect(s->replica);
 		if (seen.raced || seen.unsettled || seen.held || seen.scan.errors || left)
 			s->distrust_ns = distrust_ns;
-		scanned(s, &seen, left, acted || s->excused || distrust_ns);
+		scanned(s, &seen, left, acted || s->excused || (distrust_ns && hides(s->engine)));
 		if (seen.deleted && !s->meddled)
 			oracle_deleted(s, before_seq);
 	}

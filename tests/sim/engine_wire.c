@@ -57,10 +57,17 @@ static void on_doubted(struct session *session, const char *path, void *data)
 static void on_changed(struct session *session, void *data)
 {
 	struct end *e = data;
+	struct engine *engine = e->site->engine;
 
 	(void)session;
 	e->changed_by_us = true;
 	e->site->seen = false;
+	for (unsigned i = 0; i < engine->n_wires; i++) {
+		const struct wire *w = &engine->wires[i];
+
+		if (w->used && w != e->wire && (w->end[0].site == e->site || w->end[1].site == e->site))
+			engine->passed_on = true;
+	}
 }
 
 /* The folder is recovered when all its sessions are over; but: one that knows by itself, or NULL. */
