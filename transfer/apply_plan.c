@@ -178,10 +178,11 @@ static bool is_there(const struct batch *b, const char *path, const struct row *
 }
 
 /* The peer has put aside there once more what a user here took away since, which is not told yet: his deletion must not come to know of
- * that, or it would take the only copy. */
+ * that, or it would take the only copy. (A directory's rows below have their own.) */
 static bool copy_made_anew(const struct batch *b, const struct change *c)
 {
 	return c->decision.action == DECIDE_MERGE && conflict_is_copy(c->path) && row_live(&c->row) && c->row.place == ROW_ON_DISK &&
+	       c->row.record.kind != RECORD_DIRECTORY &&
 	       !version_dots_equal(&c->decision.record.dots, &c->row.record.dots) && !is_there(b, c->path, &c->row);
 }
 

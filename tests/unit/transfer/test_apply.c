@@ -277,6 +277,24 @@ static void test_copy_made_anew(void **state)
 	fx_free(f);
 }
 
+/* A directory has other times as soon as something comes into it: it is there all the same. */
+static void test_directory_with_the_name_of_a_copy(void **state)
+{
+	struct fixture *f = fx_new();
+	char name[600], below[640];
+
+	(void)state;
+	snprintf(name, sizeof(name), "%s", aside_name(f, "a.txt", "ours"));
+	snprintf(below, sizeof(below), "%s/x", name);
+	fx_mkdir(f, name);
+	fx_scan(f);
+	fx_write(f, below, "later");
+	fx_their_directory(f, name, 0755, FX_CONCURRENT_WINS);
+	OK(apply_batch(&f->options, f->items, f->n));
+	assert_int_equal(f->items[0].result, APPLY_DONE);
+	fx_free(f);
+}
+
 /* The name was there and is deleted: re-created as its descendant. */
 static void test_conflict_name_deleted(void **state)
 {
@@ -1390,6 +1408,7 @@ int main(void)
 		cmocka_unit_test(test_conflict_name_taken),
 		cmocka_unit_test(test_conflict_name_just_removed),
 		cmocka_unit_test(test_copy_made_anew),
+		cmocka_unit_test(test_directory_with_the_name_of_a_copy),
 		cmocka_unit_test(test_conflict_name_deleted),
 		cmocka_unit_test(test_conflict_policy),
 		cmocka_unit_test(test_renewed),
