@@ -11,10 +11,13 @@ export HOME=$W/home XDG_RUNTIME_DIR=$W/run
 unset SSH_AUTH_SOCK
 mkdir -p "$HOME" "$W/run"
 
+# Is it still a process of this script? An id is given out again once its process was waited for: to another script's, perhaps.
+is_ours() { grep -qs "^PPid:[[:space:]]*$$\$" "/proc/$1/status"; }
+
 finish() {
     local code=$? pid
     for pid in "${PIDS[@]:-}"; do
-        [ -n "$pid" ] && kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
+        [ -n "$pid" ] && is_ours "$pid" && kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
     done
     for mount in "$W"/mnt*; do
         mountpoint -q "$mount" 2>/dev/null && umount -l "$mount"
