@@ -961,7 +961,8 @@ static void judge_spot(struct engine *e, const struct spot *spot)
 	wrong(e, WRONG_TAKEN, "%s: a directory that nobody removed is gone", spot->path);
 }
 
-/* Of two with one past, one moved it away and the other one back: each saw the version that it says was deleted. */
+/* Of two with one past, one moved it away and the other one back: each saw the version that it says was deleted. Or an older disk came
+ * back, and of what was moved on the newer one only the deletion had been told. */
 static bool in_trash(struct engine *e, uint32_t token)
 {
 	for (unsigned i = 0; i < e->n_sites; i++)
@@ -978,7 +979,7 @@ void oracle_judge(struct engine *e)
 	for (size_t i = 0; i < o->after.n; i++)
 		judge_item(e, &o->after.v[i]);
 	for (size_t i = TOKEN_DIRECTORY + 1; i < o->n_tokens; i++)
-		if (!o->tokens[i].found && !o->tokens[i].removed && !(e->cloned && in_trash(e, (uint32_t)i)))
+		if (!o->tokens[i].found && !o->tokens[i].removed && !((e->cloned || o->tokens[i].trashed) && in_trash(e, (uint32_t)i)))
 			wrong(e, WRONG_LOST, "%s is nowhere", o->tokens[i].name);
 	for (size_t i = 1; i < o->n_spots; i++)
 		judge_spot(e, &o->spots[i]);
