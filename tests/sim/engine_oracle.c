@@ -518,6 +518,21 @@ static void forget_shown(const struct site *s)
 	}
 }
 
+/* Where a crash undid even what syncd did to put it in place, and what a user then did with its name, it came only half-way: whoever
+ * sent it has it still. */
+static void back_in_staging(const struct site *s)
+{
+	const struct node *staging = ours(s, "staging");
+
+	for (size_t i = 0; staging && i < staging->n_entries; i++) {
+		struct node *n = staging->entries[i].node;
+		uint32_t token = n->kind == FILE_KIND_DIRECTORY || n->shown ? 0 : token_of(s->engine, n, false);
+
+		if (token && others_have(s->engine, s, 0, token, true))
+			n->was_shown = false;
+	}
+}
+
 void oracle_after(struct site *s, enum oracle_cause cause)
 {
 	struct oracle *o = s->engine->oracle;
@@ -527,6 +542,8 @@ void oracle_after(struct site *s, enum oracle_cause cause)
 	if (cause == ORACLE_RESTORE)
 		taken_below(s, "");
 	list(s, &o->after, true);
+	if (cause == ORACLE_CRASH)
+		back_in_staging(s);
 	if (s->held >= 0) {
 		struct node *n = sim_handle(s->held)->node;
 		uint32_t token = token_of(s->engine, n, true);
