@@ -93,6 +93,7 @@ struct site {
 	struct sim_disk *saved; /* an older copy of the disk; NULL: none */
 	struct sim_disk *other; /* mounted in its place; NULL: none */
 	int held; /* a descriptor that a user holds open for writing; -1: none */
+	bool stored;	  /* its disk was copied while something stored had no time stamp: nobody will see that closed */
 	bool held_stored; /* by a mapping: what is stored so from now on moves no time stamp, until it is closed */
 	bool held_taken; /* a user took it out of the tree */
 };

@@ -348,6 +348,7 @@ static void step_clone(struct engine *e)
 	clone->excused = s->excused;
 	clone->denied = s->denied;
 	clone->full = s->full; /* its disk is as large */
+	clone->stored = s->held_stored || s->stored;
 	oracle_cloned(clone);
 	site_open(clone);
 }

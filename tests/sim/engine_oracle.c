@@ -50,6 +50,7 @@ struct token {
 	uint32_t next; /* in its slot */
 	bool removed, found, copied;
 	bool trashed;  /* may be in trash: a disk that had it became an older one, which has not; or it was stored through a mapping */
+	bool stored;   /* through a mapping: until that is closed it may be taken for what was there before, and moved as that */
 	bool moved; /* a user moved a conflict copy of it, or put it where one is, or opened it while it was being replaced; or it was put
 		     * aside where a disk denied to be looked at: what may not be read is taken for a user's */
 	char name[40]; /* for people */
@@ -563,6 +564,8 @@ void oracle_after(struct site *s, enum oracle_cause cause)
 			spot = spot_get(o, was->path, was->hash, was->token);
 			spot->removed = true;
 			spot->placed++;
+			if (was->token == TOKEN_DIRECTORY) /* an empty one: he put another one over it */
+				taken_below(s, was->path);
 		}
 	}
 	for (size_t i = 0; i < o->after.n; i++)
@@ -655,7 +658,7 @@ void oracle_stored(struct site *s)
 
 	for (size_t i = 0; i < o->after.n; i++)
 		if (!listed(&o->before, o->after.v[i].hash, o->after.v[i].token))
-			o->tokens[o->after.v[i].token].trashed = true;
+			o->tokens[o->after.v[i].token].trashed = o->tokens[o->after.v[i].token].stored = true;
 }
 
 void oracle_heard(struct engine *e)
@@ -755,7 +758,7 @@ static void syncd_puts(struct site *s, const char *path, struct node *n)
 		wrong(s->engine, WRONG_CONTENT, "%c: syncd puts at %s what nobody wrote", s->name, path);
 	o->tokens[token].moved = o->tokens[token].moved || (s->denied && is_copy(path));
 	spot = spot_find(o, path, path_hash(path), token);
-	if (s->meddled && !(spot && spot->placed)) {
+	if ((s->meddled || o->tokens[token].stored) && !(spot && spot->placed)) {
 		moved_with_directory(o, path, token);
 		return;
 	}
@@ -787,6 +790,18 @@ static void syncd_takes(struct site *s, const char *path, struct node *n, bool l
 	o->taken[o->n_taken++] = (struct taken){s, strdup(path), token};
 }
 
+/* A user put it there: is that where he took it, or something in it, away before? */
+static void came_back(struct node *n, const char *path)
+{
+	n->returned = n->returned || n->was_at == path_hash(path);
+	for (size_t i = 0; i < n->n_entries; i++) {
+		char below[PATH_BYTES];
+
+		if (snprintf(below, sizeof(below), "%s/%s", path, n->entries[i].name) < PATH_BYTES)
+			came_back(n->entries[i].node, below);
+	}
+}
+
 static void on_names(struct sim_disk *d, const struct operation *op, void *data)
 {
 	struct site *s = data;
@@ -799,7 +814,7 @@ static void on_names(struct sim_disk *d, const struct operation *op, void *data)
 	s->seen = s->seen && !path[0] && !path[1];
 	for (unsigned i = 0; sim.user && i < op->n; i++)
 		if (op->side[i].after && path[i])
-			op->side[i].after->returned = op->side[i].after->returned || op->side[i].after->was_at == path_hash(path[i]);
+			came_back(op->side[i].after, path[i]);
 	for (unsigned i = 0; i < op->n; i++) {
 		struct node *n = op->side[i].before;
 		bool last = n && n->links == 1 && !op->made && (op->n == 1 ? !op->side[0].after : op->rename && i == 1);

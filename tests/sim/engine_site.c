@@ -300,7 +300,7 @@ static void observe(struct site *s, const struct observe_path *paths, size_t n)
 		s->older = s->older && replica_suspect(s->replica);
 		if (seen.raced || seen.unsettled || seen.held || seen.scan.errors || left)
 			s->distrust_ns = distrust_ns;
-		scanned(s, &seen, left, acted || s->excused || (distrust_ns && hides(s->engine)));
+		scanned(s, &seen, left, acted || s->excused || s->stored || (distrust_ns && hides(s->engine)));
 		if (seen.deleted && !s->meddled)
 			oracle_deleted(s, before_seq);
 	}
