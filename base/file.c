@@ -41,6 +41,8 @@
 #define MAGIC_EXT 0xef53
 #define MAGIC_BTRFS 0x9123683eU
 #define MAGIC_ZFS 0x2fc12fc1U
+#define MAGIC_XFS 0x58465342U
+#define MAGIC_TMPFS 0x01021994U
 
 /* FS_IOC_GETFSUUID of Linux 6.9. */
 struct file_system_uuid {
@@ -338,6 +340,23 @@ int file_system_id(int fd, uint64_t *ret)
 	}
 	*ret = id;
 	return 0;
+}
+
+bool file_maybe_multigrain(int fd)
+{
+	struct statfs s;
+
+	if (TEMP_FAILURE_RETRY(fstatfs(fd, &s)) < 0)
+		return false;
+	switch ((uint32_t)s.f_type) {
+	case MAGIC_EXT:
+	case MAGIC_XFS:
+	case MAGIC_BTRFS:
+	case MAGIC_TMPFS:
+		return true;
+	default:
+		return false;
+	}
 }
 
 static uint64_t bytes_of(uint64_t blocks, uint64_t block_bytes)

@@ -193,6 +193,7 @@ struct file_abilities {
 	bool symlink;
 	bool fold_case;	     /* two names differing in case are one */
 	bool fold_unicode;   /* composed and decomposed names are one */
+	bool exact_times;    /* a change gets a ctime that no stat has shown before (Linux 6.13: ext4, XFS, Btrfs, tmpfs) */
 	int64_t time_granularity_ns; /* of mtimes set: 1, 100, 1000, 1e6, 1e7, 1e9 or 2e9 */
 };
 

@@ -13,5 +13,8 @@ int file_outcome(int error);
 int file_check_name(const char *name);
 int file_check_names(const char *name1, const char *name2);
 int file_check_path(const char *path);
+/* May a change get a ctime that no stat has shown before, however fast they come ("multigrain timestamps", Linux 6.13)? Only of kinds of
+ * file systems whose stat is never of what this machine remembers, while another one changes the file. */
+bool file_maybe_multigrain(int fd);
 
 #endif

@@ -11,6 +11,8 @@
 #include "base/clock.h"
 #include "base/random.h"
 
+#define EXACT_CHANGES 16
+
 /* --- outcomes --- */
 
 static const char *const outcome_words[] = {
@@ -230,6 +232,34 @@ static int probe_times(int dir, struct file_abilities *a)
 	return 0;
 }
 
+/* Others than file_maybe_multigrain means show as many times as their clock ticked meanwhile: a thousand times a second, at most. */
+static int probe_exact_times(int dir, struct file_abilities *a)
+{
+	cleanup_close int fd = -1;
+	struct file_stat st;
+	int r = 0;
+
+	if (!file_maybe_multigrain(dir))
+		return 0;
+	r = file_open_write(dir, "times", &fd);
+	for (int tries = 0; r == 0 && tries < 3 && !a->exact_times; tries++) {
+		int64_t from_ns = clock_monotonic_ns(), last_ns = 0;
+		bool all_new = true;
+
+		for (int i = 0; r == 0 && i < EXACT_CHANGES; i++) {
+			r = file_write(fd, "x", 1, 0);
+			if (r == 0)
+				r = file_stat_fd(fd, &st);
+			if (r == 0) {
+				all_new = all_new && st.ctime_ns != last_ns;
+				last_ns = st.ctime_ns;
+			}
+		}
+		a->exact_times = r == 0 && all_new && clock_monotonic_ns() - from_ns < EXACT_CHANGES / 2 * CLOCK_NS_PER_MS;
+	}
+	return r;
+}
+
 int file_probe_remove(int dir, const char *name)
 {
 	static const char *const names[] = {
@@ -262,6 +292,8 @@ int file_probe(int dir, struct file_abilities *ret)
 		r = probe_names(scratch, &found);
 	if (r == 0)
 		r = probe_times(scratch, &found);
+	if (r == 0)
+		r = probe_exact_times(scratch, &found);
 	cleaned = file_probe_remove(dir, name);
 	if (r == 0)
 		r = cleaned;

@@ -396,7 +396,7 @@ static int open_tables(struct index *x, MDB_txn *txn, unsigned flags)
 }
 
 /* An index without a format was never committed whole. */
-static int check_format(struct index_txn *t)
+static int check_format(struct index_txn *t, uint32_t *ret)
 {
 	struct cursor c;
 	uint8_t key = INDEX_META_FORMAT;
@@ -409,40 +409,62 @@ static int check_format(struct index_txn *t)
 	r = cursor_finish(&c);
 	if (r < 0)
 		return r;
-	return format == INDEX_FORMAT ? 0 : -EPROTONOSUPPORT;
+	*ret = format;
+	return format >= 1 && format <= INDEX_FORMAT ? 0 : -EPROTONOSUPPORT;
+}
+
+static int put_format(struct index_txn *w)
+{
+	uint8_t key = INDEX_META_FORMAT;
+
+	index_scratch_begin(w);
+	put_u32(&w->scratch, INDEX_FORMAT);
+	return index_table_put(w, INDEX_TABLE_META, &key, 1);
+}
+
+/* What format 1 has, 2 has as well; programs that know only 1 are to refuse it from now on. */
+static int raise_format(struct index *x)
+{
+	struct index_txn *w = NULL;
+	int r = index_begin_write(x, &w);
+
+	if (!r)
+		r = put_format(w);
+	if (!r)
+		return index_commit(&w);
+	index_abort(w);
+	return r;
 }
 
 static int open_existing(struct index *x)
 {
 	struct index_txn t = {.x = x};
+	uint32_t format;
 	int r = index_error(mdb_txn_begin(x->env, NULL, MDB_RDONLY, &t.txn));
 
 	if (r)
 		return r < 0 ? r : -EIO;
 	r = open_tables(x, t.txn, 0);
 	if (!r)
-		r = check_format(&t);
+		r = check_format(&t, &format);
 	if (r) {
 		mdb_txn_abort(t.txn);
 		return r == INDEX_ABSENT ? INDEX_MISSING : r;
 	}
-	return index_error(mdb_txn_commit(t.txn)); /* keeps the table handles */
+	r = index_error(mdb_txn_commit(t.txn)); /* keeps the table handles */
+	return r || format == INDEX_FORMAT ? r : raise_format(x);
 }
 
 static int create_tables(struct index *x)
 {
 	struct index_txn w = {.x = x, .write = true};
-	uint8_t key = INDEX_META_FORMAT;
 	int r = index_error(mdb_txn_begin(x->env, NULL, 0, &w.txn));
 
 	if (r)
 		return r < 0 ? r : -EIO;
 	r = open_tables(x, w.txn, MDB_CREATE);
-	if (!r) {
-		index_scratch_begin(&w);
-		put_u32(&w.scratch, INDEX_FORMAT);
-		r = index_table_put(&w, INDEX_TABLE_META, &key, 1);
-	}
+	if (!r)
+		r = put_format(&w);
 	buf_deinit(&w.scratch);
 	if (r) {
 		mdb_txn_abort(w.txn);

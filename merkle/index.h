@@ -25,7 +25,7 @@
 #include "merkle/path.h"
 #include "merkle/record.h"
 
-#define INDEX_FORMAT 1
+#define INDEX_FORMAT 2 /* 1: no stamp is exact */
 
 struct index;
 struct index_txn;

@@ -386,7 +386,7 @@ static int check_tables(struct check *c)
 	r = check_tree(c, &c->table[INDEX_TABLE_META], index_table_name(INDEX_TABLE_META), meta_leaf);
 	if (r < 0)
 		return r;
-	if (c->format != INDEX_FORMAT)
+	if (c->format < 1 || c->format > INDEX_FORMAT)
 		return c->format ? -EPROTONOSUPPORT : damaged(c, "has no format");
 	if (c->unknown)
 		return damaged(c, "beside it stands a table that is not ours");

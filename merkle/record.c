@@ -32,7 +32,8 @@ enum {
 	ROW_HAS_RECORDED = 4,
 	ROW_HAS_SINCE = 8,
 	ROW_HAS_SOURCE = 16,
-	ROW_FLAGS = 31,
+	ROW_EXACT = 32, /* since index format 2 */
+	ROW_FLAGS = 63,
 };
 
 #define MODE_MAX 07777
@@ -401,7 +402,8 @@ static uint8_t row_flags(const struct row *r)
 	return (uint8_t)((row_has_record(r) ? ROW_HAS_RECORD : 0) |
 			 (has_stamp(r) ? ROW_HAS_STAMP : 0) |
 			 (r->recorded_ns ? ROW_HAS_RECORDED : 0) |
-			 (r->since_ns ? ROW_HAS_SINCE : 0) | (r->source ? ROW_HAS_SOURCE : 0));
+			 (r->since_ns ? ROW_HAS_SINCE : 0) | (r->source ? ROW_HAS_SOURCE : 0) |
+			 (has_stamp(r) && r->stamp.exact ? ROW_EXACT : 0));
 }
 
 void row_put(struct buf *b, const struct row *r)
@@ -439,6 +441,7 @@ static uint8_t row_head_get(struct cursor *c, struct row *ret)
 		cursor_fail(c);
 	if (flags & ROW_HAS_STAMP)
 		stamp_get(c, &ret->stamp);
+	ret->stamp.exact = flags & ROW_EXACT;
 	if (flags & ROW_HAS_RECORDED)
 		ret->recorded_ns = (int64_t)get_u64(c);
 	if (flags & ROW_HAS_SINCE)
@@ -542,6 +545,7 @@ void stamp_get(struct cursor *c, struct stamp *ret)
 	ret->uid = (uint32_t)get_varint_max(c, UINT32_MAX);
 	ret->gid = (uint32_t)get_varint_max(c, UINT32_MAX);
 	ret->nlink = (uint32_t)get_varint_max(c, UINT32_MAX);
+	ret->exact = false;
 }
 
 bool stamp_equal(const struct stamp *a, const struct stamp *b)

@@ -71,7 +71,12 @@ enum row_place { /* values are part of the index format */
 	ROW_COLLIDES = 5,   /* live record whose name is another's here (case, Unicode) */
 };
 
-/* What this disk said of the object after it was put there or scanned: compared by later scans, never sent. */
+/*
+ * What this disk said of the object after it was put there or scanned: compared by later scans, never sent. exact: nobody had it open
+ * for writing, and the file system gives each change after this look another ctime (file_abilities.exact_times). Else a change may
+ * hide for as long as the file system's clock does not tick: such a stamp proves something only if it was taken a while after its
+ * times (git calls the others racily clean).
+ */
 struct stamp {
 	uint64_t ino;
 	uint64_t generation; /* FS_IOC_GETVERSION of what we looked at with a descriptor, else 0 = unknown */
@@ -80,6 +85,7 @@ struct stamp {
 	uint16_t mode;
 	uint32_t uid, gid;
 	uint32_t nlink;
+	bool exact;
 };
 
 struct row {
@@ -117,8 +123,8 @@ void row_brief_get(struct cursor *c, struct row_brief *ret);
 /* As above; an implied directory has no live record, any other row has a record, and ROW_ON_DISK a live one. */
 void row_put(struct buf *b, const struct row *r);
 void row_get(struct cursor *c, struct row *ret);
-void stamp_put(struct buf *b, const struct stamp *s);
+void stamp_put(struct buf *b, const struct stamp *s); /* but for exact, which a row has among its flags */
 void stamp_get(struct cursor *c, struct stamp *ret);
-bool stamp_equal(const struct stamp *a, const struct stamp *b); /* nlink and generation aside */
+bool stamp_equal(const struct stamp *a, const struct stamp *b); /* nlink, generation and exact aside */
 
 #endif

@@ -11,6 +11,8 @@
 struct scan_object {
 	struct file_stat st;	  /* the same before and after reading */
 	uint64_t generation;	  /* 0: unknown, or not looked at with a descriptor */
+	bool exact_times;	  /* of its file system: to be set before it is read */
+	bool exact;		  /* what was read is what st's stamp says, and any change will show: see struct stamp */
 	struct content content;	  /* file, symlink */
 	char *target;		  /* symlink; owned */
 	struct chunk_tree_node *nodes; /* file of height > 0; owned, children before parents */
@@ -31,6 +33,7 @@ int scan_object_read(struct scan_object *o, enum hash_algorithm algorithm, int d
 int scan_object_recognise(struct scan_object *o, struct store *store, int64_t window_ns, int dir, const char *name);
 /* live, kind, content, target (moved), attributes and mtime as found. */
 void scan_object_state(struct scan_object *o, struct record *ret);
+void scan_object_stamp(const struct scan_object *o, struct stamp *ret);
 
 /* May the object have changed after its stamp was taken, without the stamp showing it? */
 bool scan_racy(const struct stamp *stamp, int64_t recorded_ns, int64_t window_ns);

@@ -85,6 +85,8 @@ bool scan_racy(const struct stamp *stamp, int64_t recorded_ns, int64_t window_ns
 {
 	int64_t since_mtime = since(recorded_ns, stamp->mtime_ns);
 
+	if (stamp->exact)
+		return false;
 	return since(recorded_ns, stamp->ctime_ns) < window_ns ||
 	       (since_mtime < window_ns && since_mtime > -window_ns);
 }
@@ -118,18 +120,21 @@ static int add_node(
 	return 0;
 }
 
-/* Someone who is at it will close the file, and that will be noticed. */
-static int being_written(int fd, const struct file_stat *st)
+/* Someone who is at it will close the file, and that will be noticed. *ret_none: nobody is, for sure. */
+static int being_written(const struct scan_object *o, int fd, bool *ret_none)
 {
-	int64_t age = since(clock_wall_ns(), st->mtime_ns);
+	int64_t now = clock_wall_ns(), age = since(now, o->st.mtime_ns);
+	bool young = age < SCAN_RACY_NS && age >= -SCAN_RACY_NS;
 	int r;
 
-	if (age >= SCAN_RACY_NS || age < -SCAN_RACY_NS)
+	*ret_none = false;
+	if (!young && !(o->exact_times && since(now, o->st.ctime_ns) < SCAN_RACY_NS))
 		return 0;
 	r = file_lease_read(fd);
 	if (r == 0)
 		r = file_lease_release(fd);
-	return r == FILE_BUSY ? FILE_BUSY : 0;
+	*ret_none = r == 0;
+	return r == FILE_BUSY && young ? FILE_BUSY : 0;
 }
 
 static int open_same(const struct scan_object *o, int dir, const char *name, int *ret_fd)
@@ -160,10 +165,11 @@ static int read_file(struct scan_object *o, enum hash_algorithm algorithm, int d
 	};
 	cleanup_close int fd = -1;
 	struct file_stat after;
+	bool nobody_writes;
 	int r = open_same(o, dir, name, &fd);
 
 	if (!r)
-		r = being_written(fd, &o->st);
+		r = being_written(o, fd, &nobody_writes);
 	if (r)
 		return r;
 	r = file_generation(fd, &o->generation);
@@ -176,6 +182,7 @@ static int read_file(struct scan_object *o, enum hash_algorithm algorithm, int d
 	r = file_stat_fd(fd, &after);
 	if (r)
 		return r;
+	o->exact = o->exact_times && nobody_writes;
 	return unchanged(&after, &o->st) ? 0 : FILE_BUSY;
 }
 
@@ -232,10 +239,17 @@ void scan_object_state(struct scan_object *o, struct record *ret)
 	};
 }
 
+void scan_object_stamp(const struct scan_object *o, struct stamp *ret)
+{
+	stamp_of(&o->st, ret);
+	ret->generation = o->generation;
+	ret->exact = o->exact;
+}
+
 int scan_look(struct store *store, int dir, const char *name, struct record *ret_state,
 	struct stamp *ret_stamp, struct chunk_tree_node **ret_nodes, size_t *ret_n_nodes)
 {
-	struct scan_object o cleanup(scan_object_deinit) = {0};
+	struct scan_object o cleanup(scan_object_deinit) = {.exact_times = store_abilities(store)->exact_times};
 	int r = file_stat_at(dir, name, &o.st);
 
 	if (r)
@@ -248,8 +262,7 @@ int scan_look(struct store *store, int dir, const char *name, struct record *ret
 	if (r)
 		return r;
 	scan_object_state(&o, ret_state);
-	stamp_of(&o.st, ret_stamp);
-	ret_stamp->generation = o.generation;
+	scan_object_stamp(&o, ret_stamp);
 	*ret_n_nodes = o.n_nodes;
 	*ret_nodes = steal(o.nodes);
 	o.n_nodes = 0;
@@ -336,6 +349,7 @@ static int take_content(struct scan_object *o, struct index_txn *t, const char *
 	o->content = row.record.content;
 	if (!o->generation)
 		o->generation = row.stamp.generation;
+	o->exact = row.stamp.exact; /* of the same look, by its ctime */
 	return 1;
 }
 

@@ -139,8 +139,7 @@ static int tell_state(struct walk *w, struct entry *e, enum scan_what what)
 	};
 	int r;
 
-	stamp_of(&e->object.st, &o.stamp);
-	o.stamp.generation = e->object.generation;
+	scan_object_stamp(&e->object, &o.stamp);
 	if (row_on_disk(e))
 		o.flags = differences(&o.stamp, &row->stamp, scan_kind(&e->object.st));
 	scan_object_state(&e->object, &o.state);
@@ -341,6 +340,7 @@ static int read_entry(const struct walk *w, struct entry *e)
 			return r < 0 ? r : 0;
 	}
 	o->pace = w->o->pace;
+	o->exact_times = store_abilities(w->o->store)->exact_times;
 	r = scan_object_read(o, store_algorithm(w->o->store), e->dir, e->name, bits_for(e));
 	e->read = r == 0 && file;
 	return r;

@@ -211,8 +211,7 @@ void held_deinit(struct held *h)
 	h->fd = close_keep(h->fd);
 }
 
-/* The lease is over; true if somebody opened the file for writing meanwhile, and waited. */
-static bool held_release(struct held *h)
+bool held_release(struct held *h)
 {
 	bool broken = h->leased && file_lease_release(h->fd) == FILE_BUSY;
 
@@ -248,8 +247,8 @@ static bool hold_file(struct place *p, int dir, const char *name, const struct r
 			generation != ours->stamp.generation)
 			return place_result(o, APPLY_CHANGED), false;
 	}
-	h->racy = ours->recorded_ns - h->stamp.mtime_ns < RACY_NS ||
-		  ours->recorded_ns - h->stamp.ctime_ns < RACY_NS;
+	h->racy = !ours->stamp.exact && (ours->recorded_ns - h->stamp.mtime_ns < RACY_NS ||
+						ours->recorded_ns - h->stamp.ctime_ns < RACY_NS);
 	if (!h->racy)
 		return true;
 	r = place_same_content(p, dir, name, &ours->record);
@@ -300,7 +299,7 @@ bool place_hold(struct place *p, int dir, const char *name, const struct row *ou
 
 enum out { OUT_EXACT, OUT_OTHER, OUT_UNSEEN };
 
-/* Is what is now in staging what was held, unchanged? Ends the lease, but where it can't be looked at. */
+/* Is what is now in staging what was held, unchanged? Ends the lease, but where it can't be looked at. h->stamp is as it is there. */
 static enum out came_out(struct place *p, const char *name, const struct row *ours, struct held *h)
 {
 	int staging = store_staging(p->store), r;
@@ -320,6 +319,7 @@ static enum out came_out(struct place *p, const char *name, const struct row *ou
 		return OUT_EXACT;
 	if (!place_same_object(&stamp, &h->stamp))
 		return OUT_OTHER;
+	h->stamp.ctime_ns = stamp.ctime_ns;
 	if (held_release(h))
 		return OUT_OTHER;
 	if (h->kind != RECORD_FILE || leased || !h->racy)
@@ -512,8 +512,22 @@ void place_dispose(struct place *p, const struct intent *i, const struct row *ou
 
 /* --- put --- */
 
-/* After it is in place: believed only if it is what was staged. */
-static void stamp_placed(int dir, const char *name, struct place_outcome *o)
+/* A lease on what is staged, until it is in place and its stamp is taken: then that is exact. Not where it was touched since. */
+static void hold_staged(const struct place *p, const struct intent *i, struct held *h)
+{
+	struct file_stat st;
+
+	*h = (struct held){.fd = -1};
+	if (i->new_kind != RECORD_FILE || !store_abilities(p->store)->exact_times ||
+		file_open_read(store_staging(p->store), i->staged, &h->fd) != 0)
+		return;
+	h->leased = file_lease_read(h->fd) == 0;
+	if (file_stat_fd(h->fd, &st) != 0 || st.ino != i->staged_stamp.ino || st.ctime_ns != i->staged_stamp.ctime_ns)
+		(void)held_release(h);
+}
+
+/* After it is in place: believed only if it is what was staged. Ends the lease. */
+static void stamp_placed(int dir, const char *name, struct held *h, struct place_outcome *o)
 {
 	int64_t now = clock_wall_ns();
 	struct file_stat st;
@@ -525,6 +539,7 @@ static void stamp_placed(int dir, const char *name, struct place_outcome *o)
 	if (!place_same_object(&stamp, &o->stamp))
 		return;
 	stamp.generation = o->stamp.generation;
+	stamp.exact = DEFECT(EXACT_UNPROVEN) || (h->leased && !held_release(h));
 	o->stamp = stamp;
 	o->looked_ns = now;
 }
@@ -580,8 +595,11 @@ static bool landed(const struct intent *i, int dir, const char *name)
 static void put_new(
 	struct place *p, const struct intent *i, int dir, const char *name, struct place_outcome *o)
 {
-	int r = place_move(store_staging(p->store), i->staged, dir, name);
+	cleanup(held_deinit) struct held h;
+	int r;
 
+	hold_staged(p, i, &h);
+	r = place_move(store_staging(p->store), i->staged, dir, name);
 	if (r == FILE_EXISTS) {
 		name_taken(dir, name, o);
 		return;
@@ -594,7 +612,7 @@ static void put_new(
 	place_result(o, APPLY_DONE);
 	place_touch_also(p, store_staging(p->store));
 	place_touch_also(p, dir);
-	stamp_placed(dir, name, o);
+	stamp_placed(dir, name, &h, o);
 	check_spelling(p, i, dir, name, o);
 }
 
@@ -634,7 +652,7 @@ static int replace_in_steps(
 static void put_over(struct place *p, const struct intent *i, const struct row *ours, int dir,
 	const char *name, struct place_outcome *o)
 {
-	cleanup(held_deinit) struct held h = {.fd = -1};
+	cleanup(held_deinit) struct held h = {.fd = -1}, staged = {.fd = -1};
 	struct file_stat st;
 	bool empty = true, stepwise = strcmp(i->staged, i->displaced) != 0;
 	int r = 0;
@@ -647,9 +665,11 @@ static void put_over(struct place *p, const struct intent *i, const struct row *
 		place_result(o, APPLY_BLOCKED);
 		return;
 	}
-	if (r == 0)
+	if (r == 0) {
+		hold_staged(p, i, &staged);
 		r = stepwise ? replace_in_steps(p, i, &h, dir, name)
 			     : file_exchange(store_staging(p->store), i->staged, dir, name);
+	}
 	if (r != 0) {
 		place_failed(o, r == FILE_EXISTS ? FILE_VANISHED : r);
 		/* It came out, and a user took the name. */
@@ -660,7 +680,7 @@ static void put_over(struct place *p, const struct intent *i, const struct row *
 	}
 	o->placed = true;
 	place_result(o, APPLY_DONE);
-	stamp_placed(dir, name, o);
+	stamp_placed(dir, name, &staged, o);
 	place_touch_also(p, dir);
 	dispose(p, i, ours, came_out(p, i->displaced, ours, &h), dir, o);
 }
@@ -668,10 +688,13 @@ static void put_over(struct place *p, const struct intent *i, const struct row *
 /* A live non-directory that has live children: beside them, under a conflict name. */
 static void put_aside(struct place *p, const struct intent *i, int dir, struct place_outcome *o)
 {
+	cleanup(held_deinit) struct held h = {.fd = -1};
 	int r = 0;
 
-	if (!i->aside_there)
+	if (!i->aside_there) {
+		hold_staged(p, i, &h);
 		r = place_move(store_staging(p->store), i->staged, dir, path_name(i->aside));
+	}
 	if (r == FILE_EXISTS) {
 		place_result(o, APPLY_CHANGED);
 		return;
@@ -686,7 +709,7 @@ static void put_aside(struct place *p, const struct intent *i, int dir, struct p
 	o->placed = true;
 	place_touch_also(p, store_staging(p->store));
 	place_touch_also(p, dir);
-	stamp_placed(dir, path_name(i->aside), o);
+	stamp_placed(dir, path_name(i->aside), &h, o);
 }
 
 /* --- remove --- */
@@ -768,9 +791,9 @@ bool place_movable(struct store *store, const char *path, const struct row *row)
 	return stamp_equal(&stamp, &row->stamp) && file_lease_read(fd) == 0; /* closing it ends the lease */
 }
 
-/* Into staging; true: it is there, and is what the row says. */
+/* Into staging; true: it is there, and is what the row says, with that ctime. */
 static bool take_out(struct place *p, const struct intent *i, const struct row *ours, int dir, const char *name,
-	struct place_outcome *o)
+	int64_t *ret_ctime_ns, struct place_outcome *o)
 {
 	cleanup(held_deinit) struct held h = {.fd = -1};
 	int staging = store_staging(p->store), r;
@@ -784,8 +807,10 @@ static bool take_out(struct place *p, const struct intent *i, const struct row *
 		return place_failed(o, r), false;
 	place_touch_also(p, dir);
 	place_touch_also(p, staging);
-	if (came_out(p, i->displaced, ours, &h) == OUT_EXACT)
+	if (came_out(p, i->displaced, ours, &h) == OUT_EXACT) {
+		*ret_ctime_ns = h.stamp.ctime_ns;
 		return true;
+	}
 	place_result(o, APPLY_CHANGED);
 	o->keep = place_move(staging, i->displaced, dir, name) != 0;
 	return false;
@@ -794,6 +819,7 @@ static bool take_out(struct place *p, const struct intent *i, const struct row *
 void place_run_move(struct place *p, const struct intent *from, const struct row *ours, struct place_outcome *from_o,
 	const struct intent *to, struct place_outcome *to_o)
 {
+	struct intent put = *to; /* it owns nothing */
 	cleanup_close int dir = -1;
 	const char *name;
 	int r = file_open_parent(store_root(p->store), from->path, &dir, &name);
@@ -804,11 +830,11 @@ void place_run_move(struct place *p, const struct intent *from, const struct row
 		place_result(to_o, APPLY_NEEDS_CONTENT);
 		return;
 	}
-	if (!take_out(p, from, ours, dir, name, from_o)) {
+	if (!take_out(p, from, ours, dir, name, &put.staged_stamp.ctime_ns, from_o)) {
 		place_result(to_o, APPLY_NEEDS_CONTENT);
 		return;
 	}
-	(void)place_run(p, to, NULL, to_o); /* of a new name: it needs no memory */
+	(void)place_run(p, &put, NULL, to_o); /* of a new name: it needs no memory */
 	place_result(from_o, to_o->placed ? APPLY_DONE : APPLY_CHANGED); /* its change time, at least */
 	if (!to_o->placed)
 		from_o->keep = place_move(store_staging(p->store), from->displaced, dir, name) != 0;
@@ -841,6 +867,7 @@ int place_run(
 
 	o->place = i->place;
 	o->stamp = i->staged_stamp;
+	o->stamp.exact = false;
 	if (r != 0) {
 		place_failed(o, r);
 		return 0;

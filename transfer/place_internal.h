@@ -26,6 +26,8 @@ struct held {
 /* Is dir/name exactly what the row says, and open for writing by nobody? Else *o says what. *h: to be deinitialised in any
  * case. */
 bool place_hold(struct place *p, int dir, const char *name, const struct row *ours, struct held *h, struct place_outcome *o);
+/* The lease, if there is one, is over; true if somebody opened the file for writing meanwhile, and waited. */
+bool held_release(struct held *h);
 void held_deinit(struct held *h); /* ends the lease */
 
 /* --- place_set.c --- */

@@ -246,7 +246,8 @@ static bool set_back(int fd, const struct intent *i)
 	return place_same_object(&stamp, &i->old);
 }
 
-static void set_on(struct place *p, const struct intent *i, int fd, struct place_outcome *o)
+/* h: of a file that is what the row says; ends the lease. Or NULL. */
+static void set_on(struct place *p, const struct intent *i, int fd, struct held *h, struct place_outcome *o)
 {
 	int64_t now = clock_wall_ns();
 	struct stamp stamp;
@@ -258,6 +259,7 @@ static void set_on(struct place *p, const struct intent *i, int fd, struct place
 		return;
 	}
 	o->stamp = stamp;
+	o->stamp.exact = h && h->leased && store_abilities(p->store)->exact_times && !held_release(h);
 	o->looked_ns = now;
 	place_touch_also(p, fd);
 	place_result(o, APPLY_DONE);
@@ -279,7 +281,7 @@ static void set_directory(struct place *p, const struct intent *i, const struct 
 		 (!verified && (st.mode != was->mode || st.uid != was->uid || st.gid != was->gid)))
 		place_result(o, APPLY_CHANGED);
 	else
-		set_on(p, i, fd, o);
+		set_on(p, i, fd, NULL, o);
 }
 
 static void set_symlink(
@@ -322,7 +324,7 @@ void place_set_object(struct place *p, const struct intent *i, const struct row 
 	if (r != 0)
 		place_failed(o, r);
 	else
-		set_on(p, i, h.fd, o);
+		set_on(p, i, h.fd, &h, o);
 }
 
 void place_set(struct place *p, const struct intent *i, const struct row *ours, bool verified,

@@ -76,6 +76,10 @@ static struct sim_disk *new_disk(struct engine *e, struct sim_host *h)
 		o.tick_ns = ticks[engine_below(e, 4)];
 		o.abilities.time_granularity_ns = engine_one_in(e, 2) ? o.tick_ns : 1;
 	}
+	if (engine_has(e, FEATURE_EXACT) && o.tick_ns < CLOCK_NS_PER_S) {
+		o.tick_ns = 4 * CLOCK_NS_PER_MS;
+		o.abilities.exact_times = o.abilities.time_granularity_ns == 1;
+	}
 	return sim_disk_new(h, &o);
 }
 

@@ -306,6 +306,11 @@ int file_system_id(int fd, uint64_t *ret)
 	return done(h->disk, SIM_SYSTEM_ID, r);
 }
 
+bool file_maybe_multigrain(int fd)
+{
+	return sim_handle(fd)->disk->options.abilities.exact_times;
+}
+
 int file_space(int fd, uint64_t *ret_free_bytes, uint64_t *ret_total_bytes)
 {
 	struct handle *h = sim_handle(fd);

@@ -63,6 +63,7 @@ struct node {
 	uint32_t pending; /* operations that name it and are not durable */
 	bool released;	  /* no links and handles: the number is free, a crash may bring it back */
 	bool looked_into; /* by the program, some time */
+	bool shown_time;  /* its ctime was, since it changed */
 	bool attributes_dirty, listed; /* listed: in the disk's list of what may be dirty */
 	size_t at; /* in the disk's nodes */
 	struct attributes now, durable;
@@ -119,6 +120,7 @@ struct sim_disk {
 	uint64_t *inos; /* bits: in use */
 	size_t n_inos, cap_inos;
 	uint64_t next_ino;
+	int64_t finest_ns; /* the last time that was finer than the clock's ticks */
 	uint64_t used;
 	size_t handles;
 	struct operation *log;
@@ -209,7 +211,7 @@ void node_free(struct sim_disk *d, struct node *n); /* whatever it is */
 void node_let_go(struct sim_disk *d, struct node *n); /* frees it if nothing holds it */
 void node_stamp(struct sim_disk *d, struct node *n, bool mtime); /* ctime, and mtime, are now */
 void node_written(struct sim_disk *d, struct node *n); /* its content: as that, and what others than root lose by it */
-void node_stat(const struct sim_disk *d, const struct node *n, struct file_stat *ret);
+void node_stat(const struct sim_disk *d, struct node *n, struct file_stat *ret);
 void inos_rebuild(struct sim_disk *d);
 
 uint32_t tree_hash(const struct sim_disk *d, const char *name);

@@ -70,11 +70,26 @@ void inos_rebuild(struct sim_disk *d)
 
 /* --- nodes --- */
 
-static int64_t stamp_now(const struct sim_disk *d)
+static int64_t tick_now(const struct sim_disk *d)
 {
 	int64_t now = sim_wall_ns(d->host), rest = now % d->options.tick_ns;
 
 	return now - (rest < 0 ? rest + d->options.tick_ns : rest);
+}
+
+/* As the clock ticks; but where times are exact, after a look the very moment, which no time of before may hide from then on. */
+static int64_t stamp_now(struct sim_disk *d, struct node *n)
+{
+	int64_t now = sim_wall_ns(d->host), at = tick_now(d);
+
+	if (!d->options.abilities.exact_times)
+		return at;
+	if (d->finest_ns > now) /* the clock was set back */
+		d->finest_ns = at;
+	if (n->shown_time)
+		d->finest_ns = now == n->now.ctime_ns ? now + 1 : now;
+	n->shown_time = false;
+	return at > d->finest_ns ? at : d->finest_ns;
 }
 
 struct node *node_new(struct sim_disk *d, enum file_kind kind, uint16_t mode)
@@ -85,7 +100,7 @@ struct node *node_new(struct sim_disk *d, enum file_kind kind, uint16_t mode)
 	n->generation = (uint32_t)sim_random(&d->random);
 	n->kind = kind;
 	n->now.mode = mode;
-	n->now.mtime_ns = n->now.ctime_ns = n->btime_ns = stamp_now(d);
+	n->now.mtime_ns = n->now.ctime_ns = n->btime_ns = stamp_now(d, n);
 	n->allocated = NODE_BYTES;
 	n->at = d->n_nodes;
 	d->used += NODE_BYTES;
@@ -130,7 +145,7 @@ void node_let_go(struct sim_disk *d, struct node *n)
 
 void node_stamp(struct sim_disk *d, struct node *n, bool mtime)
 {
-	n->now.ctime_ns = stamp_now(d);
+	n->now.ctime_ns = stamp_now(d, n);
 	if (mtime)
 		n->now.mtime_ns = n->now.ctime_ns;
 	if (!n->attributes_dirty) {
@@ -139,10 +154,11 @@ void node_stamp(struct sim_disk *d, struct node *n, bool mtime)
 	}
 }
 
-void node_stat(const struct sim_disk *d, const struct node *n, struct file_stat *ret)
+void node_stat(const struct sim_disk *d, struct node *n, struct file_stat *ret)
 {
 	bool directory = n->kind == FILE_KIND_DIRECTORY;
 
+	n->shown_time = true;
 	*ret = (struct file_stat){
 		.kind = n->kind,
 		.mode = n->now.mode,

@@ -1290,6 +1290,13 @@ static void test_probe(void **state)
 	assert_int_equal(file_stat_fd(to, &st), 0);
 	assert_true(
 		st.mtime_ns == 1700000000123456789 - 1700000000123456789 % a.time_granularity_ns);
+	for (int i = 0; i < 3000 && a.exact_times; i++) {
+		int64_t last_ns = st.ctime_ns;
+
+		assert_int_equal(file_write(to, "x", 1, 0), 0);
+		assert_int_equal(file_stat_fd(to, &st), 0);
+		assert_true(st.ctime_ns > last_ns);
+	}
 	close(from);
 	close(to);
 }

@@ -114,7 +114,8 @@ static inline void file_row(struct row *r, uint64_t seed)
 		.mode = 0644,
 		.uid = 1000,
 		.gid = 1000,
-		.nlink = 1};
+		.nlink = 1,
+		.exact = seed % 2};
 	r->recorded_ns = r->record.mtime_ns + 100000000;
 }
 

@@ -45,7 +45,7 @@ static void assert_row(struct index_txn *t, const char *path, const struct row *
 	assert_int_equal(index_get(t, path, &got), 0);
 	assert_true(record_equal(&got.record, &want->record));
 	assert_int_equal(got.place, want->place);
-	assert_true(stamp_equal(&got.stamp, &want->stamp));
+	assert_true(stamp_equal(&got.stamp, &want->stamp) && got.stamp.exact == want->stamp.exact);
 	assert_int_equal(got.recorded_ns, want->recorded_ns);
 	assert_int_equal(got.since_ns, want->since_ns);
 	assert_int_equal(got.seq, want->seq);
@@ -139,12 +139,57 @@ static void test_no_lock_file_on_the_disk(void **state)
 	temp_remove(&a);
 }
 
+static void set_format(struct index *x, uint32_t format)
+{
+	struct index_txn *w = begin_write(x);
+
+	index_scratch_begin(w);
+	put_u32(&w->scratch, format);
+	assert_int_equal(index_table_put(w, INDEX_TABLE_META, &(uint8_t){INDEX_META_FORMAT}, 1), 0);
+	assert_int_equal(index_commit(&w), 0);
+}
+
+static uint32_t format_of(struct index *x)
+{
+	struct index_txn *t = begin_read(x);
+	struct cursor c;
+	uint32_t format;
+
+	assert_int_equal(index_table_get(t, INDEX_TABLE_META, &(uint8_t){INDEX_META_FORMAT}, 1, &c), 0);
+	format = get_u32(&c);
+	index_abort(t);
+	return format;
+}
+
+/* An older format is read, and is the present one from then on: the programs that know only that one refuse it then. */
+static void test_older_format(void **state)
+{
+	struct temp_index a;
+	struct index_txn *t;
+
+	(void)state;
+	temp_open(&a);
+	assert_int_equal(format_of(a.x), INDEX_FORMAT);
+	t = begin_write(a.x);
+	put_file(t, "a/b", 1);
+	assert_int_equal(index_commit(&t), 0);
+	set_format(a.x, 1);
+	for (int i = 0; i < 2; i++) {
+		index_close(a.x);
+		assert_int_equal(index_open(&a.x, a.dir, false), 0);
+		assert_int_equal(format_of(a.x), INDEX_FORMAT);
+		t = begin_read(a.x);
+		assert_int_equal(counts(t).live, 1);
+		index_abort(t);
+	}
+	temp_remove(&a);
+}
+
 static void test_open_strange_files(void **state)
 {
 	static uint8_t garbage[16384];
 	struct temp_index a;
 	struct index *x = NULL;
-	struct index_txn *w;
 	struct stat st;
 
 	(void)state;
@@ -167,11 +212,13 @@ static void test_open_strange_files(void **state)
 	assert_int_equal(index_open(&x, a.dir, false), INDEX_MISSING);
 	assert_int_equal(index_open(&x, a.dir, true), 0);
 
-	w = begin_write(x); /* another format */
-	index_scratch_begin(w);
-	put_u32(&w->scratch, INDEX_FORMAT + 1);
-	assert_int_equal(index_table_put(w, INDEX_TABLE_META, &(uint8_t){INDEX_META_FORMAT}, 1), 0);
-	assert_int_equal(index_commit(&w), 0);
+	set_format(x, 0); /* no format that ever was */
+	index_close(x);
+	assert_int_equal(index_open(&x, a.dir, true), -EPROTONOSUPPORT);
+	temp_remove(&a);
+	temp_directory(&a);
+	assert_int_equal(index_open(&x, a.dir, true), 0);
+	set_format(x, INDEX_FORMAT + 1);
 	index_close(x);
 	assert_int_equal(index_open(&x, a.dir, true), -EPROTONOSUPPORT);
 
@@ -1411,6 +1458,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_open),
 		cmocka_unit_test(test_no_lock_file_on_the_disk),
+		cmocka_unit_test(test_older_format),
 		cmocka_unit_test(test_open_strange_files),
 		cmocka_unit_test(test_needs_key),
 		cmocka_unit_test(test_rows),

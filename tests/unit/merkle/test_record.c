@@ -440,6 +440,7 @@ static void check_brief(const struct buf *b, const struct row *r)
 	assert_int_equal(copy.place, r->place);
 	assert_int_equal(copy.seq, r->seq);
 	assert_true(stamp_equal(&copy.stamp, &r->stamp));
+	assert_int_equal(copy.stamp.exact, r->stamp.exact);
 	assert_int_equal(copy.recorded_ns, r->recorded_ns);
 	assert_true(content_equal(&copy.content, &r->record.content));
 	assert_int_equal(!copy.target, !r->record.target);
@@ -473,6 +474,7 @@ static void check_row(const struct row *r, bool fine)
 	assert_int_equal(copy.place, r->place);
 	assert_true(stamp_equal(&copy.stamp, &r->stamp));
 	assert_int_equal(copy.stamp.nlink, r->stamp.nlink);
+	assert_int_equal(copy.stamp.exact, r->stamp.exact);
 	assert_int_equal(copy.stamp.generation, r->stamp.generation);
 	assert_int_equal(copy.recorded_ns, r->recorded_ns);
 	assert_int_equal(copy.since_ns, r->since_ns);
@@ -498,6 +500,8 @@ static void test_rows(void **state)
 	(void)state;
 	make(&r.record, RECORD_FILE);
 	assert_true(row_live(&r));
+	check_row(&r, true);
+	r.stamp.exact = true;
 	check_row(&r, true);
 	r.place = ROW_COLLIDES + 1;
 	check_row(&r, false);

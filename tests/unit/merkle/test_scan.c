@@ -737,10 +737,16 @@ static void test_restamp_of_an_equal_copy(void **state)
 	assert_seen(f, "");
 }
 
+static void set_exact_times(struct fixture *f, bool exact)
+{
+	((struct file_abilities *)store_abilities(f->store))->exact_times = exact;
+}
+
 static void test_racily_clean_is_read_again(void **state)
 {
 	struct fixture *f = *state;
 
+	set_exact_times(f, false);
 	put_file(f, "f", "same");
 	f->recorded_later_ns = 0; /* recorded right after it was written */
 	scan_and_take(f);
@@ -769,11 +775,62 @@ static void test_edit_within_one_tick(void **state)
 {
 	struct fixture *f = *state;
 
+	set_exact_times(f, false);
 	put_file(f, "f", "same");
 	scan_and_take(f);
 	edit_row(f, "f", forge_content_racy);
 	scan(f);
 	assert_seen(f, "changed f\n");
+}
+
+/* Where each change has a time of its own once somebody looked, nothing is read twice, and no edit hides, however soon it comes. */
+static void test_exact_is_not_read_again(void **state)
+{
+	struct fixture *f = *state;
+	const int64_t mtime = clock_wall_ns();
+
+	if (!store_abilities(f->store)->exact_times || !store_abilities(f->store)->lease)
+		skip();
+	f->recorded_later_ns = 0;
+	for (int i = 0; i < 300; i++) {
+		put_file(f, "f", i % 2 ? "odd" : "eve");
+		set_mtime(f, "f", mtime);
+		scan(f);
+		assert_seen(f, i ? "changed f\n" : "new f\n");
+		take(f);
+		scan(f);
+		assert_seen(f, "");
+		assert_int_equal(f->counts.bytes_hashed, 0);
+	}
+	assert_int_equal(scan_with(f, (struct scan_options){.rehash_before_ns = INT64_MAX}), 0);
+	assert_int_equal(f->counts.bytes_hashed, 3);
+}
+
+/* Not while somebody has it open for writing: what he stores through a mapping moves times once only. */
+static void test_not_exact_while_open(void **state)
+{
+	struct fixture *f = *state;
+	char *mapped;
+	int fd;
+
+	if (!store_abilities(f->store)->lease)
+		skip();
+	f->recorded_later_ns = 0;
+	put_file(f, "f", "as it was");
+	set_mtime(f, "f", 1000 * CLOCK_NS_PER_S);
+	fd = open(at(f, "f"), O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	mapped = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_true(mapped != MAP_FAILED);
+	close(fd);
+	mapped[0] = 'A';
+	set_mtime(f, "f", 1000 * CLOCK_NS_PER_S);
+	scan_and_take(f);
+	assert_seen(f, "new f\n");
+	mapped[1] = 'S';
+	scan(f);
+	assert_seen(f, "changed f\n");
+	munmap(mapped, 4096);
 }
 
 static void test_rehash_trusts_no_stamp(void **state)
@@ -1886,6 +1943,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_restamp_of_an_equal_copy, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_racily_clean_is_read_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_edit_within_one_tick, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_exact_is_not_read_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_not_exact_while_open, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_rehash_trusts_no_stamp, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			test_edit_with_size_and_mtime_put_back, setup, teardown),

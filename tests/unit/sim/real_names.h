@@ -23,6 +23,7 @@
 #define file_lease_release real_file_lease_release
 #define file_link real_file_link
 #define file_lock real_file_lock
+#define file_maybe_multigrain real_file_maybe_multigrain
 #define file_mkdir real_file_mkdir
 #define file_names_deinit real_file_names_deinit
 #define file_names_read real_file_names_read

@@ -174,12 +174,14 @@ static void test_probe(void **state)
 		a->fold_case = sim_one_in(&stream, 2);
 		a->fold_unicode = sim_one_in(&stream, 2);
 		a->time_granularity_ns = steps[sim_below(&stream, ARRAY_SIZE(steps))];
+		a->exact_times = a->time_granularity_ns == 1 && sim_one_in(&stream, 2);
 		begin(&options, i, &root);
 		assert_int_equal(file_probe(root, &found), 0);
 		assert_true(found.exchange == a->exchange && found.no_replace == a->no_replace);
 		assert_true(found.reflink == a->reflink && found.lease == a->lease && found.symlink == a->symlink);
 		assert_true(found.fold_case == a->fold_case && found.fold_unicode == a->fold_unicode);
 		assert_int_equal(found.time_granularity_ns, a->time_granularity_ns);
+		assert_true(found.exact_times == a->exact_times);
 		close_keep(root);
 	}
 }

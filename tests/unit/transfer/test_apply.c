@@ -1327,6 +1327,7 @@ static void test_moved(void **state)
 {
 	struct fixture *f = with_file_to_move();
 	uint64_t ino = inode(f, "dir/f");
+	struct row row;
 
 	(void)state;
 	fx_their_move(f, "dir/f", "new/g", "content");
@@ -1336,6 +1337,9 @@ static void test_moved(void **state)
 	assert_false(fx_exists(f, "dir"));
 	assert_true(fx_live(f, "new/g") && fx_tombstone(f, "dir/f") && fx_tombstone(f, "dir"));
 	assert_int_equal(fx_find(f, "content").in_trash, 0);
+	assert_true(fx_row(f, "new/g", &row));
+	assert_int_equal(row.stamp.exact, store_abilities(fx_store(f))->exact_times);
+	row_deinit(&row);
 	fx_quiet(f);
 	fx_free(f);
 }

@@ -370,6 +370,54 @@ static void test_waiting_writer(void **state)
 	}
 }
 
+/* As above, but of what has just come, before its stamp is taken. */
+static void open_what_came(unsigned point, const char *call, void *data)
+{
+	struct step *s = data;
+
+	if (s->done && strcmp(call, "file_stat_at") == 0) {
+		s->done = s->reached = false;
+		open_for_writing(point, "file_exchange", data);
+	} else if (!s->reached) {
+		s->done = strcmp(call, "file_exchange") == 0 || strcmp(call, "file_rename_noreplace") == 0;
+		s->reached = s->done;
+	}
+}
+
+/* What has come is known to be what was sent, so that no scan reads it again; but not if somebody could write to it meanwhile. */
+static void test_exact(void **state)
+{
+	prepare *const items[] = {replace_file, conflict_file, replace_file, conflict_file};
+
+	(void)state;
+	for (size_t k = 0; k < ARRAY_SIZE(items); k++) {
+		struct fixture *f = fx_new_in(where_memory());
+		struct step s = {.f = f, .path = "d/a.txt"};
+		bool waits = k >= 2;
+		struct row row;
+		int status;
+
+		if (!store_abilities(fx_store(f))->lease || !store_abilities(fx_store(f))->exact_times)
+			skip();
+		tree_file(f);
+		fx_scan(f);
+		items[k](f);
+		points_arm(waits ? open_what_came : NULL, &s);
+		OK(fx_apply_raw(f));
+		points_arm(NULL, NULL);
+		assert_true(s.reached == waits);
+		if (waits)
+			assert_true(wait(&status) > 0 && status == 0);
+		assert_true(fx_row(f, "d/a.txt", &row));
+		assert_true(row.stamp.exact != waits);
+		row_deinit(&row);
+		assert_int_equal(fx_find(f, "user").in_place, waits);
+		fx_scan(f);
+		fx_quiet(f);
+		fx_free(f);
+	}
+}
+
 /* A file that appears in a directory that is to go, or to become a file. */
 static void drop_in(unsigned point, const char *call, void *data)
 {
@@ -753,6 +801,7 @@ int main(void)
 		cmocka_unit_test(test_without_leases),
 		cmocka_unit_test(test_without_exchange),
 		cmocka_unit_test(test_waiting_writer),
+		cmocka_unit_test(test_exact),
 		cmocka_unit_test(test_dropped_in),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_swapped_parent),
