@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Failing calls and allocations of the real programs, one at a time; see tests/README.md.
 
-usage: faults.py BIN TOOLS [--depth N] [--each N] [--every N] [--seed S] [--jobs N] [--budget SECONDS]
+usage: faults.py BIN TOOLS [--depth N] [--each [KIND:]N] [--every N] [--seed S] [--jobs N] [--budget SECONDS]
                            [--what calls,allocations,lasting,daemon] [--only PLACE/ERRNO]
 
-  calls        each place that calls the file system fails once, with each errno of its call (--each: with N of them)
+  calls        each place that calls the file system fails once, with each errno of its call (--each: with N of them; daemon:N: there only)
   allocations  each place that allocates fails once (--every: one in so many of them, and of a daemon's)
   lasting      each call fails wherever it is made, until the program ends, with each errno
   daemon       places that only a daemon has, while it starts, while users edit, and while it stops
@@ -376,12 +376,18 @@ def places(options):
         bench.close()
 
 
-def pairs(options, rng, found, errors):
-    """Each place with each errno; or, with --each, each place so often, and each errno at some place at least."""
+def each_of(options, kind):
+    """How many errnos each place is to have; 0: all."""
+    of, _, n = options.each.rpartition(":")
+    return int(n) if of in ("", kind) else 0
+
+
+def pairs(each, rng, found, errors):
+    """Each place with each errno; or each place so often, and each errno at some place at least."""
     found = rng.sample(found, len(found))
-    if not options.each:
+    if not each:
         return [(p, e) for p in found for e in errors]
-    n = max(len(found) * min(options.each, len(errors)), len(errors)) if found else 0
+    n = max(len(found) * min(each, len(errors)), len(errors)) if found else 0
     return [(found[i % len(found)], errors[(i + i // len(found)) % len(errors)]) for i in range(n)]
 
 
@@ -394,13 +400,13 @@ def tasks(options, known):
     for (kind, call), found in sorted(by_call.items()):
         if kind in options.what:
             errors = ["ENOMEM"] if call in ALLOCATORS else ERRNOS[call].split()
-            some = [(kind, s, p, call, e) for (p, s), e in pairs(options, rng, found, errors)]
+            some = [(kind, s, p, call, e) for (p, s), e in pairs(each_of(options, kind), rng, found, errors)]
             out += some if kind == "calls" else rng.sample(some, (len(some) + options.every - 1) // options.every)
     if "lasting" in options.what:
         for kind, call in sorted(by_call):
             if kind == "calls":
                 errors = [e for e in ERRNOS[call].split() if e != "EINTR"]  # for ever, there is no such signal
-                out += [("lasting", "round", None, call, e) for e in rng.sample(errors, min(options.each or 99, len(errors)))]
+                out += [("lasting", "round", None, call, e) for e in rng.sample(errors, min(each_of(options, "lasting") or 99, len(errors)))]
     if options.only:
         wanted = options.only.split(",")
         out = [t for t in out if {t[3], f"{t[3]}/{t[4]}", f"{t[2].id:016x}/{t[4]}" if t[2] else ""} & set(wanted)]
@@ -499,7 +505,7 @@ def main():
     p.add_argument("bin")
     p.add_argument("tools")
     p.add_argument("--depth", type=int, default=3)
-    p.add_argument("--each", type=int, default=0)
+    p.add_argument("--each", default="0")
     p.add_argument("--every", type=int, default=1)
     p.add_argument("--seed", type=int, default=int(time.time()))
     p.add_argument("--jobs", type=int, default=os.cpu_count())

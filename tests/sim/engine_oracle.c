@@ -317,6 +317,17 @@ static bool is_below(const struct node *dir, const struct node *n)
 	return false;
 }
 
+static bool token_below(struct engine *e, const struct node *dir, uint32_t token)
+{
+	for (size_t i = 0; dir && i < dir->n_entries; i++) {
+		struct node *n = dir->entries[i].node;
+
+		if (n->kind == FILE_KIND_DIRECTORY ? token_below(e, n, token) : token_of(e, n, false) == token)
+			return true;
+	}
+	return false;
+}
+
 static bool taken_away(struct oracle *o, const struct item *item)
 {
 	const struct spot *spot = spot_find(o, item->path, item->hash, item->token);
@@ -458,7 +469,9 @@ static void vanished(struct site *s, const struct item *was, enum oracle_cause c
 
 	t->trashed = t->trashed || cause == ORACLE_RESTORE;
 	/* what a crash or an older disk took from this one machine, others bring back */
-	if (cause == ORACLE_USER || s->excused || !others_have(s->engine, s, was->hash, was->token, false)) {
+	/* (but for a directory, which another one may have for what is in it only) */
+	if (cause == ORACLE_USER || s->excused || (cause == ORACLE_RESTORE && was->token == TOKEN_DIRECTORY) ||
+			!others_have(s->engine, s, was->hash, was->token, false)) {
 		struct spot *spot = spot_get(o, was->path, was->hash, was->token);
 
 		spot->removed = true;
@@ -529,9 +542,19 @@ static void back_in_staging(const struct site *s)
 		struct node *n = staging->entries[i].node;
 		uint32_t token = n->kind == FILE_KIND_DIRECTORY || n->shown ? 0 : token_of(s->engine, n, false);
 
-		if (token && others_have(s->engine, s, 0, token, true))
+		if (token && others_have(s->engine, s, 0, token, false))
 			n->was_shown = false;
 	}
+}
+
+/* What was on its way to trash when a disk was copied, file by file, is not known by its inode any more: it is put back. */
+static void back_from_staging(const struct site *s)
+{
+	struct oracle *o = s->engine->oracle;
+
+	for (size_t i = 1; i < o->n_spots; i++)
+		if (o->spots[i].removed && token_below(s->engine, ours(s, "staging"), o->spots[i].token))
+			o->spots[i].placed++;
 }
 
 void oracle_after(struct site *s, enum oracle_cause cause)
@@ -545,6 +568,8 @@ void oracle_after(struct site *s, enum oracle_cause cause)
 	list(s, &o->after, true);
 	if (cause == ORACLE_CRASH)
 		back_in_staging(s);
+	if (cause == ORACLE_RESTORE)
+		back_from_staging(s);
 	if (s->held >= 0) {
 		struct node *n = sim_handle(s->held)->node;
 		uint32_t token = token_of(s->engine, n, true);
@@ -656,9 +681,15 @@ void oracle_stored(struct site *s)
 {
 	struct oracle *o = s->engine->oracle;
 
-	for (size_t i = 0; i < o->after.n; i++)
-		if (!listed(&o->before, o->after.v[i].hash, o->after.v[i].token))
-			o->tokens[o->after.v[i].token].trashed = o->tokens[o->after.v[i].token].stored = true;
+	for (size_t i = 0; i < o->after.n; i++) {
+		const struct item *was = listed_at(&o->before, o->after.v[i].hash);
+
+		if (listed(&o->before, o->after.v[i].hash, o->after.v[i].token))
+			continue;
+		o->tokens[o->after.v[i].token].trashed = o->tokens[o->after.v[i].token].stored = true;
+		if (was) /* it is taken for that */
+			o->tokens[was->token].stored = true;
+	}
 }
 
 void oracle_heard(struct engine *e)
@@ -778,12 +809,18 @@ static void syncd_takes(struct site *s, const char *path, struct node *n, bool l
 {
 	struct oracle *o = s->engine->oracle;
 	uint32_t token = token_of(s->engine, n, true);
+	bool moved = moved_just_now(s, path, n);
 
+	o->tokens[token].trashed = o->tokens[token].trashed || moved;
 	/* its own was; or a crash left two names, and putting aside is undone */
-	if (moved_just_now(s, path, n) || (n->kind == FILE_KIND_DIRECTORY ? s->meddled : is_copy(path) && n->links > 1))
+	if (moved || (n->kind == FILE_KIND_DIRECTORY ? s->meddled : is_copy(path) && n->links > 1))
 		spot_get(o, path, path_hash(path), token)->removed = true;
 	if (n->kind == FILE_KIND_DIRECTORY)
 		return;
+	if (lost && s->meddled && !s->disk->options.abilities.exchange) { /* between the last look and the renaming: DESIGN.md, Known */
+		o->tokens[token].removed = true;
+		return;
+	}
 	if (lost)
 		wrong(s->engine, WRONG_LOST, "%c: syncd destroys %s at %s", s->name, o->tokens[token].name, path);
 	sim_grow(&o->taken, &o->cap_taken, o->n_taken + 1, sizeof(*o->taken));
@@ -863,22 +900,11 @@ void oracle_watch(struct site *s)
 	s->disk->watcher = w;
 }
 
-static bool token_below(struct site *s, const struct node *dir, uint32_t token)
-{
-	for (size_t i = 0; dir && i < dir->n_entries; i++) {
-		struct node *n = dir->entries[i].node;
-
-		if (n->kind == FILE_KIND_DIRECTORY ? token_below(s, n, token) : token_of(s->engine, n, false) == token)
-			return true;
-	}
-	return false;
-}
-
 /* After an error of a disk what came out and could not be moved on stays in staging, under its intent. */
 static bool waits_in_staging(struct engine *e, uint32_t token)
 {
 	for (unsigned i = 0; i < e->n_sites; i++)
-		if (e->sites[i].excused && token_below(&e->sites[i], ours(&e->sites[i], "staging"), token))
+		if (e->sites[i].excused && token_below(e, ours(&e->sites[i], "staging"), token))
 			return true;
 	return false;
 }
@@ -899,7 +925,7 @@ void oracle_check_taken(struct engine *e)
 		if (!(spot && spot->removed) && !o->tokens[t->token].removed) {
 			/* the loser of a conflict is aside, here or there; or where its name was denied, or the disk
 			 * that had it is an older one now, in trash */
-			if ((t->site->denied || o->tokens[t->token].trashed) && token_below(t->site, ours(t->site, "trash"), t->token))
+			if ((t->site->denied || o->tokens[t->token].trashed) && token_below(t->site->engine, ours(t->site, "trash"), t->token))
 				o->tokens[t->token].removed = true;
 			else if (!others_have(e, NULL, 0, t->token, false))
 				wrong(e, WRONG_TAKEN, "%c: syncd removed %s from %s, though nobody else did", t->site->name,
@@ -998,7 +1024,7 @@ static void judge_spot(struct engine *e, const struct spot *spot)
 static bool in_trash(struct engine *e, uint32_t token)
 {
 	for (unsigned i = 0; i < e->n_sites; i++)
-		if (token_below(&e->sites[i], ours(&e->sites[i], "trash"), token))
+		if (token_below(e, ours(&e->sites[i], "trash"), token))
 			return true;
 	return false;
 }

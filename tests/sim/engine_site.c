@@ -140,6 +140,8 @@ void site_save(struct site *s)
 
 void site_restore(struct site *s, bool copied)
 {
+	bool whole = true;
+
 	site_close(s);
 	site_drop_held(s);
 	oracle_before(s);
@@ -147,11 +149,11 @@ void site_restore(struct site *s, bool copied)
 		sim_disk_restore(s->disk, s->saved);
 	} else {
 		sim_user_remove(s->disk, "");
-		(void)sim_user_copy(s->saved, "", s->disk, "");
+		whole = sim_user_copy(s->saved, "", s->disk, "") == 0;
 		sim_disk_sync(s->disk);
 	}
 	oracle_after(s, ORACLE_RESTORE);
-	if (wires_heard(s))
+	if (!whole || wires_heard(s)) /* without all of its index it remembers no deletions */
 		oracle_heard(s->engine);
 	s->acted = s->excused = s->older = true;
 }
@@ -323,7 +325,7 @@ void site_look(struct site *s)
 
 	for (size_t i = 0; i < n; i++) {
 		user_path(s, &s->engine->random, at[i]);
-		paths[i] = (struct observe_path){.path = at[i], .shallow = !engine_one_in(s->engine, 3)};
+		paths[i] = (struct observe_path){.path = at[i], .shallow = !engine_one_in(s->engine, 3), .rehash_before_ns = s->distrust_ns};
 		tell(s->engine, "  %c looks at %s%s", s->name, at[i], paths[i].shallow ? "" : " and below");
 	}
 	observe(s, paths, n);

@@ -120,7 +120,7 @@ struct sim_disk {
 	uint64_t *inos; /* bits: in use */
 	size_t n_inos, cap_inos;
 	uint64_t next_ino;
-	int64_t finest_ns; /* the last time that was finer than the clock's ticks */
+	int64_t finest_ns; /* when a time that was finer than the clock's ticks was given last */
 	uint64_t used;
 	size_t handles;
 	struct operation *log;

@@ -80,16 +80,15 @@ static int64_t tick_now(const struct sim_disk *d)
 /* As the clock ticks; but where times are exact, after a look the very moment, which no time of before may hide from then on. */
 static int64_t stamp_now(struct sim_disk *d, struct node *n)
 {
-	int64_t now = sim_wall_ns(d->host), at = tick_now(d);
+	int64_t now = sim_wall_ns(d->host), at = tick_now(d), finest;
 
 	if (!d->options.abilities.exact_times)
 		return at;
-	if (d->finest_ns > now) /* the clock was set back */
-		d->finest_ns = at;
-	if (n->shown_time)
-		d->finest_ns = now == n->now.ctime_ns ? now + 1 : now;
+	if (n->shown_time) /* kept by the monotonic clock, as the kernel does: who sets the wall clock does not move it */
+		d->finest_ns = sim.now_ns + (now == n->now.ctime_ns);
 	n->shown_time = false;
-	return at > d->finest_ns ? at : d->finest_ns;
+	finest = d->finest_ns + now - sim.now_ns;
+	return at > finest ? at : finest;
 }
 
 struct node *node_new(struct sim_disk *d, enum file_kind kind, uint16_t mode)
