@@ -16,7 +16,7 @@ enum exit_code {
 	EXIT_HELD = 10,	      /* deletions wait to be confirmed */
 	EXIT_SPACE = 11,      /* disk full, here or there */
 	EXIT_PROTOCOL = 12,   /* the other side does not speak the protocol, or broke it */
-	EXIT_VERSION = 13,    /* no common protocol version */
+	EXIT_VERSION = 13,    /* no common protocol version, or the folder's state is of another one's format */
 	EXIT_CONNECT = 14,    /* could not connect (host, network, time-out, lost connection) */
 	EXIT_HOST_KEY = 15,   /* the host key is unknown or has changed */
 	EXIT_AUTH = 16,	      /* no key was accepted */

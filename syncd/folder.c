@@ -174,6 +174,12 @@ static void explain_store(int r, const struct folder_options *o, char *why, size
 			"there now, move %s away",
 			o->path, PATH_STATE_NAME);
 		return;
+	case -EPROTONOSUPPORT:
+		snprintf(why, n,
+			"the state of %s is of a format that this version does not know: a newer one wrote it; nothing is changed; use that one, or, to "
+			"begin anew with what is there now, move %s away",
+			o->path, PATH_STATE_NAME);
+		return;
 	case STORE_OVERLAP:
 		snprintf(why, n, "%s lies inside another folder, or another one inside it; folders must not overlap", o->path);
 		return;

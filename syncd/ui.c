@@ -127,6 +127,8 @@ int ui_exit_of_store(int r)
 		return EXIT_DENIED;
 	case STORE_OVERLAP:
 		return EXIT_USAGE;
+	case -EPROTONOSUPPORT:
+		return EXIT_VERSION;
 	case -ENOSPC:
 	case -EDQUOT:
 		return EXIT_SPACE;
