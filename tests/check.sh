@@ -159,7 +159,7 @@ case $what in
 e2e) e2e ;;
 check | full)
 	points=300 minutes=0.4 engine=20000
-	some=$((2 * $(nproc))) many=$((4 * $(nproc))) # of what waits for disks, and for programs that try again
+	some=$((2 * $(nproc))) many=$((8 * $(nproc))) # of what waits for disks, and for programs that try again
 	cases=100000 rules=1000000 sessions=${SESSION_RUNS:-100} seed=1 names=2 every=3
 	if [ "$what" = full ]; then
 		points=3000 minutes=60
