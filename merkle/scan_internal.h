@@ -36,7 +36,7 @@ void scan_object_state(struct scan_object *o, struct record *ret);
 void scan_object_stamp(const struct scan_object *o, struct stamp *ret);
 
 /* May the object have changed after its stamp was taken, without the stamp showing it? */
-bool scan_racy(const struct stamp *stamp, int64_t recorded_ns, int64_t window_ns);
+bool scan_racy(const struct store *store, const struct stamp *stamp, int64_t recorded_ns, int64_t window_ns);
 #define SCAN_RACY_NS INT64_C(2000000000) /* the coarsest granularity of times (FAT), and beyond any clock tick */
 
 /* --- scan_rows: the index, read by directory in short transactions --- */

@@ -81,11 +81,11 @@ static int64_t since(int64_t now, int64_t then)
 /* ctime decides, as nobody can set it; one far in the future (another machine's clock) proves
  * nothing either. mtime is asked for file systems that have no ctime worth the name; one set to a
  * far future is not taken for a recent change. */
-bool scan_racy(const struct stamp *stamp, int64_t recorded_ns, int64_t window_ns)
+bool scan_racy(const struct store *store, const struct stamp *stamp, int64_t recorded_ns, int64_t window_ns)
 {
 	int64_t since_mtime = since(recorded_ns, stamp->mtime_ns);
 
-	if (stamp->exact)
+	if (store_exact(store, stamp, recorded_ns))
 		return false;
 	return since(recorded_ns, stamp->ctime_ns) < window_ns ||
 	       (since_mtime < window_ns && since_mtime > -window_ns);
@@ -319,30 +319,30 @@ static int load_nodes(struct scan_object *o, struct index_txn *t, enum hash_algo
  * is moved; where a file's own renaming changes it, that may hide an edit.
  */
 static bool same_inode_content(
-	const struct row *row, const struct scan_object *o, int64_t window_ns)
+	const struct store *store, const struct row *row, const struct scan_object *o, int64_t window_ns)
 {
 	const struct stamp *s = &row->stamp;
 
 	if (!row_live(row) || row->place != ROW_ON_DISK || row->record.kind != RECORD_FILE ||
-		scan_racy(s, row->recorded_ns, window_ns))
+		scan_racy(store, s, row->recorded_ns, window_ns))
 		return false;
 	if (s->ino != o->st.ino || s->size != o->st.size || s->mtime_ns != o->st.mtime_ns)
 		return false;
 	return s->ctime_ns == o->st.ctime_ns;
 }
 
-static int take_content(struct scan_object *o, struct index_txn *t, const char *path,
-	enum hash_algorithm algorithm, int64_t window_ns)
+static int take_content(struct scan_object *o, const struct store *store, struct index_txn *t, const char *path,
+	int64_t window_ns)
 {
 	struct row row cleanup(row_deinit) = {0};
 	int r = index_get(t, path, &row);
 
-	if (r || !same_inode_content(&row, o, window_ns))
+	if (r || !same_inode_content(store, &row, o, window_ns))
 		return r < 0 ? r : 0;
 	/* observations carry their nodes, as the row that has them may be gone when this one is
 	 * written */
 	if (row.record.content.height &&
-		load_nodes(o, t, algorithm, &row.record.content.root, row.record.content.height)) {
+		load_nodes(o, t, store_algorithm(store), &row.record.content.root, row.record.content.height)) {
 		drop_nodes(o);
 		return 0;
 	}
@@ -375,6 +375,6 @@ int scan_object_recognise(
 		return 0; /* reading will say what is wrong */
 	r = 0;
 	for (size_t k = 0; k < c.n && !r; k++)
-		r = take_content(o, t, c.v[k], store_algorithm(store), window_ns);
+		r = take_content(o, store, t, c.v[k], window_ns);
 	return r;
 }

@@ -257,7 +257,7 @@ static int judge(struct walk *w, struct entry *e, bool same)
 	stamp_of(&e->object.st, &now);
 	if (differences(&now, &row->stamp, row->kind))
 		return tell_state(w, e, SCAN_TOUCHED);
-	if (stamp_equal(&now, &row->stamp) && !scan_racy(&row->stamp, row->recorded_ns, w->window_ns))
+	if (stamp_equal(&now, &row->stamp) && !scan_racy(w->o->store, &row->stamp, row->recorded_ns, w->window_ns))
 		return 0;
 	return tell_state(w, e, SCAN_RESTAMP);
 }
@@ -299,7 +299,7 @@ bool walk_clean(const struct walk *w, const struct entry *e)
 	stamp_of(&e->object.st, &now);
 	if (DEFECT(MTIME_TRUSTED) && now.size == row->stamp.size && now.mtime_ns == row->stamp.mtime_ns)
 		return true;
-	return recorded_since(row, w->o->rehash_before_ns) && !scan_racy(&row->stamp, row->recorded_ns, w->window_ns) &&
+	return recorded_since(row, w->o->rehash_before_ns) && !scan_racy(w->o->store, &row->stamp, row->recorded_ns, w->window_ns) &&
 	       stamp_equal(&now, &row->stamp);
 }
 

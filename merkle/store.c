@@ -181,8 +181,10 @@ int store_open(struct store **ret, const char *root, const struct store_options 
 	if (options->algorithm && !hash_algorithm_known((uint8_t)options->algorithm))
 		return -EINVAL;
 	r = store_new(&s);
-	if (!r)
+	if (!r) {
+		s->opened_ns = clock_wall_ns();
 		r = store_open_root(s, root);
+	}
 	if (!r)
 		r = store_open_syncd(s, options->create);
 	if (!r)
@@ -244,6 +246,11 @@ int store_trash(const struct store *s)
 struct index *store_index(const struct store *s)
 {
 	return s->index;
+}
+
+bool store_exact(const struct store *s, const struct stamp *stamp, int64_t recorded_ns)
+{
+	return stamp->exact && recorded_ns >= s->opened_ns && recorded_ns <= clock_wall_ns();
 }
 
 const struct file_abilities *store_abilities(const struct store *s)

@@ -247,7 +247,7 @@ static bool hold_file(struct place *p, int dir, const char *name, const struct r
 			generation != ours->stamp.generation)
 			return place_result(o, APPLY_CHANGED), false;
 	}
-	h->racy = !ours->stamp.exact && (ours->recorded_ns - h->stamp.mtime_ns < RACY_NS ||
+	h->racy = !store_exact(p->store, &ours->stamp, ours->recorded_ns) && (ours->recorded_ns - h->stamp.mtime_ns < RACY_NS ||
 						ours->recorded_ns - h->stamp.ctime_ns < RACY_NS);
 	if (!h->racy)
 		return true;
