@@ -11,7 +11,6 @@
 struct scan_object {
 	struct file_stat st;	  /* the same before and after reading */
 	uint64_t generation;	  /* 0: unknown, or not looked at with a descriptor */
-	bool exact_times;	  /* of its file system: to be set before it is read */
 	bool exact;		  /* what was read is what st's stamp says, and any change will show: see struct stamp */
 	struct content content;	  /* file, symlink */
 	char *target;		  /* symlink; owned */
@@ -28,7 +27,7 @@ void scan_object_deinit(struct scan_object *o);
  * Read a file or symlink that stat shows as o->st. bits: the chunker's parameter. 0; FILE_BUSY: it changed, vanished or
  * became something else meanwhile, or is young and open for writing; FILE_DENIED; < 0.
  */
-int scan_object_read(struct scan_object *o, enum hash_algorithm algorithm, int dir, const char *name, uint8_t bits);
+int scan_object_read(struct scan_object *o, const struct store *store, int dir, const char *name, uint8_t bits);
 /* Take the content of a file from a row with the same inode, if that proves anything, instead of reading it: 1 done, 0 no. */
 int scan_object_recognise(struct scan_object *o, struct store *store, int64_t window_ns, int dir, const char *name);
 /* live, kind, content, target (moved), attributes and mtime as found. */

@@ -121,14 +121,14 @@ static int add_node(
 }
 
 /* Someone who is at it will close the file, and that will be noticed. *ret_none: nobody is, for sure. */
-static int being_written(const struct scan_object *o, int fd, bool *ret_none)
+static int being_written(const struct scan_object *o, int fd, bool exact_times, bool *ret_none)
 {
 	int64_t now = clock_wall_ns(), age = since(now, o->st.mtime_ns);
 	bool young = age < SCAN_RACY_NS && age >= -SCAN_RACY_NS;
 	int r;
 
 	*ret_none = false;
-	if (!young && !(o->exact_times && since(now, o->st.ctime_ns) < SCAN_RACY_NS))
+	if (!young && !(exact_times && since(now, o->st.ctime_ns) < SCAN_RACY_NS))
 		return 0;
 	r = file_lease_read(fd);
 	if (r == 0)
@@ -151,13 +151,13 @@ static int open_same(const struct scan_object *o, int dir, const char *name, int
 	return 0;
 }
 
-static int read_file(struct scan_object *o, enum hash_algorithm algorithm, int dir,
+static int read_file(struct scan_object *o, const struct store *store, int dir,
 	const char *name, uint8_t bits)
 {
 	struct chunker_file file = {
 		.size = o->st.size,
 		.bits = bits,
-		.algorithm = algorithm,
+		.algorithm = store_algorithm(store),
 		.pool = o->pool,
 		.pace = o->pace,
 		.cancelled = o->cancelled,
@@ -165,11 +165,12 @@ static int read_file(struct scan_object *o, enum hash_algorithm algorithm, int d
 	};
 	cleanup_close int fd = -1;
 	struct file_stat after;
+	const bool exact_times = store_abilities(store)->exact_times;
 	bool nobody_writes;
 	int r = open_same(o, dir, name, &fd);
 
 	if (!r)
-		r = being_written(o, fd, &nobody_writes);
+		r = being_written(o, fd, exact_times, &nobody_writes);
 	if (r)
 		return r;
 	r = file_generation(fd, &o->generation);
@@ -182,7 +183,7 @@ static int read_file(struct scan_object *o, enum hash_algorithm algorithm, int d
 	r = file_stat_fd(fd, &after);
 	if (r)
 		return r;
-	o->exact = o->exact_times && nobody_writes;
+	o->exact = exact_times && nobody_writes;
 	return unchanged(&after, &o->st) ? 0 : FILE_BUSY;
 }
 
@@ -209,15 +210,15 @@ static int read_symlink(
 	return 0;
 }
 
-int scan_object_read(struct scan_object *o, enum hash_algorithm algorithm, int dir,
+int scan_object_read(struct scan_object *o, const struct store *store, int dir,
 	const char *name, uint8_t bits)
 {
 	int r;
 
 	drop_nodes(o);
 	if (o->st.kind == FILE_KIND_SYMLINK)
-		return read_symlink(o, algorithm, dir, name);
-	r = read_file(o, algorithm, dir, name, bits);
+		return read_symlink(o, store_algorithm(store), dir, name);
+	r = read_file(o, store, dir, name, bits);
 	if (r)
 		drop_nodes(o);
 	return r;
@@ -249,7 +250,7 @@ void scan_object_stamp(const struct scan_object *o, struct stamp *ret)
 int scan_look(struct store *store, int dir, const char *name, struct record *ret_state,
 	struct stamp *ret_stamp, struct chunk_tree_node **ret_nodes, size_t *ret_n_nodes)
 {
-	struct scan_object o cleanup(scan_object_deinit) = {.exact_times = store_abilities(store)->exact_times};
+	struct scan_object o cleanup(scan_object_deinit) = {0};
 	int r = file_stat_at(dir, name, &o.st);
 
 	if (r)
@@ -258,7 +259,7 @@ int scan_look(struct store *store, int dir, const char *name, struct record *ret
 		return FILE_UNSUPPORTED;
 	if (o.st.kind != FILE_KIND_DIRECTORY)
 		r = scan_object_read(
-			&o, store_algorithm(store), dir, name, chunk_bits_for_size(o.st.size));
+			&o, store, dir, name, chunk_bits_for_size(o.st.size));
 	if (r)
 		return r;
 	scan_object_state(&o, ret_state);

@@ -340,8 +340,7 @@ static int read_entry(const struct walk *w, struct entry *e)
 			return r < 0 ? r : 0;
 	}
 	o->pace = w->o->pace;
-	o->exact_times = store_abilities(w->o->store)->exact_times;
-	r = scan_object_read(o, store_algorithm(w->o->store), e->dir, e->name, bits_for(e));
+	r = scan_object_read(o, w->o->store, e->dir, e->name, bits_for(e));
 	e->read = r == 0 && file;
 	return r;
 }
