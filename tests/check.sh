@@ -1,6 +1,7 @@
 #!/bin/sh
 # All tests, one step after the other, each with its time: check.sh [full|e2e]. Called by `make check`, `make check-full` and
-# `make e2e`. A step that fails is shown and the next one runs; the last line counts, and the exit status is 1 if one failed.
+# `make e2e`. A step that fails is shown and the next one runs. At the end each failed step is named once more, with the end of
+# what it said (of a long log, often nothing but the end is kept); the last line counts, and the exit status is 1 if one failed.
 #
 # Counted is each unit test program, each end-to-end script, and each other step. MAKE and BUILD come from the Makefile.
 set -u
@@ -9,6 +10,7 @@ MAKE=${MAKE:-make}
 BUILD=${BUILD:-build}
 what=${1:-check}
 passed=0 failed=0 skipped=0
+wrong= # the logs of what failed
 export PYTHONUNBUFFERED=1
 
 mkdir -p "$BUILD/check" || exit 1
@@ -54,9 +56,13 @@ tell() {
 		printf '%5d s  ok\n' "$took"
 	else
 		printf '%5d s  FAILED (%s)\n' "$took" "$log"
-		tail -n 60 "$log" | sed 's/^/    | /'
+		wrong="$wrong $log"
+		show_end 60
 	fi
 }
+
+# show_end LINES: the end of LOG.
+show_end() { tail -n "$1" "$log" | sed 's/^/    | /'; }
 
 count() { if [ "$STATUS" -eq 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi; }
 
@@ -197,6 +203,10 @@ check | full)
 	;;
 esac
 
+for log in $wrong; do
+	echo "FAILED: $(basename "$log" .log)"
+	show_end 12
+done
 also=
 [ "$skipped" -eq 0 ] || also=", $skipped skipped"
 echo "$passed passed, $failed failed$also"
