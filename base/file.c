@@ -50,6 +50,7 @@ struct file_system_uuid {
 	uint8_t uuid[16];
 };
 #define FILE_IOC_GETFSUUID _IOR(0x15, 0, struct file_system_uuid)
+#define FILE_STATX_MOUNT 0x4000U /* STATX_MNT_ID_UNIQUE of Linux 6.8 */
 
 /* --- outcomes --- */
 
@@ -339,6 +340,41 @@ int file_system_id(int fd, uint64_t *ret)
 		id = half[0] ^ half[1];
 	}
 	*ret = id;
+	return 0;
+}
+
+/* Hexadecimal digits and dashes. */
+static int boot_id(uint8_t ret[16])
+{
+	char text[37] = "";
+	cleanup_close int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	const char *p = text;
+
+	if (fd < 0 || TEMP_FAILURE_RETRY(read(fd, text, sizeof(text) - 1)) != (ssize_t)sizeof(text) - 1)
+		return FILE_UNSUPPORTED;
+	for (int i = 0; i < 16; i++) {
+		unsigned byte;
+
+		p += *p == '-';
+		if (sscanf(p, "%2x", &byte) != 1)
+			return FILE_UNSUPPORTED;
+		ret[i] = (uint8_t)byte;
+		p += 2;
+	}
+	return 0;
+}
+
+int file_mounted_as(int fd, struct file_mount *ret)
+{
+	struct file_mount m = {0};
+	struct statx x;
+
+	if (statx(fd, "", AT_EMPTY_PATH, FILE_STATX_MOUNT, &x) < 0)
+		return file_outcome(errno);
+	if (!(x.stx_mask & FILE_STATX_MOUNT) || boot_id(m.boot) != 0)
+		return FILE_UNSUPPORTED;
+	m.id = x.stx_mnt_id;
+	*ret = m;
 	return 0;
 }
 

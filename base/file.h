@@ -99,6 +99,14 @@ int file_generation(int fd, uint64_t *ret);
 /* An id of the file system that outlives remounts and reboots, made from its UUID; 0 where none is known
  * (a newer kernel may know one: treat 0 as unknown on either side of a comparison). */
 int file_system_id(int fd, uint64_t *ret);
+/* Where and since when a file system has been mounted: two equal ones say that it stayed mounted there and the machine ran on from the
+ * one look to the other, so that nothing that was written was lost in between. Others say nothing. */
+struct file_mount {
+	uint8_t boot[16]; /* the kernel's boot_id */
+	uint64_t id;	  /* never used again in the same boot */
+};
+/* FILE_UNSUPPORTED: nobody can tell (Linux before 6.8, no /proc). */
+int file_mounted_as(int fd, struct file_mount *ret);
 /* Free is what an unprivileged user may still take. */
 int file_space(int fd, uint64_t *ret_free_bytes, uint64_t *ret_total_bytes);
 

@@ -47,6 +47,7 @@ enum index_meta { /* values are part of the format */
 	INDEX_META_POLICY = 7,	     /* digest of the ignore policy of the last scan */
 	INDEX_META_RECOVERED = 8,    /* transfer/recover: staging was gone through once under this index */
 	INDEX_META_PLACES = 9,	     /* tombstones/places */
+	INDEX_META_MOUNT = 10,	     /* merkle/store: the mount that it was opened in last */
 };
 
 /* dir: descriptor of the directory that holds data.mdb; may be closed afterwards. One process at a time: LMDB's lock file is in

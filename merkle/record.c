@@ -32,7 +32,7 @@ enum {
 	ROW_HAS_RECORDED = 4,
 	ROW_HAS_SINCE = 8,
 	ROW_HAS_SOURCE = 16,
-	ROW_EXACT = 32, /* since index format 2 */
+	ROW_EXACT = 32, /* since index format 2: u32, in which mount, after the stamp */
 	ROW_FLAGS = 63,
 };
 
@@ -420,6 +420,8 @@ void row_put(struct buf *b, const struct row *r)
 	put_varint(b, r->seq);
 	if (flags & ROW_HAS_STAMP)
 		stamp_put(b, &r->stamp);
+	if (flags & ROW_EXACT)
+		put_u32(b, r->stamp.exact);
 	if (flags & ROW_HAS_RECORDED)
 		put_u64(b, (uint64_t)r->recorded_ns);
 	if (flags & ROW_HAS_SINCE)
@@ -441,7 +443,8 @@ static uint8_t row_head_get(struct cursor *c, struct row *ret)
 		cursor_fail(c);
 	if (flags & ROW_HAS_STAMP)
 		stamp_get(c, &ret->stamp);
-	ret->stamp.exact = flags & ROW_EXACT;
+	if (flags & ROW_EXACT)
+		ret->stamp.exact = get_u32(c);
 	if (flags & ROW_HAS_RECORDED)
 		ret->recorded_ns = (int64_t)get_u64(c);
 	if (flags & ROW_HAS_SINCE)
@@ -545,7 +548,7 @@ void stamp_get(struct cursor *c, struct stamp *ret)
 	ret->uid = (uint32_t)get_varint_max(c, UINT32_MAX);
 	ret->gid = (uint32_t)get_varint_max(c, UINT32_MAX);
 	ret->nlink = (uint32_t)get_varint_max(c, UINT32_MAX);
-	ret->exact = false;
+	ret->exact = 0;
 }
 
 bool stamp_equal(const struct stamp *a, const struct stamp *b)

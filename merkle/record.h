@@ -72,8 +72,8 @@ enum row_place { /* values are part of the index format */
 };
 
 /*
- * What this disk said of the object after it was put there or scanned: compared by later scans, never sent. exact: nobody had it open
- * for writing, and the file system gives each change after this look another ctime (file_abilities.exact_times). Else a change may
+ * What this disk said of the object after it was put there or scanned: compared by later scans, never sent. An exact one: nobody had it
+ * open for writing, and the file system gives each change after this look another ctime (file_abilities.exact_times). Else a change may
  * hide for as long as the file system's clock does not tick: such a stamp proves something only if it was taken a while after its
  * times (git calls the others racily clean).
  */
@@ -85,7 +85,7 @@ struct stamp {
 	uint16_t mode;
 	uint32_t uid, gid;
 	uint32_t nlink;
-	bool exact;
+	uint32_t exact; /* 0: not; else in which of the store's mounts it is: see store_exact */
 };
 
 struct row {
@@ -123,7 +123,7 @@ void row_brief_get(struct cursor *c, struct row_brief *ret);
 /* As above; an implied directory has no live record, any other row has a record, and ROW_ON_DISK a live one. */
 void row_put(struct buf *b, const struct row *r);
 void row_get(struct cursor *c, struct row *ret);
-void stamp_put(struct buf *b, const struct stamp *s); /* but for exact, which a row has among its flags */
+void stamp_put(struct buf *b, const struct stamp *s); /* but for exact, which a row has beside it */
 void stamp_get(struct cursor *c, struct stamp *ret);
 bool stamp_equal(const struct stamp *a, const struct stamp *b); /* nlink, generation and exact aside */
 

@@ -31,6 +31,7 @@ enum scan_what {
 	SCAN_TOUCHED,	/* same state; mode, owner or mtime differ from the stamp */
 	SCAN_RESTAMP,	/* same in all that counts; the stamp must be renewed (inode, ctime, racily clean). Or an implied
 			   directory that is empty */
+	SCAN_AGED,	/* same, for sure, so that nothing was read: the stamp was exact, and is old enough by now to need that no more */
 	SCAN_GONE,	/* row is ROW_ON_DISK or ROW_IMPLIED, and its absence is proven */
 	SCAN_IGNORED,	/* row with a live record, the path is ignored now */
 	SCAN_UNIGNORED, /* row is ROW_IGNORED, the path is not ignored any more, or ROW_UNSUPPORTED, and this disk could hold it now;
@@ -50,8 +51,8 @@ struct scan_observation {
 	bool had_row;
 	bool covers;		    /* no directory, and what the index may have below it is told as gone after it */
 	struct record state;	    /* NEW, CHANGED: live, kind, content, target, mode, uid, gid, mtime_ns as found;
-				       TOUCHED, RESTAMP: mode, uid, gid, mtime_ns as found; no versions */
-	struct stamp stamp;	    /* as found (NEW, CHANGED, TOUCHED, RESTAMP) */
+				       TOUCHED, RESTAMP, AGED: mode, uid, gid, mtime_ns as found; no versions */
+	struct stamp stamp;	    /* as found (NEW, CHANGED, TOUCHED, RESTAMP, AGED) */
 	int64_t looked_ns;	    /* wall clock just before the stamp was taken */
 	unsigned flags;		    /* SCAN_MODE | … against the row's stamp (TOUCHED) */
 	int error;		    /* ERROR: negative errno or file outcome. LEFT_OUT: FILE_UNSUPPORTED a special file,

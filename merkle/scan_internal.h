@@ -11,7 +11,7 @@
 struct scan_object {
 	struct file_stat st;	  /* the same before and after reading */
 	uint64_t generation;	  /* 0: unknown, or not looked at with a descriptor */
-	bool exact;		  /* what was read is what st's stamp says, and any change will show: see struct stamp */
+	uint32_t exact;		  /* not 0: what was read is what st's stamp says, and any change will show: see struct stamp */
 	struct content content;	  /* file, symlink */
 	char *target;		  /* symlink; owned */
 	struct chunk_tree_node *nodes; /* file of height > 0; owned, children before parents */
@@ -34,6 +34,8 @@ int scan_object_recognise(struct scan_object *o, struct store *store, int64_t wi
 void scan_object_state(struct scan_object *o, struct record *ret);
 void scan_object_stamp(const struct scan_object *o, struct stamp *ret);
 
+/* Was the stamp taken too shortly after its times to prove anything by them? */
+bool scan_young(const struct stamp *stamp, int64_t recorded_ns, int64_t window_ns);
 /* May the object have changed after its stamp was taken, without the stamp showing it? */
 bool scan_racy(const struct store *store, const struct stamp *stamp, int64_t recorded_ns, int64_t window_ns);
 #define SCAN_RACY_NS INT64_C(2000000000) /* the coarsest granularity of times (FAT), and beyond any clock tick */

@@ -81,14 +81,17 @@ static int64_t since(int64_t now, int64_t then)
 /* ctime decides, as nobody can set it; one far in the future (another machine's clock) proves
  * nothing either. mtime is asked for file systems that have no ctime worth the name; one set to a
  * far future is not taken for a recent change. */
-bool scan_racy(const struct store *store, const struct stamp *stamp, int64_t recorded_ns, int64_t window_ns)
+bool scan_young(const struct stamp *stamp, int64_t recorded_ns, int64_t window_ns)
 {
 	int64_t since_mtime = since(recorded_ns, stamp->mtime_ns);
 
-	if (store_exact(store, stamp, recorded_ns))
-		return false;
 	return since(recorded_ns, stamp->ctime_ns) < window_ns ||
 	       (since_mtime < window_ns && since_mtime > -window_ns);
+}
+
+bool scan_racy(const struct store *store, const struct stamp *stamp, int64_t recorded_ns, int64_t window_ns)
+{
+	return !store_exact(store, stamp) && scan_young(stamp, recorded_ns, window_ns);
 }
 
 static bool unchanged(const struct file_stat *a, const struct file_stat *b)
@@ -165,12 +168,12 @@ static int read_file(struct scan_object *o, const struct store *store, int dir,
 	};
 	cleanup_close int fd = -1;
 	struct file_stat after;
-	const bool exact_times = store_abilities(store)->exact_times;
+	const uint32_t mount = store_mount(store);
 	bool nobody_writes;
 	int r = open_same(o, dir, name, &fd);
 
 	if (!r)
-		r = being_written(o, fd, exact_times, &nobody_writes);
+		r = being_written(o, fd, mount != 0, &nobody_writes);
 	if (r)
 		return r;
 	r = file_generation(fd, &o->generation);
@@ -183,7 +186,7 @@ static int read_file(struct scan_object *o, const struct store *store, int dir,
 	r = file_stat_fd(fd, &after);
 	if (r)
 		return r;
-	o->exact = exact_times && nobody_writes;
+	o->exact = nobody_writes ? mount : 0;
 	return unchanged(&after, &o->st) ? 0 : FILE_BUSY;
 }
 

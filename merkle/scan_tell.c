@@ -123,7 +123,7 @@ static bool may_replace_directory(const struct entry *e)
 	return e->known && !(row_on_disk(e) && e->row->kind != RECORD_DIRECTORY);
 }
 
-/* NEW, CHANGED, TOUCHED, RESTAMP. */
+/* NEW, CHANGED, TOUCHED, RESTAMP, AGED. */
 static int tell_state(struct walk *w, struct entry *e, enum scan_what what)
 {
 	const struct row_brief *row = e->row;
@@ -457,12 +457,23 @@ void walk_drop_waiting(struct walk *w)
 	}
 }
 
+/* A stamp proves something to other processes, and after a power loss as much as any, once it is older than its times. */
+static int leaf_clean(struct walk *w, struct entry *e)
+{
+	const struct row_brief *row = e->row;
+
+	if (!scan_young(&row->stamp, row->recorded_ns, w->window_ns) || scan_young(&row->stamp, e->looked_ns, w->window_ns))
+		return 0;
+	e->object.generation = row->stamp.generation;
+	return tell_state(w, e, SCAN_AGED);
+}
+
 int walk_leaf(struct walk *w, struct entry *e, struct directory *in, struct scan_known *known)
 {
 	int r = 0;
 
 	if (walk_clean(w, e))
-		return 0;
+		return leaf_clean(w, e);
 	if (w->o->pool && !may_replace_directory(e))
 		return read_later(w, e, in, known);
 	while (w->n && !r)

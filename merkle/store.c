@@ -6,10 +6,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/defect.h"
 #include "base/error.h"
+
+#define MOUNT_VERSION 1
 
 DEFINE_CLEANUP(struct store *, store_close)
 
@@ -146,6 +150,75 @@ static int end_rebuild(struct store *s)
 	return rebuild_end(s->index_dir, &s->rebuild);
 }
 
+/* --- the mount --- */
+
+/* INDEX_META_MOUNT. */
+struct last_mount {
+	struct file_mount as; /* zeros: nobody could tell */
+	uint32_t number;
+};
+
+/* 0: what is there can't be read. */
+static int last_mount_read(struct index *index, struct last_mount *ret)
+{
+	struct buf b cleanup(buf_deinit) = BUF_INIT;
+	struct index_txn *t;
+	struct cursor c;
+	int r = index_begin_read(index, &t);
+
+	*ret = (struct last_mount){0};
+	if (r)
+		return r;
+	r = index_meta_get(t, INDEX_META_MOUNT, &b);
+	index_abort(t);
+	if (r)
+		return r == INDEX_ABSENT ? 0 : r;
+	c = cursor_over(b.data, b.len);
+	if (get_u8(&c) != MOUNT_VERSION)
+		return -EPROTONOSUPPORT;
+	get_bytes(&c, ret->as.boot, sizeof(ret->as.boot));
+	ret->as.id = get_u64(&c);
+	ret->number = get_u32(&c);
+	return cursor_finish(&c);
+}
+
+static int last_mount_write(struct index *index, const struct last_mount *m)
+{
+	struct buf b cleanup(buf_deinit) = BUF_INIT;
+	struct index_txn *w = NULL;
+	int r;
+
+	put_u8(&b, MOUNT_VERSION);
+	put_bytes(&b, m->as.boot, sizeof(m->as.boot));
+	put_u64(&b, m->as.id);
+	put_u32(&b, m->number);
+	r = buf_error(&b);
+	if (!r)
+		r = index_begin_write(index, &w);
+	if (!r)
+		r = index_meta_put(w, INDEX_META_MOUNT, b.data, b.len);
+	if (!r)
+		return index_commit(&w);
+	index_abort(w);
+	return r;
+}
+
+/* 0: no number can be had (a full disk, say), or one that came already: no stamp is exact then, which costs reading, no more. */
+static uint32_t count_mount(const struct store *s)
+{
+	struct last_mount last;
+	struct file_mount as = {0};
+	bool known = file_mounted_as(s->root, &as) == 0;
+
+	if (last_mount_read(s->index, &last) != 0)
+		return 0;
+	if (known && last.as.id == as.id && memcmp(last.as.boot, as.boot, sizeof(as.boot)) == 0)
+		return last.number;
+	last.as = as;
+	last.number++;
+	return last.number && last_mount_write(s->index, &last) == 0 ? last.number : 0;
+}
+
 /* --- opening and closing --- */
 
 static int store_new(struct store **ret)
@@ -181,10 +254,8 @@ int store_open(struct store **ret, const char *root, const struct store_options 
 	if (options->algorithm && !hash_algorithm_known((uint8_t)options->algorithm))
 		return -EINVAL;
 	r = store_new(&s);
-	if (!r) {
-		s->opened_ns = clock_wall_ns();
+	if (!r)
 		r = store_open_root(s, root);
-	}
 	if (!r)
 		r = store_open_syncd(s, options->create);
 	if (!r)
@@ -199,6 +270,7 @@ int store_open(struct store **ret, const char *root, const struct store_options 
 		r = store_open_places(s);
 	if (r)
 		return r;
+	s->mount = s->abilities.exact_times ? count_mount(s) : 0;
 	*ret = steal(s);
 	return 0;
 }
@@ -248,9 +320,14 @@ struct index *store_index(const struct store *s)
 	return s->index;
 }
 
-bool store_exact(const struct store *s, const struct stamp *stamp, int64_t recorded_ns)
+uint32_t store_mount(const struct store *s)
 {
-	return stamp->exact && recorded_ns >= s->opened_ns && recorded_ns <= clock_wall_ns();
+	return s->abilities.exact_times ? s->mount : 0;
+}
+
+bool store_exact(const struct store *s, const struct stamp *stamp)
+{
+	return stamp->exact && (stamp->exact == store_mount(s) || DEFECT(EXACT_FOREVER));
 }
 
 const struct file_abilities *store_abilities(const struct store *s)

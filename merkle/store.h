@@ -111,9 +111,11 @@ int store_trash(const struct store *s);
 int store_renew_trash(struct store *s);
 struct index *store_index(const struct store *s);
 const struct file_abilities *store_abilities(const struct store *s);
-/* May an exact stamp that was recorded then be relied on? Only since the store was opened: power may have been lost before, and have left a
+/* What to record with a stamp that is exact: the number of this mount among those that the index was opened in; 0 where times are not. */
+uint32_t store_mount(const struct store *s);
+/* May it be relied on as exact? Only in the mount in which it was recorded: between two of them, power may have been lost, and have left a
  * user's new bytes under the times that were durable. */
-bool store_exact(const struct store *s, const struct stamp *stamp, int64_t recorded_ns);
+bool store_exact(const struct store *s, const struct stamp *stamp);
 enum hash_algorithm store_algorithm(const struct store *s);
 uint64_t store_folder_id(const struct store *s);
 uint64_t store_replica_id(const struct store *s);

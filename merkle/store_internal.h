@@ -41,7 +41,7 @@ struct store {
 	int index_dir;
 	struct file_stat root_stat;
 	struct file_abilities abilities;
-	int64_t opened_ns; /* wall clock */
+	uint32_t mount; /* see store_mount; 0: unknown */
 	struct index *index;
 	bool created, copied, rebuilding, identity_remade;
 	bool rebuilt; /* once: `rebuild` tells */

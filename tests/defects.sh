@@ -18,7 +18,7 @@ if [ "${1:-}" = fast ]; then
 	shift
 fi
 BUDGET=${BUDGET:-$([ -n "$fast" ] && echo 20 || echo 120)}
-SIM=${SIM:-CUT,LIVE,STALL,PAUSE,MEDDLE,RESTART,PURGE,KILL,CRASH,FAULT} # features of the engine, see tests/sim/engine.c
+SIM=${SIM:-all} # features of the engine, see tests/sim/engine.h
 mark=$(sed -n 's/^#define DEFECT_MARK "\(.*\)"/\1/p' base/defect.h)
 variant=$(mktemp -d "$BUILD/defect.XXXXXX") || exit 1
 trap 'rm -rf "$variant"' EXIT
@@ -62,7 +62,7 @@ after_total() { AFTER=$(sed -n "s/^\([0-9]*\) $1 .*/\1/p" "$variant/out" | tail 
 # The number of the seed in what it said, from 1; it began with seed 1.
 after_seed() { AFTER=$(sed -n 's/.*seed \([0-9]*\).*/\1/p' "$variant/out" | head -n 1); }
 
-# The engine is young: a seed that goes wrong without the defect, too, says nothing about it.
+# A seed that goes wrong without the defect, too, says nothing about it.
 ask_sim() {
 	local from=1 end=$((SECONDS + BUDGET))
 	while [ "$SECONDS" -lt "$end" ]; do

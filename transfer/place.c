@@ -247,8 +247,8 @@ static bool hold_file(struct place *p, int dir, const char *name, const struct r
 			generation != ours->stamp.generation)
 			return place_result(o, APPLY_CHANGED), false;
 	}
-	h->racy = !store_exact(p->store, &ours->stamp, ours->recorded_ns) && (ours->recorded_ns - h->stamp.mtime_ns < RACY_NS ||
-						ours->recorded_ns - h->stamp.ctime_ns < RACY_NS);
+	h->racy = !store_exact(p->store, &ours->stamp) &&
+		  (ours->recorded_ns - h->stamp.mtime_ns < RACY_NS || ours->recorded_ns - h->stamp.ctime_ns < RACY_NS);
 	if (!h->racy)
 		return true;
 	r = place_same_content(p, dir, name, &ours->record);
@@ -518,7 +518,7 @@ static void hold_staged(const struct place *p, const struct intent *i, struct he
 	struct file_stat st;
 
 	*h = (struct held){.fd = -1};
-	if (i->new_kind != RECORD_FILE || !store_abilities(p->store)->exact_times ||
+	if (i->new_kind != RECORD_FILE || !store_mount(p->store) ||
 		file_open_read(store_staging(p->store), i->staged, &h->fd) != 0)
 		return;
 	h->leased = file_lease_read(h->fd) == 0;
@@ -527,7 +527,7 @@ static void hold_staged(const struct place *p, const struct intent *i, struct he
 }
 
 /* After it is in place: believed only if it is what was staged. Ends the lease. */
-static void stamp_placed(int dir, const char *name, struct held *h, struct place_outcome *o)
+static void stamp_placed(const struct place *p, int dir, const char *name, struct held *h, struct place_outcome *o)
 {
 	int64_t now = clock_wall_ns();
 	struct file_stat st;
@@ -539,7 +539,7 @@ static void stamp_placed(int dir, const char *name, struct held *h, struct place
 	if (!place_same_object(&stamp, &o->stamp))
 		return;
 	stamp.generation = o->stamp.generation;
-	stamp.exact = DEFECT(EXACT_UNPROVEN) || (h->leased && !held_release(h));
+	stamp.exact = DEFECT(EXACT_UNPROVEN) || (h->leased && !held_release(h)) ? store_mount(p->store) : 0;
 	o->stamp = stamp;
 	o->looked_ns = now;
 }
@@ -612,7 +612,7 @@ static void put_new(
 	place_result(o, APPLY_DONE);
 	place_touch_also(p, store_staging(p->store));
 	place_touch_also(p, dir);
-	stamp_placed(dir, name, &h, o);
+	stamp_placed(p, dir, name, &h, o);
 	check_spelling(p, i, dir, name, o);
 }
 
@@ -680,7 +680,7 @@ static void put_over(struct place *p, const struct intent *i, const struct row *
 	}
 	o->placed = true;
 	place_result(o, APPLY_DONE);
-	stamp_placed(dir, name, &staged, o);
+	stamp_placed(p, dir, name, &staged, o);
 	place_touch_also(p, dir);
 	dispose(p, i, ours, came_out(p, i->displaced, ours, &h), dir, o);
 }
@@ -709,7 +709,7 @@ static void put_aside(struct place *p, const struct intent *i, int dir, struct p
 	o->placed = true;
 	place_touch_also(p, store_staging(p->store));
 	place_touch_also(p, dir);
-	stamp_placed(dir, path_name(i->aside), &h, o);
+	stamp_placed(p, dir, path_name(i->aside), &h, o);
 }
 
 /* --- remove --- */
@@ -867,7 +867,7 @@ int place_run(
 
 	o->place = i->place;
 	o->stamp = i->staged_stamp;
-	o->stamp.exact = false;
+	o->stamp.exact = 0;
 	if (r != 0) {
 		place_failed(o, r);
 		return 0;

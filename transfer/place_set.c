@@ -259,7 +259,7 @@ static void set_on(struct place *p, const struct intent *i, int fd, struct held 
 		return;
 	}
 	o->stamp = stamp;
-	o->stamp.exact = h && h->leased && store_abilities(p->store)->exact_times && !held_release(h);
+	o->stamp.exact = h && h->leased && !held_release(h) ? store_mount(p->store) : 0;
 	o->looked_ns = now;
 	place_touch_also(p, fd);
 	place_result(o, APPLY_DONE);

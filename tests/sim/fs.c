@@ -148,6 +148,7 @@ static struct sim_disk *disk_alloc(struct sim_host *h)
 	d->host = h;
 	d->number = sim.next_disk++;
 	d->dev = sim.next_dev++;
+	d->mount = sim.next_mount++;
 	d->random = sim_random(&sim.random);
 	sim_grow(&sim.disks, &sim.cap_disks, sim.n_disks + 1, sizeof(*sim.disks));
 	sim.disks[sim.n_disks++] = d;
@@ -263,6 +264,7 @@ static void copy_disk(struct sim_disk *to, const struct sim_disk *from)
 	to->hash_seed = from->hash_seed;
 	to->next_ino = from->next_ino;
 	to->read_only = from->read_only;
+	to->mount = sim.next_mount++;
 	for (size_t i = 0; i < from->n_nodes; i++) {
 		sim_grow(&to->nodes, &to->cap_nodes, i + 1, sizeof(*to->nodes));
 		to->nodes[i] = sim_alloc(sizeof(**to->nodes));
@@ -336,6 +338,7 @@ void sim_mount(struct sim_disk *d, const char *path)
 		sim_fatal("%s can't be a mount point", path);
 	if (!d->handles)
 		d->dev = sim.next_dev++;
+	d->mount = sim.next_mount++;
 	sim_grow(&sim.mounts, &sim.cap_mounts, sim.n_mounts + 1, sizeof(*sim.mounts));
 	m = &sim.mounts[sim.n_mounts++];
 	m->disk = d;

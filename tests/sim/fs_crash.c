@@ -505,6 +505,7 @@ static void names_crash(struct sim_disk *d, uint64_t *stream)
 void sim_disk_crash(struct sim_disk *d, uint64_t *stream)
 {
 	sim_handles_lost(d);
+	d->mount = sim.next_mount++; /* who comes after it mounts it anew */
 	names_crash(d, stream);
 	relink(d);
 	for (size_t i = 0; i < d->n_nodes; i++) {

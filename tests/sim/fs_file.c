@@ -306,6 +306,16 @@ int file_system_id(int fd, uint64_t *ret)
 	return done(h->disk, SIM_SYSTEM_ID, r);
 }
 
+int file_mounted_as(int fd, struct file_mount *ret)
+{
+	struct handle *h = sim_handle(fd);
+	int r = -sim_enter(h->disk, SIM_SYSTEM_ID);
+
+	if (r == 0)
+		*ret = (struct file_mount){.id = h->disk->mount};
+	return done(h->disk, SIM_SYSTEM_ID, r);
+}
+
 bool file_maybe_multigrain(int fd)
 {
 	return sim_handle(fd)->disk->options.abilities.exact_times;

@@ -113,7 +113,7 @@ struct sim_watcher {
 struct sim_disk {
 	struct sim_host *host;
 	struct sim_disk_options options;
-	uint64_t number, dev, id, hash_seed, random; /* number: of the trace */
+	uint64_t number, dev, mount, id, hash_seed, random; /* number: of the trace */
 	struct node **nodes;
 	size_t n_nodes, cap_nodes;
 	struct node *root;
@@ -167,7 +167,7 @@ extern struct sim_world {
 	struct sim_host *host;
 	struct sim_disk **disks;
 	size_t n_disks, cap_disks;
-	uint64_t next_dev, next_disk;
+	uint64_t next_dev, next_disk, next_mount;
 	struct sim_disk *top; /* "/" */
 	struct mount {
 		char name[64];

@@ -430,6 +430,48 @@ static void test_mounts_are_outside(void **state)
 	in_child(body_mounts, *state);
 }
 
+static bool mounted_alike(int a, int b)
+{
+	struct file_mount x, y;
+
+	return file_mounted_as(a, &x) == 0 && file_mounted_as(b, &y) == 0 && x.id == y.id && memcmp(x.boot, y.boot, sizeof(x.boot)) == 0;
+}
+
+/* Also where the same disk is mounted at the same place again, or at another. */
+static void body_mounted_as(void *data)
+{
+	const struct place *p = data;
+	char inside[sizeof(p->path) + 16];
+	int before, again, child, other;
+
+	own_mounts_or_skip();
+	snprintf(inside, sizeof(inside), "%s/inside", p->path);
+	EXPECT(mkdir(inside, 0700) == 0);
+	EXPECT(!mount(p->path, p->path, "", MS_BIND, NULL));
+	EXPECT(file_open_directory(p->path, &before) == 0);
+	EXPECT(file_open_directory(p->path, &again) == 0);
+	EXPECT(file_open_directory(inside, &child) == 0);
+	EXPECT(mounted_alike(before, again) && mounted_alike(before, child));
+	EXPECT(!mounted_alike(before, p->dir));
+	EXPECT(!umount2(p->path, MNT_DETACH));
+	EXPECT(!mount(p->path, p->path, "", MS_BIND, NULL));
+	EXPECT(file_open_directory(p->path, &other) == 0);
+	EXPECT(mounted_alike(before, again) && !mounted_alike(before, other));
+}
+
+static void test_mounted_as(void **state)
+{
+	struct file_mount m;
+	int r = file_mounted_as(dir_of(state), &m);
+
+	if (r == FILE_UNSUPPORTED) /* Linux before 6.8 */
+		skip();
+	assert_int_equal(r, 0);
+	assert_true(m.id && memcmp(m.boot, (const uint8_t[sizeof(m.boot)]){0}, sizeof(m.boot)) != 0);
+	assert_int_equal(file_mounted_as(-1, &m), -EBADF);
+	in_child(body_mounted_as, *state);
+}
+
 static void body_disk_full(void *data)
 {
 	const struct place *p = data;
@@ -1356,6 +1398,7 @@ int main(void)
 		test(open_parent),
 		test(deepest_path),
 		test(mounts_are_outside),
+		test(mounted_as),
 		test(full_and_read_only_disks),
 		test(open_read_only_regular),
 		test(fifo_writer_is_not_woken),

@@ -115,7 +115,7 @@ static inline void file_row(struct row *r, uint64_t seed)
 		.uid = 1000,
 		.gid = 1000,
 		.nlink = 1,
-		.exact = seed % 2};
+		.exact = seed % 3};
 	r->recorded_ns = r->record.mtime_ns + 100000000;
 }
 

@@ -501,7 +501,9 @@ static void test_rows(void **state)
 	make(&r.record, RECORD_FILE);
 	assert_true(row_live(&r));
 	check_row(&r, true);
-	r.stamp.exact = true;
+	r.stamp.exact = 1;
+	check_row(&r, true);
+	r.stamp.exact = UINT32_MAX;
 	check_row(&r, true);
 	r.place = ROW_COLLIDES + 1;
 	check_row(&r, false);

@@ -31,6 +31,7 @@ static const char *const words[] = {
 	[SCAN_CHANGED] = "changed",
 	[SCAN_TOUCHED] = "touched",
 	[SCAN_RESTAMP] = "restamp",
+	[SCAN_AGED] = "aged",
 	[SCAN_GONE] = "gone",
 	[SCAN_IGNORED] = "ignored",
 	[SCAN_UNIGNORED] = "unignored",
@@ -351,6 +352,12 @@ static void take_one(struct fixture *f, struct index_txn *w, const struct seen *
 	case SCAN_IGNORED:
 		assert_int_equal(index_get(w, s->path, &old), 0);
 		old.place = ROW_IGNORED;
+		assert_int_equal(index_restamp(w, s->path, &old), 0);
+		break;
+	case SCAN_AGED:
+		assert_int_equal(index_get(w, s->path, &old), 0);
+		old.stamp = row.stamp;
+		old.recorded_ns = s->looked_ns;
 		assert_int_equal(index_restamp(w, s->path, &old), 0);
 		break;
 	case SCAN_GONE:
@@ -783,6 +790,25 @@ static void test_edit_within_one_tick(void **state)
 	assert_seen(f, "changed f\n");
 }
 
+/* As another process; or after a reboot, say. */
+static void open_again(struct fixture *f, bool mounted_anew)
+{
+	struct buf b = BUF_INIT;
+	struct index_txn *w;
+
+	if (mounted_anew) {
+		put_u8(&b, 1);
+		put_bytes(&b, (const uint8_t[24]){"elsewhere"}, 24);
+		put_u32(&b, store_mount(f->store));
+		assert_int_equal(index_begin_write(store_index(f->store), &w), 0);
+		assert_int_equal(index_meta_put(w, INDEX_META_MOUNT, b.data, b.len), 0);
+		assert_int_equal(index_commit(&w), 0);
+		buf_deinit(&b);
+	}
+	store_close(f->store);
+	assert_int_equal(store_open(&f->store, f->root, NULL), 0);
+}
+
 /* Where each change has a time of its own once somebody looked, nothing is read twice, and no edit hides, however soon it comes. */
 static void test_exact_is_not_read_again(void **state)
 {
@@ -805,14 +831,55 @@ static void test_exact_is_not_read_again(void **state)
 	assert_int_equal(scan_with(f, (struct scan_options){.rehash_before_ns = INT64_MAX}), 0);
 	assert_int_equal(f->counts.bytes_hashed, 3);
 
-	/* but in the next life: power may have been lost, and new bytes be there under old times */
+	/* by the next process as well, but not in the next mount: power may have been lost, and new bytes be there under old times */
 	edit_row(f, "f", forge_content);
 	scan(f);
 	assert_seen(f, "");
-	store_close(f->store);
-	assert_int_equal(store_open(&f->store, f->root, NULL), 0);
+	open_again(f, false);
+	scan(f);
+	assert_seen(f, "");
+	open_again(f, true);
 	scan(f);
 	assert_seen(f, "changed f\n");
+}
+
+/* Two seconds later any scan can say so, without reading, and that it was exact is not needed any more. */
+static void test_exact_grows_old(void **state)
+{
+	const struct timespec young = {2, 100 * CLOCK_NS_PER_MS};
+	struct fixture *f = *state;
+	struct row before, row;
+
+	if (!store_abilities(f->store)->exact_times || !store_abilities(f->store)->lease)
+		skip();
+	f->recorded_later_ns = 0;
+	put_file(f, "f", "same");
+	put_file(f, "g", "same");
+	put_file(f, "h", "other");
+	assert_int_equal(symlink("f", at(f, "s")), 0);
+	scan_and_take(f);
+	scan(f);
+	assert_seen(f, "restamp s\n"); /* symlinks have no lease */
+	take(f);
+	assert_true(get_row(f, "f", &before));
+	assert_true(before.stamp.exact);
+	assert_int_equal(nanosleep(&young, NULL), 0);
+	put_file(f, "g", "edit");
+	edit_row(f, "h", forge_content);
+	scan(f);
+	assert_seen(f, "aged f\nchanged g\naged h\nrestamp s\n");
+	assert_int_equal(f->counts.bytes_hashed, 4);
+	take(f);
+	assert_true(get_row(f, "f", &row));
+	assert_true(stamp_equal(&row.stamp, &before.stamp) && row.stamp.generation == before.stamp.generation && !row.stamp.exact);
+	assert_true(row.recorded_ns > before.recorded_ns + 2 * CLOCK_NS_PER_S);
+	row_deinit(&row);
+	row_deinit(&before);
+	scan(f);
+	assert_seen(f, "");
+	open_again(f, true);
+	scan(f);
+	assert_seen(f, "restamp g\n");
 }
 
 /* Not while somebody has it open for writing: what he stores through a mapping moves times once only. */
@@ -1953,6 +2020,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_racily_clean_is_read_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_edit_within_one_tick, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_exact_is_not_read_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_exact_grows_old, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_not_exact_while_open, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_rehash_trusts_no_stamp, setup, teardown),
 		cmocka_unit_test_setup_teardown(

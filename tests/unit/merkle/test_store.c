@@ -687,6 +687,65 @@ static void test_version_1_is_read(void **state)
 	}
 }
 
+static void write_mount(struct store *s, uint8_t version, struct file_mount as, uint32_t number)
+{
+	struct index_txn *t;
+	struct buf b = BUF_INIT;
+
+	put_u8(&b, version);
+	put_bytes(&b, as.boot, sizeof(as.boot));
+	put_u64(&b, as.id);
+	put_u32(&b, number);
+	assert_int_equal(index_begin_write(store_index(s), &t), 0);
+	assert_int_equal(index_meta_put(t, INDEX_META_MOUNT, b.data, b.len), 0);
+	assert_int_equal(index_commit(&t), 0);
+	buf_deinit(&b);
+}
+
+static uint32_t mount_when_opened_again(const struct place *p, struct store **s)
+{
+	store_close(steal(*s));
+	*s = opened(p, NULL);
+	return store_mount(*s);
+}
+
+/* Each boot and mount has a number of its own; processes share it. */
+static void test_mounts_are_counted(void **state)
+{
+	struct place *p = *state;
+	cleanup_store struct store *s = opened(p, &create);
+	struct stamp none = {0}, now = {.exact = 1}, before;
+	struct file_mount here, other;
+
+	if (!store_abilities(s)->exact_times) {
+		assert_int_equal(store_mount(s), 0);
+		skip();
+	}
+	assert_int_equal(file_mounted_as(store_root(s), &here), 0);
+	assert_int_equal(store_mount(s), 1);
+	assert_true(store_exact(s, &now) && !store_exact(s, &none));
+	assert_int_equal(mount_when_opened_again(p, &s), 1);
+	other = here;
+	other.id++;
+	write_mount(s, 1, other, 1);
+	before = now;
+	now.exact = 2;
+	assert_int_equal(mount_when_opened_again(p, &s), 2);
+	assert_true(store_exact(s, &now) && !store_exact(s, &before) && !store_exact(s, &none));
+	other = here;
+	other.boot[15] ^= 1;
+	write_mount(s, 1, other, UINT32_MAX - 1);
+	assert_int_equal(mount_when_opened_again(p, &s), UINT32_MAX);
+	assert_int_equal(mount_when_opened_again(p, &s), UINT32_MAX);
+	write_mount(s, 1, other, UINT32_MAX); /* no number is given twice */
+	assert_int_equal(mount_when_opened_again(p, &s), 0);
+	assert_false(store_exact(s, &now) || store_exact(s, &none));
+	write_mount(s, 2, here, 7); /* of a version to come */
+	assert_int_equal(mount_when_opened_again(p, &s), 0);
+	write_mount(s, 1, here, 7);
+	assert_int_equal(mount_when_opened_again(p, &s), 7);
+}
+
 static void test_join_with_another_algorithm_drops_rows(void **state)
 {
 	struct place *p = *state;
@@ -1415,6 +1474,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_check_while_ids_change, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_former_ids, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_version_1_is_read, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_mounts_are_counted, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			test_join_with_another_algorithm_drops_rows, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_renew, setup, teardown),

@@ -25,6 +25,7 @@
 #define file_lock real_file_lock
 #define file_maybe_multigrain real_file_maybe_multigrain
 #define file_mkdir real_file_mkdir
+#define file_mounted_as real_file_mounted_as
 #define file_names_deinit real_file_names_deinit
 #define file_names_read real_file_names_read
 #define file_next_data real_file_next_data

@@ -1149,7 +1149,7 @@ static void test_undo_waits(void **state)
 	place_write(&b->p, "d/f", "other text");
 	unlink(place_at(&b->p, "s"));
 	look_undoes(b, 0);
-	assert_string_equal(b->told.text, "1:d/f:1000 4:s:1000 ");
+	assert_string_equal(b->told.text, "1:d/f:1000 5:s:1000 ");
 	assert_string_equal(place_read(&b->p, "d/f"), "other text");
 	assert_string_equal(state_of(b, "s"), ON_DISK);
 	b->local = OBSERVE_RECORD;
@@ -1322,7 +1322,7 @@ static void test_many(void **state)
 	look(b);
 	assert_int_equal(b->result.events, OBSERVE_BATCH + 501);
 	assert_int_equal(b->result.created, OBSERVE_BATCH + 501);
-	assert_string_equal(b->told.text, "7:d/20000-fifo:7 ");
+	assert_string_equal(b->told.text, "8:d/20000-fifo:7 ");
 	assert_int_equal(row_of(b, "d/777", &row), 0);
 	assert_int_equal(row.record.content.size, 5);
 	row_deinit(&row);
