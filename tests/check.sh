@@ -1,7 +1,7 @@
 #!/bin/sh
 # All tests, one step after the other, each with its time: check.sh [full|e2e]. Called by `make check`, `make check-full` and
-# `make e2e`. A step that fails is shown and the next one runs. At the end each failed step is named once more, with the end of
-# what it said (of a long log, often nothing but the end is kept); the last line counts, and the exit status is 1 if one failed.
+# `make e2e`. A step that fails is shown and the next one runs. At the end each failed step is named once more, with what it
+# said of it (of a long log, often nothing but the end is kept); the last line counts, and the exit status is 1 if one failed.
 #
 # Counted is each unit test program, each end-to-end script, and each other step. MAKE and BUILD come from the Makefile.
 set -u
@@ -57,12 +57,9 @@ tell() {
 	else
 		printf '%5d s  FAILED (%s)\n' "$took" "$log"
 		wrong="$wrong $log"
-		show_end 60
+		tail -n 60 "$log" | sed 's/^/    | /'
 	fi
 }
-
-# show_end LINES: the end of LOG.
-show_end() { tail -n "$1" "$log" | sed 's/^/    | /'; }
 
 count() { if [ "$STATUS" -eq 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi; }
 
@@ -205,7 +202,7 @@ esac
 
 for log in $wrong; do
 	echo "FAILED: $(basename "$log" .log)"
-	show_end 12
+	{ grep -E -m 6 'FAILED|WRONG|went wrong|rror' "$log"; tail -n 3 "$log"; } | cut -c 1-300 | sed 's/^/    | /'
 done
 also=
 [ "$skipped" -eq 0 ] || also=", $skipped skipped"
