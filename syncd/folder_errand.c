@@ -169,8 +169,10 @@ static void told_by_scan(const char *path, enum scan_what what, int error, void 
 	struct errand *e = data;
 	struct told *t = malloc(sizeof(*t) + strlen(path) + 1);
 
-	if (!t)
+	if (!t) {
+		e->lost = true;
 		return;
+	}
 	t->what = what;
 	t->error = error;
 	strcpy(t->path, path);
@@ -182,8 +184,8 @@ static void add_watch(int dirfd, const char *path, void *data)
 {
 	struct errand *e = data;
 
-	if (e->folder->watch)
-		watch_directory(e->folder->watch, dirfd, path);
+	if (e->folder->watch && watch_directory(e->folder->watch, dirfd, path) == -ENOMEM)
+		e->lost = true;
 }
 
 static void run_scan(struct errand *e)
@@ -220,6 +222,8 @@ static void run_scan(struct errand *e)
 			paths[n++] = (struct observe_path){.path = d->path, .shallow = !d->whole, .rehash_before_ns = d->distrust_ns};
 	}
 	e->error = observe_run(&options, &scan, paths, n, add_watch, e, &e->result);
+	if (!e->error && e->lost)
+		e->error = -ENOMEM;
 	pool_free(scan.pool);
 	free(paths);
 }
@@ -395,6 +399,19 @@ static void errand_failed(struct folder *f, const char *what, int error)
 		end_sessions(f, error);
 }
 
+/* What was looked at is dirty once more: all of it, or what stamps say nothing of; a whole scan does for the rest. */
+static void mark_again(struct folder *f, const struct errand *e, bool distrusted, int64_t wait_ms)
+{
+	struct dirty *d, *next;
+
+	HASH_ITER(hh, e->dirty, d, next) {
+		struct dirty *again = distrusted && !d->distrust_ns ? NULL : mark_dirty(f, d->path, d->whole, wait_ms);
+
+		if (again && again->distrust_ns < d->distrust_ns)
+			again->distrust_ns = d->distrust_ns;
+	}
+}
+
 static void scan_over(struct folder *f, struct errand *e)
 {
 	if (e->error == -ECANCELED)
@@ -404,6 +421,7 @@ static void scan_over(struct folder *f, struct errand *e)
 	if (e->error != 0) {
 		f->scan_wanted = true;
 		f->scan_confirmed = f->scan_confirmed || e->confirmed;
+		mark_again(f, e, true, RETRY_NS / CLOCK_NS_PER_MS);
 		errand_failed(f, "scan", e->error);
 		return;
 	}
@@ -421,16 +439,9 @@ static void scan_over(struct folder *f, struct errand *e)
 	note_held(f, e);
 	schedule_recent(&f->deleted, e->result.counted, clock_monotonic_ns());
 	if (e->result.raced) {
-		struct dirty *d, *next;
-
 		if (e->whole)
 			f->scan_wanted = true;
-		HASH_ITER(hh, e->dirty, d, next) {
-			struct dirty *again = mark_dirty(f, d->path, d->whole, 20);
-
-			if (again && again->distrust_ns < d->distrust_ns)
-				again->distrust_ns = d->distrust_ns;
-		}
+		mark_again(f, e, false, 20);
 	}
 	if (e->whole)
 		whole_scan_over(f, e);

@@ -64,6 +64,7 @@ struct errand {
 	uint64_t recent;     /* deletions of the last minute */
 	struct observe_result result;
 	struct told *told;
+	bool lost; /* there was no memory for what a scan found, or for a watch */
 	uint64_t settled; /* changes that recovery finished or undid */
 	bool asked; /* somebody waits for this upkeep */
 	struct folder_upkeep upkeep;
