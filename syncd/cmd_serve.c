@@ -238,6 +238,7 @@ static int open_and_run(struct serve *s)
 	o.create = s->open.create && !s->configured;
 	o.algorithm = (enum hash_algorithm)s->open.algorithm;
 	o.watch = s->open.live;
+	o.rescan_interval_ms = s->open.live ? FOLDER_RESCAN_MS : 0;
 	o.confirmed = s->open.confirmed;
 	/* There is nothing to be had from a directory that is not there. */
 	if (o.create && (s->mode_fixed ? s->takes : s->open.takes) && mkdir(s->path, 0755) < 0 && errno != EEXIST)

@@ -31,6 +31,7 @@
 #define REOPEN_MS 2000
 #define FAILING_MS 60000 /* each attempt reads the whole index */
 #define LOCKED_MS 500 /* well under a peer's wait before it connects again: whoever gives the lock up gives it to us */
+#define SAID_LINES 20
 #define REAP_MS 50
 #define REAP_TRIES 100 /* then it is asked to end */
 #define REAP_TERM_TRIES 20 /* then it is killed, and waited for: it can only be a moment */
@@ -85,6 +86,36 @@ static void peer_retry(struct peer *p, const char *why, bool in_order)
 		uv_timer_start(&p->timer, peer_on_timer, (uint64_t)ms, 0);
 }
 
+/* A line that the far side said of its own accord: what it could not read, for instance. It is not its log: so many in a minute. */
+static void tell_said(struct peer *p)
+{
+	int64_t now = clock_monotonic_ns();
+
+	p->said[p->said_n] = '\0';
+	p->said_n = 0;
+	if (!p->said_since_ns || now - p->said_since_ns > CLOCK_NS_PER_S * 60) {
+		p->said_since_ns = now;
+		p->said_lines = 0;
+	}
+	if (p->said[0] && p->said_lines++ < SAID_LINES)
+		log_info("%s: peer %s says: %s", p->place->config->name, p->config->name, quoted(p->said));
+}
+
+/* Only of whom we know: before that it is what ssh, or a shell, says, which is told if there comes no more. */
+static void hear(struct peer *p, const char *text, size_t n)
+{
+	struct session_status st = {.peer_name = ""};
+
+	if (p->session)
+		session_status(folder_session_core(p->session), &st);
+	for (size_t i = 0; *st.peer_name && i < n; i++) {
+		if (text[i] != '\n')
+			p->said[p->said_n++] = text[i];
+		if (text[i] == '\n' || p->said_n == sizeof(p->said) - 1)
+			tell_said(p);
+	}
+}
+
 static void on_peer_stderr(uv_poll_t *poll, int status, int events)
 {
 	struct peer *p = poll->data;
@@ -92,8 +123,10 @@ static void on_peer_stderr(uv_poll_t *poll, int status, int events)
 	ssize_t n;
 
 	(void)events;
-	while ((n = read(transport_stderr(p->transport), text, sizeof(text))) > 0)
+	while ((n = read(transport_stderr(p->transport), text, sizeof(text))) > 0) {
+		hear(p, text, (size_t)n);
 		transport_note(p->transport, text, (size_t)n);
+	}
 	if (n == 0 || status < 0)
 		uv_poll_stop(poll);
 }
@@ -245,6 +278,7 @@ static void peer_connect(struct peer *p)
 	}
 	p->err_poll.data = p;
 	p->polling = true;
+	p->said_n = 0;
 	uv_poll_start(&p->err_poll, UV_READABLE, on_peer_stderr);
 	session.fd_in = session.fd_out = transport_take_fd(p->transport);
 	r = folder_connect(p->place->folder, &p->session, &session);

@@ -25,6 +25,10 @@ struct peer {
 	struct transport *transport;
 	uv_poll_t err_poll;
 	bool polling;		/* err_poll is open */
+	char said[512];		/* a line of its stderr that is not over */
+	size_t said_n;
+	unsigned said_lines;	/* that were told since: */
+	int64_t said_since_ns;
 	uv_timer_t timer;	/* next attempt, next root check, or the child's end */
 	struct folder_session *session;
 	struct link_limits limits; /* below the folder's */

@@ -105,6 +105,10 @@ static void on_root_timer(uv_timer_t *timer)
 	if (clock_jumped(&f->clock, clock_wall_ns(), clock_boot_ns()))
 		replica_doubt(f->replica, REPLICA_CLOCK_JUMPED, clock_monotonic_ns());
 	recover_again(f);
+	if (f->options.watch) {
+		folder_watch_again(f);
+		folder_read_again(f);
+	}
 	if (f->options.holder || !store_release_asked(replica_store(f->replica)))
 		return;
 	/* A daemon waits for this folder: a peer that stays connected finds it there when it comes again. */

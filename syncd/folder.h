@@ -16,6 +16,8 @@
 
 #include "syncd/link.h"
 
+#define FOLDER_RESCAN_MS INT64_C(3600000) /* where nothing is configured */
+
 struct folder;
 
 struct folder_options {

@@ -26,6 +26,7 @@
 #define BURST_MAX_MS 2000
 #define WRITING_MAX_NS (10 * CLOCK_NS_PER_S) /* a file that is written without end is looked at this often */
 #define RETRY_NS (5 * CLOCK_NS_PER_S)
+#define WATCH_AGAIN_NS (10 * CLOCK_NS_PER_S)
 
 static void on_settle(uv_timer_t *timer);
 
@@ -150,16 +151,30 @@ int folder_start_watch(struct folder *f)
 	int r = watch_new(&f->watch, on_watch_told, f);
 
 	if (r < 0) {
-		log_warning("%s: cannot use inotify (%s): changes are found by scans only%s", f->name, file_error_text(r),
-			r == -EMFILE ? "; raise fs.inotify.max_user_instances" : "");
+		if (!f->watch_at_ns)
+			log_warning("%s: cannot use inotify (%s): changes are found by scans only, until it can be used%s", f->name,
+				file_error_text(r), r == -EMFILE ? "; raise fs.inotify.max_user_instances" : "");
+		f->watch_at_ns = clock_monotonic_ns() + WATCH_AGAIN_NS;
 		return 0;
 	}
 	r = uv_poll_init(f->options.loop, &f->watch_poll, watch_fd(f->watch));
-	if (r < 0)
+	if (r < 0) {
+		watch_free(steal(f->watch));
 		return r;
+	}
 	f->watch_poll.data = f;
 	f->handles++;
 	return uv_poll_start(&f->watch_poll, UV_READABLE, on_watch);
+}
+
+void folder_watch_again(struct folder *f)
+{
+	if (f->watch || f->closing || f->halted || clock_monotonic_ns() < f->watch_at_ns)
+		return;
+	if (folder_start_watch(f) < 0 || !f->watch)
+		return;
+	log_info("%s: inotify can be used by now", f->name);
+	folder_scan(f, false); /* which adds the watches */
 }
 
 /* --- errands --- */

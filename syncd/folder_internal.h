@@ -31,7 +31,8 @@ struct problem {
 	int64_t since_ns;	/* wall clock */
 	const void *origin;	/* the session, or NULL: a scan */
 	bool local;		/* a change that is to be undone */
-	bool unread;		/* a scan could not read it, or somebody was writing it */
+	bool unread;		/* a scan could not read it, or somebody was writing it: */
+	int64_t unread_ns, again_ns; /* since when, and when it is looked at again; by the monotonic clock */
 	unsigned generation;
 	char path[];
 };
@@ -93,6 +94,7 @@ struct folder {
 	struct ignore *ignore;
 	struct watch *watch;
 	uv_poll_t watch_poll;
+	int64_t watch_at_ns; /* without a watch: when it is tried again */
 	uv_timer_t settle_timer, root_timer, rescan_timer, upkeep_timer;
 	unsigned handles;
 	struct dirty *dirty; /* uthash */
@@ -137,7 +139,8 @@ void folder_doubt_index(struct folder *f, int error); /* -EBADMSG: have it read 
 void folder_kept_path(const struct store *store, const struct folder_options *o, char *ret, size_t n);
 
 /* folder_errand.c */
-int folder_start_watch(struct folder *f);
+int folder_start_watch(struct folder *f); /* 0 also where inotify can't be used, which is told */
+void folder_watch_again(struct folder *f); /* try, where it could not be used */
 void folder_mark_dirty(struct folder *f, const char *path, bool whole, int64_t wait_ms);
 void folder_distrust(struct folder *f, const char *path); /* hash it, whatever its stamp says */
 void folder_start_errand(struct folder *f); /* begin the next one, if none runs */
@@ -156,5 +159,7 @@ void folder_expire_problems(struct folder *f, const void *origin, unsigned gener
 void folder_forget_problem(struct folder *f, struct problem *p);
 uint64_t folder_count_local(const struct folder *f); /* changes that are to be undone */
 uint64_t folder_count_unread(const struct folder *f); /* left out of rounds for now */
+/* What could not be read is dirty again, at longer and longer intervals: each as long as it has been so by then. */
+void folder_read_again(struct folder *f);
 
 #endif

@@ -13,6 +13,9 @@
 #include "syncd/watch.h"
 
 #define PROBLEMS_MAX 10000
+#define AGAIN_MIN_NS (5 * CLOCK_NS_PER_S)
+#define AGAIN_MAX_NS (10 * 60 * CLOCK_NS_PER_S)
+#define AGAIN_AT_ONCE 64
 
 /* --- problems --- */
 
@@ -44,7 +47,7 @@ struct problem *folder_note_problem(struct folder *f, const char *path, const ch
 		free(p->why);
 		p->why = strdup(why);
 		p->since_ns = clock_wall_ns();
-		if (f->options.holder) /* one-shot commands say it at their end */
+		if (f->options.holder || f->options.watch) /* one-shot commands say it at their end */
 			log_warning("%s: %s: %s", f->name, quoted(path), why);
 	}
 	p->todo = todo;
@@ -96,9 +99,28 @@ uint64_t folder_count_unread(const struct folder *f)
 static void note_unread(struct folder *f, const char *path, const char *why, const char *todo)
 {
 	struct problem *p = folder_note_problem(f, path, why, todo, NULL, f->scan_generation);
+	int64_t now = clock_monotonic_ns();
 
-	if (p)
-		p->unread = true;
+	if (!p)
+		return;
+	p->unread = true;
+	if (!p->unread_ns)
+		p->unread_ns = now;
+	p->again_ns = now + AGAIN_MIN_NS + (now - p->unread_ns < AGAIN_MAX_NS ? now - p->unread_ns : AGAIN_MAX_NS);
+}
+
+void folder_read_again(struct folder *f)
+{
+	int64_t now = clock_monotonic_ns();
+	unsigned n = 0;
+
+	for (struct problem *p = f->problems; p && n < AGAIN_AT_ONCE; p = p->hh.next) {
+		if (!p->unread || now < p->again_ns)
+			continue;
+		p->again_ns = now + AGAIN_MAX_NS; /* the scan tells it once more, if it is so */
+		folder_mark_dirty(f, p->path, true, 0);
+		n++;
+	}
 }
 
 static void note_local(struct folder *f, const char *path)
@@ -143,7 +165,7 @@ void folder_note_scan(struct folder *f, const struct told *t)
 		note_unread(f, t->path, why, "make it readable for the user that runs syncd; nothing below counts as deleted");
 		break;
 	case SCAN_UNSETTLED:
-		if (!f->options.holder) /* a daemon looks again when it settles; a command is over by then */
+		if (!f->options.watch) /* who watches looks again when it settles; a command is over by then */
 			note_unread(f, t->path, "being written", "run it again once nobody writes to it");
 		break;
 	default:
