@@ -99,7 +99,7 @@ void folder_distrust(struct folder *f, const char *path)
 	struct dirty *d = mark_dirty(f, path, false, 0);
 
 	if (d)
-		d->distrust_ns = clock_wall_ns();
+		d->distrust_ns = INT64_MAX;
 }
 
 static void on_watch_told(enum watch_what what, const char *path, void *data)
@@ -169,8 +169,10 @@ int folder_start_watch(struct folder *f)
 
 void folder_watch_again(struct folder *f)
 {
-	if (f->watch || f->closing || f->halted || clock_monotonic_ns() < f->watch_at_ns)
+	/* a scan that runs looks at whether there is a watch */
+	if (f->watch || f->errand || f->closing || f->halted || clock_monotonic_ns() < f->watch_at_ns)
 		return;
+	f->watch_at_ns = clock_monotonic_ns() + WATCH_AGAIN_NS;
 	if (folder_start_watch(f) < 0 || !f->watch)
 		return;
 	log_info("%s: inotify can be used by now", f->name);
@@ -233,11 +235,14 @@ static void run_scan(struct errand *e)
 		pool_set_pace(scan.pool, scan.pace);
 		pace_begin(scan.pace);
 	} else {
-		for (struct dirty *d = e->dirty; d; d = d->hh.next)
+		for (struct dirty *d = e->dirty; d; d = d->hh.next) {
+			if (d->distrust_ns == INT64_MAX)
+				d->distrust_ns = clock_wall_ns();
 			paths[n++] = (struct observe_path){.path = d->path, .shallow = !d->whole, .rehash_before_ns = d->distrust_ns};
+		}
 	}
 	e->error = observe_run(&options, &scan, paths, n, add_watch, e, &e->result);
-	if (!e->error && e->lost)
+	if (!e->error && e->lost && !f->options.watch) /* who watches goes on, and scans again */
 		e->error = -ENOMEM;
 	pool_free(scan.pool);
 	free(paths);
@@ -443,9 +448,14 @@ static void scan_over(struct folder *f, struct errand *e)
 	f->failures = 0;
 	f->scan_generation++;
 	for (struct told *t = e->told; t; t = t->next) {
-		folder_note_scan(f, t);
+		struct dirty *d = NULL, *again = NULL;
+
+		HASH_FIND_STR(e->dirty, t->path, d);
+		folder_note_scan(f, t, d && d->distrust_ns);
 		if (t->what == SCAN_UNSETTLED)
-			folder_mark_dirty(f, t->path, false, f->options.settle_ms);
+			again = mark_dirty(f, t->path, false, f->options.settle_ms);
+		if (again && d && again->distrust_ns < d->distrust_ns)
+			again->distrust_ns = d->distrust_ns;
 	}
 	if (e->whole)
 		folder_expire_problems(f, NULL, f->scan_generation);
@@ -460,6 +470,10 @@ static void scan_over(struct folder *f, struct errand *e)
 	}
 	if (e->whole)
 		whole_scan_over(f, e);
+	if (e->lost) {
+		f->scan_wanted = true;
+		errand_failed(f, "scan", -ENOMEM);
+	}
 	f->undo_waits = e->result.waiting && e->result.undone;
 	if (e->result.events || e->result.undone)
 		folder_changed(f, NULL);

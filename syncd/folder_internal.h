@@ -18,7 +18,9 @@
 struct dirty {
 	UT_hash_handle hh;
 	bool whole;	   /* all below, not only the path and its children */
-	int64_t distrust_ns; /* wall clock: what was recorded before is hashed, whatever its stamp says; 0: it is not */
+	/* Wall clock: what was recorded before is hashed, whatever its stamp says; 0: it is not. INT64_MAX: before its scan begins, as a whole
+	 * one that comes in between may record what it has not read (SCAN_AGED). */
+	int64_t distrust_ns;
 	int64_t first_ns;  /* when it was marked first */
 	int64_t due_ns;	   /* not before: still being written */
 	char path[];
@@ -32,7 +34,8 @@ struct problem {
 	const void *origin;	/* the session, or NULL: a scan */
 	bool local;		/* a change that is to be undone */
 	bool unread;		/* a scan could not read it, or somebody was writing it: */
-	int64_t unread_ns, again_ns; /* since when, and when it is looked at again; by the monotonic clock */
+	int64_t unread_ns, again_ns; /* since when, and when it is looked at again (0: not); by the monotonic clock */
+	bool distrusted;	/* as dirty.distrust_ns */
 	unsigned generation;
 	char path[];
 };
@@ -153,7 +156,7 @@ void folder_recover(struct folder *f, const struct session *but); /* once all se
 /* folder_status.c; origin: the session, or NULL: a scan. Returns the problem, the folder's; NULL: too many, or no memory */
 struct problem *folder_note_problem(struct folder *f, const char *path, const char *why, const char *todo, const void *origin,
 	unsigned generation);
-void folder_note_scan(struct folder *f, const struct told *t);
+void folder_note_scan(struct folder *f, const struct told *t, bool distrusted);
 void folder_clear_problem(struct folder *f, const char *path);
 void folder_expire_problems(struct folder *f, const void *origin, unsigned generation);
 void folder_forget_problem(struct folder *f, struct problem *p);

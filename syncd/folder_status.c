@@ -47,6 +47,7 @@ struct problem *folder_note_problem(struct folder *f, const char *path, const ch
 		free(p->why);
 		p->why = strdup(why);
 		p->since_ns = clock_wall_ns();
+		p->unread_ns = 0;
 		if (f->options.holder || f->options.watch) /* one-shot commands say it at their end */
 			log_warning("%s: %s: %s", f->name, quoted(path), why);
 	}
@@ -96,7 +97,7 @@ uint64_t folder_count_unread(const struct folder *f)
 	return n;
 }
 
-static void note_unread(struct folder *f, const char *path, const char *why, const char *todo)
+static void note_unread(struct folder *f, const char *path, const char *why, const char *todo, bool distrusted)
 {
 	struct problem *p = folder_note_problem(f, path, why, todo, NULL, f->scan_generation);
 	int64_t now = clock_monotonic_ns();
@@ -104,6 +105,7 @@ static void note_unread(struct folder *f, const char *path, const char *why, con
 	if (!p)
 		return;
 	p->unread = true;
+	p->distrusted = distrusted;
 	if (!p->unread_ns)
 		p->unread_ns = now;
 	p->again_ns = now + AGAIN_MIN_NS + (now - p->unread_ns < AGAIN_MAX_NS ? now - p->unread_ns : AGAIN_MAX_NS);
@@ -114,11 +116,15 @@ void folder_read_again(struct folder *f)
 	int64_t now = clock_monotonic_ns();
 	unsigned n = 0;
 
+	if (f->scan_wanted || (f->errand && f->errand->whole))
+		return; /* that is not to be hurried for it */
 	for (struct problem *p = f->problems; p && n < AGAIN_AT_ONCE; p = p->hh.next) {
-		if (!p->unread || now < p->again_ns)
+		if (!p->again_ns || now < p->again_ns)
 			continue;
-		p->again_ns = now + AGAIN_MAX_NS; /* the scan tells it once more, if it is so */
+		p->again_ns = 0; /* the scan tells it once more, if it is so */
 		folder_mark_dirty(f, p->path, true, 0);
+		if (p->distrusted)
+			folder_distrust(f, p->path);
 		n++;
 	}
 }
@@ -132,7 +138,7 @@ static void note_local(struct folder *f, const char *path)
 		p->local = true;
 }
 
-void folder_note_scan(struct folder *f, const struct told *t)
+void folder_note_scan(struct folder *f, const struct told *t, bool distrusted)
 {
 	char why[256];
 
@@ -142,12 +148,12 @@ void folder_note_scan(struct folder *f, const struct told *t)
 	}
 	if (t->error == OBSERVE_UNFINISHED) {
 		note_unread(f, t->path, "a change of it was interrupted, and could not be looked at since",
-			"nothing: it is looked at again within ten minutes, or with the next run");
+			"nothing: it is looked at again within ten minutes, or with the next run", distrusted);
 		return;
 	}
 	if (t->error == OBSERVE_COVERS) {
 		note_unread(f, t->path, "it was a directory, and not all that was in it could be looked at",
-			"see to what is told of the directory above");
+			"see to what is told of the directory above", distrusted);
 		return;
 	}
 	switch (t->what) {
@@ -162,11 +168,11 @@ void folder_note_scan(struct folder *f, const struct told *t)
 		break;
 	case SCAN_ERROR:
 		snprintf(why, sizeof(why), "cannot be read: %s", file_error_text(t->error));
-		note_unread(f, t->path, why, "make it readable for the user that runs syncd; nothing below counts as deleted");
+		note_unread(f, t->path, why, "make it readable for the user that runs syncd; nothing below counts as deleted", distrusted);
 		break;
 	case SCAN_UNSETTLED:
 		if (!f->options.watch) /* who watches looks again when it settles; a command is over by then */
-			note_unread(f, t->path, "being written", "run it again once nobody writes to it");
+			note_unread(f, t->path, "being written", "run it again once nobody writes to it", distrusted);
 		break;
 	default:
 		break;

@@ -2,12 +2,14 @@
 """Failing calls and allocations of the real programs, one at a time; see tests/README.md.
 
 usage: faults.py BIN TOOLS [--depth N] [--each [KIND:]N] [--every N] [--seed S] [--jobs N] [--budget SECONDS]
-                           [--what calls,allocations,lasting,daemon] [--only PLACE/ERRNO]
+                           [--what calls,allocations,lasting,daemon] [--only PLACE/ERRNO] [--skip N]
 
   calls        each place that calls the file system fails once, with each errno of its call (--each: with N of them; daemon:N: there only)
   allocations  each place that allocates fails once (--every: one in so many of them, and of a daemon's)
   lasting      each call fails wherever it is made, until the program ends, with each errno
   daemon       places that only a daemon has, while it starts, while users edit, and while it stops
+
+  --skip       each place goes well so many times before it fails
 
 A run that fails must say why; none may die or hang; and once the fault is over the next run brings both folders to what the
 users made of them. "went on": all was done all the same; "later": the next run removed something from staging/;
@@ -295,7 +297,10 @@ class Bench(crash.Batch):
         """The daemon runs while users edit; None, or how it ended before its time."""
         p = self.daemon_start(log)
         self.wait(lambda: os.path.exists(f"{self.a}/.syncd/lock") or p.poll() is not None, 10)
+        time.sleep(self.rng.random() * 0.4)  # before its first scan, during it, or after
+        p.send_signal(signal.SIGSTOP)  # what users did is looked at before it is exchanged
         r = self.next_round() if self.rounds else None
+        p.send_signal(signal.SIGCONT)
         if r is None:
             self.daemon_end(p)
             self.next_round()
@@ -426,7 +431,7 @@ def in_passes(tasks, rng):
 def one(bench, scenario, place, call, name):
     error = getattr(errno, name)
     bench.why, bench.name = "it ends", f"{call} {name} at {place.functions() if place else 'everywhere'}"
-    arm = dict(place=place, error=error) if place else dict(call=call, error=error, left=PERSISTENT)
+    arm = dict(place=place, error=error, skip=bench.options.skip) if place else dict(call=call, error=error, left=PERSISTENT)
     for _ in range(REPEATS):
         outcome = bench.try_daemon(arm) if scenario == "daemon" else bench.try_one(scenario, arm)
         if outcome != "not reached":
@@ -512,6 +517,7 @@ def main():
     p.add_argument("--what", type=lambda s: s.split(","), default=["calls", "allocations", "lasting", "daemon"])
     p.add_argument("--budget", type=float, default=0)
     p.add_argument("--only")
+    p.add_argument("--skip", type=int, default=0)
     options = p.parse_args()
     options.bin, options.tools, options.keep = os.path.abspath(options.bin), os.path.abspath(options.tools), False
     began = time.monotonic()

@@ -39,7 +39,7 @@
 /* What may happen in a history; which of these do is drawn from its seed, out of those that are allowed. */
 #define FEATURES(X)                                                                                                   \
 	X(CUT) X(LIVE) X(STALL) X(PAUSE) X(MEDDLE) X(RESTART) X(PURGE) X(AWAY) X(CLOCK) X(OPEN) X(CRASH) X(KILL)       \
-	X(FAULT) X(UNMOUNT) X(RESTORE) X(CLONE) X(DISKS) X(STORE) X(ONE_WAY) X(HOLD) X(SINGLE) X(LOOK) X(EXACT)
+	X(FAULT) X(UNMOUNT) X(RESTORE) X(CLONE) X(DISKS) X(STORE) X(ONE_WAY) X(HOLD) X(SINGLE) X(LOOK) X(EXACT) X(STALE)
 enum feature {
 #define X(name) FEATURE_##name,
 	FEATURES(X)

@@ -80,6 +80,9 @@ static struct sim_disk *new_disk(struct engine *e, struct sim_host *h)
 		o.tick_ns = 4 * CLOCK_NS_PER_MS;
 		o.abilities.exact_times = o.abilities.time_granularity_ns == 1;
 	}
+	/* Older ones, nobody can see (DESIGN.md, Known); nor by a clock that was set since */
+	if (engine_has(e, FEATURE_STALE) && !engine_has(e, FEATURE_CLOCK))
+		o.stale_ns = 2 * CLOCK_NS_PER_S;
 	return sim_disk_new(h, &o);
 }
 

@@ -21,8 +21,8 @@
  *               missing reads as zeros. SIM_ORDERED: a file has grown only over what was written, and was cut short only
  *               together with its times; what is overwritten in place is as above
  *   attributes  of a file (mode, owner, times) as they were or as they are; as they are, where newer data or size survives
- *               (unless stale_times: then new data may stand beneath old times, as ext4 writes data before it commits
- *               inodes). New times above old data are always possible
+ *               (unless those are younger than stale_ns: then new data of the same size may stand beneath old times, as ext4 writes
+ *               data before it commits inodes). New times above old data are always possible
  *   names       operations (create, link, unlink, rename, exchange), each whole, by enum sim_order:
  *
  *     SIM_ORDERED    a prefix, which contains what was done before the last sync of anything: the journals of ext4 and xfs
@@ -87,7 +87,7 @@ struct sim_disk_options {
 	int64_t tick_ns;   /* stamps that the file system makes are as coarse as that (at least time_granularity_ns) */
 	uint64_t capacity; /* bytes; 0: no end */
 	enum sim_order order;
-	bool stale_times;
+	int64_t stale_ns;
 	bool never_crashes; /* nothing is kept for a crash: cheaper */
 };
 

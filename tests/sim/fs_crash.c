@@ -427,7 +427,7 @@ static uint64_t size_crash(const struct node *n, uint64_t low, uint64_t *stream)
 static void node_crash(struct sim_disk *d, struct node *n, uint64_t *stream)
 {
 	uint64_t low = n->size_min < n->durable.size ? n->size_min : n->durable.size, size = size_crash(n, low, stream);
-	bool in_order = d->options.order == SIM_ORDERED, cut = low < n->durable.size, newer = false;
+	bool in_order = d->options.order == SIM_ORDERED, cut = low < n->durable.size, newer = false, stale;
 	bool before = in_order ? cut && sim_one_in(stream, 2) : sim_one_in(stream, 8);
 	struct attributes now = n->now;
 	size_t chance = sim_below(stream, 5);
@@ -445,7 +445,8 @@ static void node_crash(struct sim_disk *d, struct node *n, uint64_t *stream)
 	}
 	newer |= size != n->durable.size;
 	content_trim(n, size);
-	if (before || (newer ? d->options.stale_times && sim_one_in(stream, 4) : sim_one_in(stream, 2)))
+	stale = d->options.stale_ns && size == n->durable.size && sim_wall_ns(d->host) - n->durable.ctime_ns < d->options.stale_ns;
+	if (before || (newer ? stale && sim_one_in(stream, 4) : sim_one_in(stream, 2)))
 		now = n->durable;
 	now.size = size;
 	n->now = n->durable = now;
