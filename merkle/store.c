@@ -158,7 +158,7 @@ struct last_mount {
 	uint32_t number;
 };
 
-/* 0: what is there can't be read. */
+/* Zeros: there is none yet. < 0: what is there can't be read. */
 static int last_mount_read(struct index *index, struct last_mount *ret)
 {
 	struct buf b cleanup(buf_deinit) = BUF_INIT;

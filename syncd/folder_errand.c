@@ -54,8 +54,8 @@ static void arm_settle(struct folder *f)
 	uv_timer_start(&f->settle_timer, on_settle, (uint64_t)ms, 0);
 }
 
-/* The entry; NULL: there was no memory, and all is scanned. */
-static struct dirty *mark_dirty(struct folder *f, const char *path, bool whole, int64_t wait_ms)
+/* distrust_ns: as dirty.distrust_ns; the later one counts. Where there is no memory all is scanned. */
+static void mark_dirty(struct folder *f, const char *path, bool whole, int64_t wait_ms, int64_t distrust_ns)
 {
 	int64_t now = clock_monotonic_ns();
 	struct dirty *d = NULL;
@@ -72,7 +72,7 @@ static struct dirty *mark_dirty(struct folder *f, const char *path, bool whole, 
 		if (!d || !d->hh.tbl) {
 			free(d);
 			f->scan_wanted = true;
-			return NULL;
+			return;
 		}
 		if (first)
 			f->first_dirty_ns = now;
@@ -80,26 +80,24 @@ static struct dirty *mark_dirty(struct folder *f, const char *path, bool whole, 
 	if (f->scanned) /* what is changed now is looked at after a scan that runs: it is not to be slow any more */
 		atomic_store(&f->pace.hurry, true);
 	d->whole = d->whole || whole;
+	if (d->distrust_ns < distrust_ns)
+		d->distrust_ns = distrust_ns;
 	if (!d->first_ns)
 		d->first_ns = now;
 	d->due_ns = wait_ms ? now + wait_ms * CLOCK_NS_PER_MS : 0;
 	if (d->due_ns > d->first_ns + WRITING_MAX_NS)
 		d->due_ns = d->first_ns + WRITING_MAX_NS;
 	arm_settle(f);
-	return d;
 }
 
 void folder_mark_dirty(struct folder *f, const char *path, bool whole, int64_t wait_ms)
 {
-	(void)mark_dirty(f, path, whole, wait_ms);
+	mark_dirty(f, path, whole, wait_ms, 0);
 }
 
 void folder_distrust(struct folder *f, const char *path)
 {
-	struct dirty *d = mark_dirty(f, path, false, 0);
-
-	if (d)
-		d->distrust_ns = INT64_MAX;
+	mark_dirty(f, path, false, 0, INT64_MAX);
 }
 
 static void on_watch_told(enum watch_what what, const char *path, void *data)
@@ -425,10 +423,8 @@ static void mark_again(struct folder *f, const struct errand *e, bool distrusted
 	struct dirty *d, *next;
 
 	HASH_ITER(hh, e->dirty, d, next) {
-		struct dirty *again = distrusted && !d->distrust_ns ? NULL : mark_dirty(f, d->path, d->whole, wait_ms);
-
-		if (again && again->distrust_ns < d->distrust_ns)
-			again->distrust_ns = d->distrust_ns;
+		if (!distrusted || d->distrust_ns)
+			mark_dirty(f, d->path, d->whole, wait_ms, d->distrust_ns);
 	}
 }
 
@@ -448,14 +444,14 @@ static void scan_over(struct folder *f, struct errand *e)
 	f->failures = 0;
 	f->scan_generation++;
 	for (struct told *t = e->told; t; t = t->next) {
-		struct dirty *d = NULL, *again = NULL;
+		struct dirty *d = NULL;
+		int64_t distrust_ns;
 
 		HASH_FIND_STR(e->dirty, t->path, d);
-		folder_note_scan(f, t, d && d->distrust_ns);
+		distrust_ns = d ? d->distrust_ns : 0;
+		folder_note_scan(f, t, distrust_ns != 0);
 		if (t->what == SCAN_UNSETTLED)
-			again = mark_dirty(f, t->path, false, f->options.settle_ms);
-		if (again && d && again->distrust_ns < d->distrust_ns)
-			again->distrust_ns = d->distrust_ns;
+			mark_dirty(f, t->path, false, f->options.settle_ms, distrust_ns);
 	}
 	if (e->whole)
 		folder_expire_problems(f, NULL, f->scan_generation);
