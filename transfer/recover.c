@@ -138,14 +138,15 @@ static int is_old(struct recovery *v, const struct pending *e, const struct seen
 	return r == -EBUSY || (r == -EACCES && s->kind == RECORD_FILE) ? 0 : r;
 }
 
-static bool marked(const struct recovery *v, uint64_t batch)
+/* Is staging as the batch left it? */
+static enum there see_marker(const struct recovery *v, uint64_t batch)
 {
 	char name[RECOVER_MARKER_BYTES];
 	struct seen s;
 
 	recover_marker(name, batch);
 	see_staged(v, name, &s);
-	return s.there == THERE;
+	return s.there;
 }
 
 /* What is at `path` now, hashed. 0, FILE_BUSY …, < 0. */
@@ -352,7 +353,7 @@ static enum verdict recover_put(struct recovery *v, struct pending *e)
 	const struct intent *i = &e->intent;
 	const struct pending *above;
 	struct seen at_path, staged, displaced = {.there = ABSENT};
-	bool landed;
+	enum there landed;
 
 	see(v, i->path, &at_path);
 	see_staged(v, i->staged, &staged);
@@ -372,12 +373,12 @@ static enum verdict recover_put(struct recovery *v, struct pending *e)
 	above = staged_above(v, e);
 	if (above)
 		return above->verdict;
-	landed = displaced.there == THERE || marked(v, e->batch);
-	if (!dispose(v, e, &displaced))
+	landed = displaced.there == THERE ? THERE : see_marker(v, e->batch);
+	if (landed == UNSEEN || !dispose(v, e, &displaced))
 		return UNKNOWN;
-	if (landed && at_path.there == ABSENT)
+	if (landed == THERE && at_path.there == ABSENT)
 		return DONE_DELETED;
-	return landed && replaces(&at_path, i) ? finish_put(v, e, &at_path) : NOT_DONE;
+	return landed == THERE && replaces(&at_path, i) ? finish_put(v, e, &at_path) : NOT_DONE;
 }
 
 static enum verdict recover_put_aside(struct recovery *v, struct pending *e)
@@ -424,11 +425,13 @@ static enum verdict move_back(struct recovery *v, struct pending *from, const st
 static enum verdict find_moved(struct recovery *v, struct pending *to, const struct seen *at_path)
 {
 	const struct pending *above = staged_above(v, to);
+	enum there landed;
 
 	if (above)
 		return above->verdict;
-	if (!marked(v, to->batch))
-		return NOT_DONE;
+	landed = see_marker(v, to->batch);
+	if (landed != THERE)
+		return landed == UNSEEN ? UNKNOWN : NOT_DONE;
 	if (at_path->there == ABSENT)
 		return DONE_DELETED;
 	return replaces(at_path, &to->intent) ? finish_put(v, to, at_path) : NOT_DONE;

@@ -383,6 +383,45 @@ static void test_blind_recovery(void **state)
 	assert_true(unfinished > 20);
 }
 
+/* Ended at point k; what had landed is deleted, and the j-th look of the recovery fails: it stays deleted, whichever look that was. */
+static bool blind_to_deletion(unsigned k, unsigned j, unsigned *deletions)
+{
+	static const char *const news[][2] = {{"a.txt", "new a"}, {"k", "new k"}, {"m/n", "new n"}, {"v2/f", "moved f"}, {"d2", "moved g"}};
+	bool killed, reached, deleted[ARRAY_SIZE(news)];
+	struct fixture *f = cut_short(where_memory(), true, k, &killed);
+
+	for (size_t i = 0; i < ARRAY_SIZE(news); i++) {
+		deleted[i] = strcmp(fx_read(f, news[i][0]), news[i][1]) == 0;
+		if (deleted[i])
+			OK(unlink(fx_path(f, news[i][0])));
+		*deletions += deleted[i];
+	}
+	fx_open(f);
+	blind_at = j;
+	looks = 0;
+	(void)apply_recover(f->r, NULL);
+	blind_at = 0;
+	reached = looks >= j;
+	recovered_again(f);
+	fx_scan(f);
+	for (size_t i = 0; i < ARRAY_SIZE(news); i++)
+		if (deleted[i] && !fx_tombstone(f, news[i][0]))
+			fail_msg("%s was deleted after point %u: with look %u failing nobody knows", news[i][0], k, j);
+	fx_free(f);
+	return reached;
+}
+
+static void test_blind_to_deletion(void **state)
+{
+	unsigned deletions = 0;
+
+	(void)state;
+	for (unsigned k = 32; k < 88; k += 11)
+		for (unsigned j = 1 + k % 3; blind_to_deletion(k, j, &deletions); j += 3)
+			;
+	assert_true(deletions > 100);
+}
+
 /* --- errors --- */
 
 struct failure {
@@ -1064,6 +1103,7 @@ int main(void)
 		cmocka_unit_test(test_some_points_on_disk),
 		cmocka_unit_test(test_symlinks_are_durable),
 		cmocka_unit_test(test_blind_recovery),
+		cmocka_unit_test(test_blind_to_deletion),
 		cmocka_unit_test(test_error_at_every_point),
 		cmocka_unit_test(test_errors_without_no_replace),
 		cmocka_unit_test(test_errors_from_every_point_on),
