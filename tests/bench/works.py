@@ -208,7 +208,7 @@ def edit_works(size):
 
 
 def edits(lab):
-    """A big file changed in four ways; indexes present. What syncd needs to hash it again is in the time."""
+    """A big file changed in four ways; indexes present. What syncd needs to hash it again is in the time. Live: from the end of the change on."""
     a, b = lab.fresh("big", "big-to")
     random_file(a + "/big", lab.size["big"])
     run("cp", "-a", a + "/big", b)
@@ -230,16 +230,18 @@ def edits(lab):
             yield f"{work}: {name}", m.result
             learn()
     forget(lab, a, b)
-    for pair in here(lab, (Syncthing, Lsyncd)):
+    for k, pair in enumerate(here(lab, PAIRS)):
         live = pair(lab, a, b)
         for n, (work, change) in enumerate(edit_works(lab.size["big"])):
             lab.settle()
             with Meter(lab) as m:
-                change(a + "/big", n * 100 + 9)
+                change(a + "/big", n * 100 + 9 + k)
+                m.began = time.monotonic()
                 live.look()
                 wait_until(f"{work}: {pair.name}", lambda: alike(a + "/big", b + "/big"))
             yield f"{work}: {pair.name}, live", m.result
         live.stop()
+        forget(lab, a, b)
     lab.fresh("big", "big-to")
 
 
