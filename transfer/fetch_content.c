@@ -7,7 +7,7 @@
  *
  * A peer may announce files of very many chunks. A tree is walked when there is room for the most that it can have; trees wait
  * for room in the order of their batches, so that a batch never waits for one that waits for it: those that are as long as to
- * need much are batches of their own. At each level it is looked whether there are more nodes than a file of that size can have.
+ * need much are batches of their own. The walk is fetch_nodes.c's.
  *
  * Where the old version may have some of a missing chunk, the request waits for a STAGE job that names its pieces
  * (transfer/pieces.h); another one puts together what PIECES tells. If that is not the chunk, it is asked for without names.
@@ -36,7 +36,7 @@ static void want_content(struct session *s, struct offer *o)
 	s->fetch_tail = &o->next_fetch;
 }
 
-static void close_offer(struct offer *o)
+void fetch_close(struct offer *o)
 {
 	if (o->open && !o->refs && (o->failed || o->staged)) {
 		o->open = false;
@@ -44,7 +44,7 @@ static void close_offer(struct offer *o)
 	}
 }
 
-static void fail_offer(struct offer *o, int error)
+void fetch_fail(struct offer *o, int error)
 {
 	if (!o->failed)
 		o->error = error;
@@ -85,7 +85,7 @@ void fetch_op_free(struct session *s, struct stage_op *op)
 	free(op);
 }
 
-static int add_op(struct session *s, struct stage_op op)
+int fetch_add_op(struct session *s, struct stage_op op)
 {
 	struct stage_op *copy = malloc(sizeof(*copy));
 
@@ -99,208 +99,6 @@ static int add_op(struct session *s, struct stage_op op)
 	*s->ops_tail = copy;
 	s->ops_tail = &copy->next;
 	return 0;
-}
-
-/* --- nodes --- */
-
-static void walk_free(struct node_walk *w)
-{
-	if (!w)
-		return;
-	for (size_t i = 0; w->children && i < w->n; i++)
-		free(w->children[i]);
-	free(w->children);
-	free(w->n_children);
-	free(w->entries);
-	free(w);
-}
-
-/* Takes the entries over. */
-static struct node_walk *walk_new(uint8_t level, struct chunk_tree_entry *entries, size_t n)
-{
-	struct node_walk *w = calloc(1, sizeof(*w));
-
-	if (!w) {
-		free(entries);
-		return NULL;
-	}
-	w->level = level;
-	w->entries = entries;
-	w->n = w->unresolved = n;
-	w->children = calloc(n, sizeof(*w->children));
-	w->n_children = calloc(n, sizeof(*w->n_children));
-	if (w->children && w->n_children)
-		return w;
-	walk_free(w);
-	return NULL;
-}
-
-static int begin_walk(struct offer *o)
-{
-	struct chunk_tree_entry *root = malloc(sizeof(*root));
-
-	if (!root)
-		return -ENOMEM;
-	*root = (struct chunk_tree_entry){.hash = o->theirs.content.root, .length = o->theirs.content.size};
-	o->walk = walk_new(o->theirs.content.height, root, 1);
-	return o->walk ? 0 : -ENOMEM;
-}
-
-/* All nodes but the last of a level have two children at least. */
-static int check_count(const struct offer *o)
-{
-	const struct content *content = &o->theirs.content;
-	const struct node_walk *w = o->walk;
-
-	if (w->below > (chunk_count_max(content->size, content->chunk_bits) >> (w->level - 1)) + 1)
-		return -EBADMSG;
-	return w->below > SESSION_CHUNKS_MAX ? -EFBIG : 0;
-}
-
-/* Take a node's payload for position i of the walk. -EBADMSG: it is not what its parent announced;
- * -EFBIG: too many. */
-static int resolve(struct session *s, struct offer *o, size_t i, const void *payload, size_t n)
-{
-	struct node_walk *w = o->walk;
-	uint64_t sum = 0;
-	int r;
-
-	if (w->children[i])
-		return 0;
-	r = chunk_tree_decode(store_algorithm(replica_store(s->replica)), &w->entries[i].hash, w->level, payload, n,
-		&w->children[i], &w->n_children[i]);
-	if (r < 0)
-		return r;
-	for (size_t j = 0; j < w->n_children[i]; j++)
-		sum += w->children[i][j].length; /* decode checked against overflow */
-	if (sum != w->entries[i].length)
-		return -EBADMSG;
-	w->unresolved--;
-	w->below += w->n_children[i];
-	return check_count(o);
-}
-
-/* One level down; at the chunks: hand them to the stage. */
-static int descend(struct session *s, struct offer *o)
-{
-	struct node_walk *w = o->walk, *below;
-	struct chunk_tree_entry *entries = calloc(w->below, sizeof(*entries));
-	size_t n = w->below, at = 0;
-	uint8_t level = w->level - 1;
-
-	if (!entries)
-		return -ENOMEM;
-	for (size_t i = 0; i < w->n; i++) {
-		memcpy(entries + at, w->children[i], w->n_children[i] * sizeof(*entries));
-		at += w->n_children[i];
-	}
-	walk_free(w);
-	o->walk = NULL;
-	if (level == 0)
-		return add_op(s, (struct stage_op){.offer = o, .entries = entries, .n_entries = n});
-	below = walk_new(level, entries, n);
-	o->walk = below;
-	return below ? 0 : -ENOMEM;
-}
-
-static int ask_nodes(struct session *s, struct offer *o, const size_t *slots, size_t n)
-{
-	struct hash hashes[MESSAGE_NODES_MAX];
-	struct nodes_request *request = calloc(1, sizeof(*request)), **at = &s->nodes_out;
-	union message m = {.nodes_ask = {.v = hashes, .n = n}};
-
-	if (!request || !(request->slots = malloc(n * sizeof(*slots)))) {
-		free(request);
-		return -ENOMEM;
-	}
-	memcpy(request->slots, slots, n * sizeof(*slots));
-	request->id = m.nodes_ask.id = s->next_id++;
-	request->offer = o;
-	request->n = n;
-	for (size_t i = 0; i < n; i++)
-		hashes[i] = o->walk->entries[slots[i]].hash;
-	o->refs++;
-	while (*at)
-		at = &(*at)->next;
-	*at = request;
-	return session_send(s, MESSAGE_NODES_ASK, &m);
-}
-
-/* Look up the nodes of this level here, ask for the others. */
-static int pump_walk(struct session *s, struct offer *o)
-{
-	while (o->walk && !o->failed) {
-		struct node_walk *w = o->walk;
-		size_t slots[MESSAGE_NODES_MAX], n = 0;
-		struct index_txn *t = NULL;
-		int r;
-
-		if (!w->unresolved) {
-			r = descend(s, o);
-			if (r < 0)
-				return r;
-			continue;
-		}
-		if (w->asked == w->n)
-			return 0; /* answers are due */
-		r = index_begin_read(replica_index(s->replica), &t);
-		while (r == 0 && w->asked < w->n && n < MESSAGE_NODES_MAX) {
-			struct buf payload = BUF_INIT;
-			uint8_t level;
-
-			r = index_node_get(t, &w->entries[w->asked].hash, &level, &payload);
-			if (r == 0 && level == w->level)
-				r = resolve(s, o, w->asked, payload.data, payload.len);
-			else if (r >= 0)
-				slots[n++] = w->asked, r = 0;
-			buf_deinit(&payload);
-			w->asked++;
-		}
-		index_abort(t);
-		if (r == -EFBIG) {
-			fail_offer(o, r);
-			return 0;
-		}
-		if (r == 0 && n)
-			r = ask_nodes(s, o, slots, n);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-int fetch_nodes(struct session *s, const struct message_nodes *m)
-{
-	struct nodes_request **at = &s->nodes_out, *request;
-	struct offer *o;
-	int r = 0;
-
-	while (*at && (*at)->id != m->id)
-		at = &(*at)->next;
-	request = *at;
-	if (!request || request->n != m->n)
-		return session_protocol_error(s, "NODES that nobody asked for");
-	*at = request->next;
-	o = request->offer;
-	o->refs--;
-	for (size_t i = 0; i < m->n && r == 0 && !o->failed; i++) {
-		if (!m->v[i].present)
-			fail_offer(o, -ESTALE);
-		else
-			r = resolve(s, o, request->slots[i], m->v[i].payload, m->v[i].n);
-	}
-	free(request->slots);
-	free(request);
-	if (r == -EBADMSG)
-		return session_protocol_error(s, "a node that is not what it was announced to be");
-	if (r == -EFBIG) {
-		fail_offer(o, r);
-		r = 0;
-	}
-	if (r == 0)
-		r = pump_walk(s, o);
-	close_offer(o);
-	return r;
 }
 
 /* --- content --- */
@@ -431,7 +229,7 @@ static int add_request(struct session *s, struct offer *o, struct message_fetch 
 	o->next_missing += n;
 	s->window += request->bytes;
 	if (bits)
-		return add_op(s, (struct stage_op){.offer = o, .request = request});
+		return fetch_add_op(s, (struct stage_op){.offer = o, .request = request});
 	o->refs++;
 	return send_request(s, m, request);
 }
@@ -457,8 +255,8 @@ static int pump_requests(struct session *s)
 		if (!s->fetch_head)
 			s->fetch_tail = &s->fetch_head;
 		if (!o->failed && o->walk)
-			r = pump_walk(s, o);
-		close_offer(o);
+			r = fetch_pump_walk(s, o);
+		fetch_close(o);
 	}
 	sent = send_fetch(s, &m);
 	return r < 0 ? r : sent;
@@ -483,7 +281,7 @@ static void request_over(struct session *s, struct fetch_request **at)
 		s->fetches_tail = at;
 	request_free(s, request);
 	o->refs--;
-	close_offer(o);
+	fetch_close(o);
 }
 
 /* The chunk that is to come next. */
@@ -505,7 +303,7 @@ static int chunk_came(struct session *s, struct fetch_request **at, uint8_t *byt
 	} else {
 		if (pieces)
 			pieces->refs++;
-		r = add_op(s, (struct stage_op){.offer = o,
+		r = fetch_add_op(s, (struct stage_op){.offer = o,
 				      .pieces = pieces,
 				      .missing = request->first + request->done,
 				      .bytes = bytes,
@@ -577,7 +375,7 @@ int fetch_gone(struct session *s, const struct message_gone *m)
 	missing = stage_missing(request->offer->stage, &n);
 	for (size_t i = request->done; i < request->n; i++)
 		s->window -= missing[request->first + i].length;
-	fail_offer(request->offer, m->reason == MESSAGE_GONE_CHANGED ? -ESTALE : -EIO);
+	fetch_fail(request->offer, m->reason == MESSAGE_GONE_CHANGED ? -ESTALE : -EIO);
 	request_over(s, at);
 	return 0;
 }
@@ -733,11 +531,11 @@ static int op_over(struct session *s, struct stage_op *op, struct message_fetch 
 	if (op->result == -EBADMSG && op->pieces)
 		return session_protocol_error(s, "PIECES that refer to nothing");
 	if (op->result < 0) {
-		fail_offer(o, op->result);
+		fetch_fail(o, op->result);
 	} else if (again) {
 		return ask_whole(s, op, m);
 	} else if (op->result == STAGE_MISMATCH) {
-		fail_offer(o, -ESTALE);
+		fetch_fail(o, -ESTALE);
 	} else if (op->result == STAGE_COMPLETE) {
 		o->staged = true;
 	} else if (op->entries && !o->failed) {
@@ -759,7 +557,7 @@ int fetch_done_stage(struct session *s, struct session_job *job)
 	for (struct stage_op *op = job->ops; op && r >= 0; op = op->next) {
 		op->offer->refs--;
 		r = op_over(s, op, &m);
-		close_offer(op->offer);
+		fetch_close(op->offer);
 	}
 	sent = send_fetch(s, &m);
 	return r < 0 ? r : sent;
@@ -804,8 +602,8 @@ int fetch_content_begin(struct session *s, struct offer *o)
 		stage_missing(o->stage, &o->unwritten);
 		want_content(s, o);
 	} else if (content->size >> content->chunk_bits >> 2 > SESSION_CHUNKS_MAX) { /* chunks of full length */
-		fail_offer(o, -EFBIG);
-		close_offer(o);
+		fetch_fail(o, -EFBIG);
+		fetch_close(o);
 	} else {
 		o->chunks = most < SESSION_CHUNKS_MAX ? (uint32_t)most : SESSION_CHUNKS_MAX;
 		o->next_fetch = NULL;
@@ -833,7 +631,7 @@ static int admit_trees(struct session *s)
 		o->counted = true;
 		s->chunks_held += o->chunks;
 		want_content(s, o);
-		r = begin_walk(o);
+		r = fetch_begin_walk(o);
 	}
 	return r;
 }
@@ -856,7 +654,7 @@ void fetch_content_free(struct session *s, struct offer *o)
 {
 	if (o->counted)
 		s->chunks_held -= o->chunks;
-	walk_free(o->walk);
+	fetch_walk_free(o->walk);
 }
 
 void fetch_content_reset(struct session *s)
@@ -868,13 +666,7 @@ void fetch_content_reset(struct session *s)
 		request_free(s, request);
 	}
 	s->fetches_tail = &s->fetches;
-	while (s->nodes_out) {
-		struct nodes_request *request = s->nodes_out;
-
-		s->nodes_out = request->next;
-		free(request->slots);
-		free(request);
-	}
+	fetch_nodes_reset(s);
 	while (s->ops_head) {
 		struct stage_op *op = s->ops_head;
 

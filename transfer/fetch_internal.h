@@ -1,6 +1,6 @@
 /*
  * transfer/fetch_internal.h — what taking is made of: fetch.c (offers and batches, planned and applied), fetch_content.c
- * (what a batch needs of the peer), fetch_deferred.c (deletions, at the end of the round). Nobody else includes it.
+ * (what a batch needs of the peer), fetch_nodes.c (the trees of it), fetch_deferred.c (deletions, at the end of the round). Nobody else includes it.
  */
 #ifndef TRANSFER_FETCH_INTERNAL_H
 #define TRANSFER_FETCH_INTERNAL_H
@@ -23,6 +23,16 @@ bool fetch_content_has_room(const struct session *s); /* for a tree that waits: 
 bool fetch_content_idle(const struct session *s);
 void fetch_content_free(struct session *s, struct offer *o);
 void fetch_content_reset(struct session *s); /* before the offers are freed */
+/* Staged, or failed: it counts no more in its batch, unless something that names it is under way. */
+void fetch_close(struct offer *o);
+void fetch_fail(struct offer *o, int error);
+int fetch_add_op(struct session *s, struct stage_op op); /* what it owns is taken over */
+
+/* fetch_nodes.c: an offer's walk ends with an op that has the list of chunks */
+int fetch_begin_walk(struct offer *o);
+int fetch_pump_walk(struct session *s, struct offer *o); /* it has one */
+void fetch_walk_free(struct node_walk *w);
+void fetch_nodes_reset(struct session *s);
 
 /* fetch_deferred.c: a move is a new path (`copied`) and a deletion, deferred both, and next to each other in a batch */
 int fetch_may_move(const struct session *s, struct index_txn *t, struct offer *o); /* sets `copied` */

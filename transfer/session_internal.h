@@ -441,8 +441,10 @@ struct shared_vector *shared_vector_new(const struct version_vector *v);
 void shared_vector_unref(struct shared_vector *k);
 void batch_free(struct session *s, struct batch *b);
 
-/* fetch_content.c */
+/* fetch_nodes.c */
 int fetch_nodes(struct session *s, const struct message_nodes *m);
+
+/* fetch_content.c */
 int fetch_data(struct session *s, const struct message_data *m);
 int fetch_pieces(struct session *s, const struct message_pieces *m);
 int fetch_gone(struct session *s, const struct message_gone *m);
