@@ -14,7 +14,7 @@ uint8_t pieces_bits(uint64_t bytes)
 {
 	uint8_t bits = PIECE_BITS_MIN;
 
-	while (bits < PIECE_BITS_MAX && UINT64_C(1) << (2 * bits) < 4 * bytes)
+	while (bits < PIECE_BITS_MAX && UINT64_C(1) << (2 * bits) < bytes)
 		bits++;
 	return bits;
 }

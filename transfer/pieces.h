@@ -6,8 +6,8 @@
  *   taker    puts the chunk together; the chunk's hash decides whether that stands, else it asks for the whole chunk
  *
  * A name is the low 32 bits of the piece's XXH3, seeded by the session: a wrong match costs a chunk, so that short names
- * are the cheaper ones. A single edit in b old bytes costs 4 b / p bytes of names and about p bytes around it, with pieces of
- * p bytes: the two are equal at p = 2 √b, see pieces_bits.
+ * are the cheaper ones. A single edit in b old bytes costs 4 b / p bytes of names and about 2.2 p bytes around it (measured), with
+ * pieces of p bytes: p and 2 p cost the same at b = 1.1 p², see pieces_bits.
  *
  * Answer: until the chunk is complete, a varint v, then: v even: v / 2 bytes of the chunk; v odd: v / 2 pieces, with
  * successive numbers; the first is given by a varint, as its distance from the number after the last one (zigzag; from 0).

@@ -94,8 +94,8 @@ static void test_bits(void **state)
 {
 	(void)state;
 	assert_int_equal(pieces_bits(0), PIECE_BITS_MIN);
-	assert_int_equal(pieces_bits(65536), 9);
-	assert_int_equal(pieces_bits(1 << 20), 11);
+	assert_int_equal(pieces_bits(65536), 8);
+	assert_int_equal(pieces_bits(1 << 20), 10);
 	assert_int_equal(pieces_bits(UINT64_C(1) << 40), PIECE_BITS_MAX);
 }
 
