@@ -256,6 +256,15 @@ static void entry_get(struct cursor *c, struct chunk_tree_entry *ret)
 	ret->zero = zero;
 }
 
+size_t chunk_tree_entry_bytes(const uint8_t *payload, size_t n)
+{
+	struct cursor c = cursor_over(payload, n);
+	struct chunk_tree_entry entry;
+
+	entry_get(&c, &entry);
+	return c.failed ? n : (size_t)(c.p - payload);
+}
+
 int chunk_tree_decode(enum hash_algorithm algorithm, const struct hash *hash, uint8_t level,
 	const void *payload, size_t n, struct chunk_tree_entry **ret, size_t *ret_n)
 {

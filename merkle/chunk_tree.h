@@ -59,5 +59,7 @@ int chunk_tree_of_file(int fd, uint64_t size, uint8_t bits, enum hash_algorithm 
  * *ret is heap, *ret_n entries. */
 int chunk_tree_decode(enum hash_algorithm algorithm, const struct hash *hash, uint8_t level, const void *payload,
 	size_t n, struct chunk_tree_entry **ret, size_t *ret_n);
+/* Length of the first entry of a payload, n > 0; n where it is no whole one. */
+size_t chunk_tree_entry_bytes(const uint8_t *payload, size_t n);
 
 #endif

@@ -52,7 +52,7 @@ void fetch_fail(struct offer *o, int error)
 	o->staged = false;
 }
 
-static void pieces_unref(struct session *s, struct named_pieces *p)
+void fetch_pieces_unref(struct session *s, struct named_pieces *p)
 {
 	if (!p || --p->refs)
 		return;
@@ -65,7 +65,7 @@ static void request_free(struct session *s, struct fetch_request *request)
 	if (!request)
 		return;
 	s->requests_out--;
-	pieces_unref(s, request->pieces);
+	fetch_pieces_unref(s, request->pieces);
 	free(request->chunk);
 	free(request);
 }
@@ -74,7 +74,7 @@ static void request_free(struct session *s, struct fetch_request *request)
 static void op_deinit(struct session *s, struct stage_op *op)
 {
 	request_free(s, op->request);
-	pieces_unref(s, op->pieces);
+	fetch_pieces_unref(s, op->pieces);
 	free(op->entries);
 	free(op->bytes);
 }
@@ -511,7 +511,7 @@ static int named(struct session *s, struct stage_op *op, struct message_fetch *m
 	s->names_out -= pieces->max - pieces->n;
 	pieces->max = pieces->n;
 	if (!pieces->n) {
-		pieces_unref(s, pieces);
+		fetch_pieces_unref(s, pieces);
 		request->pieces = NULL;
 	}
 	op->offer->refs++;

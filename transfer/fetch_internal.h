@@ -27,6 +27,7 @@ void fetch_content_reset(struct session *s); /* before the offers are freed */
 void fetch_close(struct offer *o);
 void fetch_fail(struct offer *o, int error);
 int fetch_add_op(struct session *s, struct stage_op op); /* what it owns is taken over */
+void fetch_pieces_unref(struct session *s, struct named_pieces *p); /* NULL: nothing */
 
 /* fetch_nodes.c: an offer's walk ends with an op that has the list of chunks */
 int fetch_begin_walk(struct offer *o);

@@ -2,14 +2,23 @@
  * transfer/fetch_nodes.c — the list of a large content's chunks: its tree, walked from the root down, a level at a time. See
  * transfer/fetch_internal.h.
  *
- * Nodes that are here, in any file's tree, are not asked for. At each level it is looked whether there are more than a file of that
- * size can have.
+ *   look here ──▶ NODES_ASK   ──▶ NODES        the others, as they are
+ *            └──▶ NODES_NAMED ──▶ NODES_TOLD   the same, where the old version has such a tree: what stands about there in it is named,
+ *                                              as the pieces of chunks are (transfer/pieces.h), one piece an entry
+ *
+ * An edit changes a node a level, and in it an entry or two of a hundred; a hash is told by a name of 4 bytes, or, next to others, by
+ * nothing. Nodes that are here, in any file's tree, are not asked for at all. What was not told as it is, as two entries have
+ * one name, is asked for without names. At each level it is looked whether there are more nodes than a file of that size can have.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "transfer/fetch_internal.h"
+
+#define NAMED_BYTES_MAX (MESSAGE_NODE_NAMES_MAX * (HASH_BYTES + 2)) /* of old nodes, whose shortest entry has so many */
+
+DEFINE_CLEANUP(struct index_txn *, index_abort)
 
 void fetch_walk_free(struct node_walk *w)
 {
@@ -111,75 +120,229 @@ static int descend(struct session *s, struct offer *o)
 	return below ? 0 : -ENOMEM;
 }
 
-static int ask_nodes(struct session *s, struct offer *o, const size_t *slots, size_t n)
+/* --- what stands there in the old version --- */
+
+struct old_nodes {
+	struct index_txn *t;
+	enum hash_algorithm algorithm;
+	uint8_t level;	   /* wanted */
+	uint64_t from, to; /* so does what they stand for: bytes of the old version */
+	uint64_t done;	   /* of it: what begins before was looked at */
+	struct buf *ret;
+};
+
+static int add_old(struct old_nodes *old, const struct hash *hash, uint8_t level, uint64_t begin, uint64_t end)
+{
+	cleanup(buf_deinit) struct buf payload = BUF_INIT;
+	cleanup_free struct chunk_tree_entry *entries = NULL;
+	uint8_t found;
+	size_t n = 0;
+	int r = index_node_get(old->t, hash, &found, &payload);
+
+	if (r != 0 || found != level)
+		return r;
+	if (level == old->level) {
+		if (begin >= old->done && old->ret->len + payload.len <= NAMED_BYTES_MAX)
+			put_bytes(old->ret, payload.data, payload.len);
+		old->done = end;
+		return buf_error(old->ret);
+	}
+	r = chunk_tree_decode(old->algorithm, hash, level, payload.data, payload.len, &entries, &n);
+	for (size_t i = 0; r == 0 && i < n && begin < old->to; begin += entries[i++].length)
+		if (begin + entries[i].length > old->from)
+			r = add_old(old, &entries[i].hash, level - 1, begin, begin + entries[i].length);
+	return r;
+}
+
+/* May the peer be told what the old version is made of, and was it cut like this one? Where we send nothing, only what came from it. */
+static bool old_version(const struct session *s, struct index_txn *t, const struct offer *o, struct content *ret)
+{
+	cleanup(row_deinit) struct row row = {0};
+
+	if (frame_reader_version(s->reader) < FRAME_VERSION_TOLD || index_get(t, o->path, &row) != 0 || !row_live(&row) ||
+		row.place != ROW_ON_DISK || row.record.kind != RECORD_FILE)
+		return false;
+	*ret = row.record.content;
+	return ret->height >= o->walk->level && ret->chunk_bits == o->theirs.content.chunk_bits &&
+	       (session_we_send(s) || row.source == s->peer_replica);
+}
+
+/* About where the slots stand, they stood in the old version: exactly there, or as much farther as it is longer, unless that
+ * is more than they span. */
+static int find_old(struct old_nodes *old, const struct content *content, const struct offer *o, const size_t *slots, size_t n)
+{
+	const struct node_walk *w = o->walk;
+	uint64_t size = o->theirs.content.size, offset = 0;
+	uint64_t longer = content->size > size ? content->size - size : 0, shorter = size > content->size ? size - content->size : 0;
+	int r = 0;
+
+	for (size_t i = 0, k = 0; r == 0 && k < n; offset += w->entries[i++].length) {
+		uint64_t length = w->entries[i].length;
+
+		if (i != slots[k])
+			continue;
+		old->from = offset - (shorter <= length && shorter <= offset ? shorter : 0);
+		old->to = offset + length + (longer <= length ? longer : 0);
+		r = add_old(old, &content->root, content->height, 0, content->size);
+		k++;
+	}
+	return r;
+}
+
+static void nodes_request_free(struct session *s, struct nodes_request *request)
+{
+	fetch_pieces_unref(s, request->pieces);
+	buf_deinit(&request->old);
+	free(request->slots);
+	free(request);
+}
+
+/* What can't be looked up is not named. */
+static int name_old(struct session *s, struct nodes_request *request, struct index_txn *t)
+{
+	const struct offer *o = request->offer;
+	struct old_nodes old = {.t = t, .algorithm = store_algorithm(replica_store(s->replica)), .level = o->walk->level, .ret = &request->old};
+	struct content content;
+	size_t n;
+
+	if (!old_version(s, t, o, &content) || find_old(&old, &content, o, request->slots, request->n) == -ENOMEM)
+		return buf_error(&request->old);
+	n = pieces_count(request->old.data, request->old.len, PIECES_ENTRIES);
+	if (!n || s->names_out + n > SESSION_NAMES_MAX / 2) /* the rest is for pieces */
+		return 0;
+	request->pieces = calloc(1, sizeof(*request->pieces) + n * sizeof(request->pieces->v[0]));
+	if (!request->pieces)
+		return -ENOMEM;
+	*request->pieces = (struct named_pieces){.refs = 1, .bits = PIECES_ENTRIES, .max = n};
+	s->names_out += n;
+	pieces_cut(request->old.data, request->old.len, 0, PIECES_ENTRIES, s->seed, request->pieces->v, n, &request->pieces->n);
+	return 0;
+}
+
+/* --- asking --- */
+
+static int send_ask(struct session *s, const struct nodes_request *request)
 {
 	struct hash hashes[MESSAGE_NODES_MAX];
+	const struct named_pieces *pieces = request->pieces;
+	cleanup_free uint32_t *names = pieces ? calloc(pieces->n, sizeof(*names)) : NULL;
+	union message m = {.nodes_ask = {.id = request->id, .v = hashes, .n = request->n, .names = names}};
+
+	if (pieces && !names)
+		return -ENOMEM;
+	for (size_t i = 0; i < request->n; i++)
+		hashes[i] = request->offer->walk->entries[request->slots[i]].hash;
+	for (; pieces && m.nodes_ask.n_names < pieces->n; m.nodes_ask.n_names++)
+		names[m.nodes_ask.n_names] = pieces->v[m.nodes_ask.n_names].name;
+	return session_send(s, pieces ? MESSAGE_NODES_NAMED : MESSAGE_NODES_ASK, &m);
+}
+
+/* t: to name what the old version has there; NULL: nothing is named. */
+static int ask_nodes(struct session *s, struct offer *o, struct index_txn *t, const size_t *slots, size_t n)
+{
 	struct nodes_request *request = calloc(1, sizeof(*request)), **at = &s->nodes_out;
-	union message m = {.nodes_ask = {.v = hashes, .n = n}};
+	int r;
 
 	if (!request || !(request->slots = malloc(n * sizeof(*slots)))) {
 		free(request);
 		return -ENOMEM;
 	}
 	memcpy(request->slots, slots, n * sizeof(*slots));
-	request->id = m.nodes_ask.id = s->next_id++;
+	request->id = s->next_id++;
 	request->offer = o;
 	request->n = n;
-	for (size_t i = 0; i < n; i++)
-		hashes[i] = o->walk->entries[slots[i]].hash;
 	o->refs++;
 	while (*at)
 		at = &(*at)->next;
 	*at = request;
-	return session_send(s, MESSAGE_NODES_ASK, &m);
+	r = t ? name_old(s, request, t) : 0;
+	return r < 0 ? r : send_ask(s, request);
 }
 
-/* Look up the nodes of this level here, ask for the others. */
+/* The next ones that are not here are asked for. */
+static int look_up(struct session *s, struct offer *o)
+{
+	cleanup(index_abort_p) struct index_txn *t = NULL;
+	struct node_walk *w = o->walk;
+	size_t slots[MESSAGE_NODES_MAX], n = 0;
+	int r = index_begin_read(replica_index(s->replica), &t);
+
+	while (r == 0 && w->asked < w->n && n < MESSAGE_NODES_MAX) {
+		struct buf payload = BUF_INIT;
+		uint8_t level;
+
+		r = index_node_get(t, &w->entries[w->asked].hash, &level, &payload);
+		if (r == 0 && level == w->level)
+			r = resolve(s, o, w->asked, payload.data, payload.len);
+		else if (r >= 0)
+			slots[n++] = w->asked, r = 0;
+		buf_deinit(&payload);
+		w->asked++;
+	}
+	return r == 0 && n ? ask_nodes(s, o, t, slots, n) : r;
+}
+
 int fetch_pump_walk(struct session *s, struct offer *o)
 {
-	while (o->walk && !o->failed) {
-		struct node_walk *w = o->walk;
-		size_t slots[MESSAGE_NODES_MAX], n = 0;
-		struct index_txn *t = NULL;
-		int r;
+	int r = 0;
 
-		if (!w->unresolved) {
-			r = descend(s, o);
-			if (r < 0)
-				return r;
-			continue;
-		}
-		if (w->asked == w->n)
+	while (r == 0 && o->walk && !o->failed) {
+		if (o->walk->unresolved && o->walk->asked == o->walk->n)
 			return 0; /* answers are due */
-		r = index_begin_read(replica_index(s->replica), &t);
-		while (r == 0 && w->asked < w->n && n < MESSAGE_NODES_MAX) {
-			struct buf payload = BUF_INIT;
-			uint8_t level;
-
-			r = index_node_get(t, &w->entries[w->asked].hash, &level, &payload);
-			if (r == 0 && level == w->level)
-				r = resolve(s, o, w->asked, payload.data, payload.len);
-			else if (r >= 0)
-				slots[n++] = w->asked, r = 0;
-			buf_deinit(&payload);
-			w->asked++;
-		}
-		index_abort(t);
+		r = o->walk->unresolved ? look_up(s, o) : descend(s, o);
 		if (r == -EFBIG) {
 			fetch_fail(o, r);
 			return 0;
 		}
-		if (r == 0 && n)
-			r = ask_nodes(s, o, slots, n);
-		if (r < 0)
-			return r;
 	}
+	return r;
+}
+
+/* --- answers --- */
+
+static int read_old(void *ret, size_t n, uint64_t offset, void *data)
+{
+	memcpy(ret, ((const struct buf *)data)->data + offset, n);
 	return 0;
+}
+
+/* The node that comes of it need not be the one. */
+static int take_told(struct session *s, struct nodes_request *request, size_t i, const struct message_node *node)
+{
+	const struct named_pieces *pieces = request->pieces;
+	cleanup_free uint8_t *payload = malloc(node->length ? node->length : 1);
+	int r;
+
+	if (!payload)
+		return -ENOMEM;
+	r = pieces_rebuild(node->payload, node->n, pieces->v, pieces->n, read_old, &request->old, payload, node->length);
+	return r == 0 ? resolve(s, request->offer, request->slots[i], payload, node->length) : r;
+}
+
+/* *ret_again: it is not told as it is, and to be asked for without names. */
+static int take_node(struct session *s, struct nodes_request *request, size_t i, const struct message_node *node, bool *ret_again)
+{
+	struct offer *o = request->offer;
+	int r;
+
+	*ret_again = false;
+	if (node->present == MESSAGE_NODE_ABSENT) {
+		fetch_fail(o, -ESTALE);
+		return 0;
+	}
+	if (node->present == MESSAGE_NODE_WHOLE)
+		return resolve(s, o, request->slots[i], node->payload, node->n);
+	if (!request->pieces)
+		return session_protocol_error(s, "NODES_TOLD with names that nobody gave");
+	r = take_told(s, request, i, node);
+	*ret_again = r == -EBADMSG && !o->walk->children[request->slots[i]];
+	return *ret_again ? 0 : r;
 }
 
 int fetch_nodes(struct session *s, const struct message_nodes *m)
 {
 	struct nodes_request **at = &s->nodes_out, *request;
+	size_t again[MESSAGE_NODES_MAX], n_again = 0;
 	struct offer *o;
 	int r = 0;
 
@@ -192,19 +355,21 @@ int fetch_nodes(struct session *s, const struct message_nodes *m)
 	o = request->offer;
 	o->refs--;
 	for (size_t i = 0; i < m->n && r == 0 && !o->failed; i++) {
-		if (!m->v[i].present)
-			fetch_fail(o, -ESTALE);
-		else
-			r = resolve(s, o, request->slots[i], m->v[i].payload, m->v[i].n);
+		bool mistaken;
+
+		r = take_node(s, request, i, &m->v[i], &mistaken);
+		if (r == 0 && mistaken)
+			again[n_again++] = request->slots[i];
 	}
-	free(request->slots);
-	free(request);
+	nodes_request_free(s, request);
 	if (r == -EBADMSG)
 		return session_protocol_error(s, "a node that is not what it was announced to be");
 	if (r == -EFBIG) {
 		fetch_fail(o, r);
 		r = 0;
 	}
+	if (r == 0 && n_again && !o->failed)
+		r = ask_nodes(s, o, NULL, again, n_again);
 	if (r == 0)
 		r = fetch_pump_walk(s, o);
 	fetch_close(o);
@@ -217,7 +382,6 @@ void fetch_nodes_reset(struct session *s)
 		struct nodes_request *request = s->nodes_out;
 
 		s->nodes_out = request->next;
-		free(request->slots);
-		free(request);
+		nodes_request_free(s, request);
 	}
 }

@@ -28,14 +28,16 @@
  * 5: there was no flag 2, likewise.
  * 6: there was no PUSH in the first round, likewise.
  * 7: there was no BULK, likewise.
- * 8: HELLO did not say what is left out: none is told. */
+ * 8: HELLO did not say what is left out: none is told.
+ * 9: there was no NODES_NAMED, and no NODES_TOLD: likewise. */
 #define FRAME_VERSION_MIN 4
-#define FRAME_VERSION_MAX 9
+#define FRAME_VERSION_MAX 10
 #define FRAME_VERSION_PUSH 5
 #define FRAME_VERSION_CONTEXT 6
 #define FRAME_VERSION_FIRST 7
 #define FRAME_VERSION_BULK 8
 #define FRAME_VERSION_UNREAD 9
+#define FRAME_VERSION_TOLD 10
 #define FRAME_WINDOW_BITS 19	     /* of the context that payloads share: about 1 MiB for who reads, 1.6 MiB for who writes */
 #define FRAME_CONTEXT_BYTES 64	     /* a payload may be so much longer on the wire with it */
 #define FRAME_COMPRESS_MIN_BYTES 192 /* shorter payloads are not tried: a tenth at most would be gained */

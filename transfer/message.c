@@ -594,7 +594,7 @@ static void get_walked(struct cursor *c, union message *m)
 	m->walked.round = get_u32(c);
 }
 
-/* --- NODES_ASK, NODES --- */
+/* --- NODES_ASK, NODES_NAMED, NODES, NODES_TOLD --- */
 
 static void put_nodes_ask(struct buf *b, const union message *m)
 {
@@ -613,9 +613,29 @@ static void get_nodes_ask(struct cursor *c, union message *m)
 		get_hash(c, &m->nodes_ask.v[i]);
 }
 
+static void put_nodes_named(struct buf *b, const union message *m)
+{
+	put_nodes_ask(b, m);
+	put_varint(b, m->nodes_ask.n_names);
+	for (size_t i = 0; i < m->nodes_ask.n_names; i++)
+		put_u32(b, m->nodes_ask.names[i]);
+}
+
+static void get_nodes_named(struct cursor *c, union message *m)
+{
+	get_nodes_ask(c, m);
+	m->nodes_ask.n_names = get_varint_max(c, MESSAGE_NODE_NAMES_MAX);
+	if (!m->nodes_ask.n_names)
+		cursor_fail(c);
+	m->nodes_ask.names = get_array(c, m->nodes_ask.n_names, sizeof(*m->nodes_ask.names));
+	for (size_t i = 0; i < m->nodes_ask.n_names && !c->failed; i++)
+		m->nodes_ask.names[i] = get_u32(c);
+}
+
 static void deinit_nodes_ask(union message *m)
 {
 	free(m->nodes_ask.v);
+	free(m->nodes_ask.names);
 }
 
 static void put_nodes(struct buf *b, const union message *m)
@@ -626,33 +646,52 @@ static void put_nodes(struct buf *b, const union message *m)
 		const struct message_node *node = &m->nodes.v[i];
 
 		put_u8(b, node->present);
-		if (node->present) {
-			put_u8(b, node->level);
-			put_string(b, node->payload, node->n);
-		}
+		if (!node->present)
+			continue;
+		put_u8(b, node->level);
+		if (node->present == MESSAGE_NODE_TOLD)
+			put_varint(b, node->length);
+		put_string(b, node->payload, node->n);
 	}
+}
+
+static void get_node(struct cursor *c, uint8_t most, struct message_node *ret)
+{
+	const uint8_t *p;
+
+	ret->present = get_u8(c);
+	if (ret->present > most)
+		cursor_fail(c);
+	if (!ret->present || c->failed)
+		return;
+	ret->level = get_u8(c);
+	if (ret->present == MESSAGE_NODE_TOLD)
+		ret->length = (uint32_t)get_varint_max(c, CHUNK_TREE_NODE_BYTES_MAX);
+	p = get_string(c, CHUNK_TREE_NODE_BYTES_MAX, &ret->n);
+	ret->payload = malloc(ret->n ? ret->n : 1);
+	if (!ret->payload)
+		cursor_fail(c);
+	else if (ret->n)
+		memcpy(ret->payload, p, ret->n);
+}
+
+static void get_nodes_up_to(struct cursor *c, uint8_t most, struct message_nodes *ret)
+{
+	ret->id = get_u32(c);
+	ret->n = get_varint_max(c, MESSAGE_NODES_MAX);
+	ret->v = get_array(c, ret->n, sizeof(*ret->v));
+	for (size_t i = 0; i < ret->n && !c->failed; i++)
+		get_node(c, most, &ret->v[i]);
 }
 
 static void get_nodes(struct cursor *c, union message *m)
 {
-	m->nodes.id = get_u32(c);
-	m->nodes.n = get_varint_max(c, MESSAGE_NODES_MAX);
-	m->nodes.v = get_array(c, m->nodes.n, sizeof(*m->nodes.v));
-	for (size_t i = 0; i < m->nodes.n && !c->failed; i++) {
-		struct message_node *node = &m->nodes.v[i];
-		const uint8_t *p;
+	get_nodes_up_to(c, MESSAGE_NODE_WHOLE, &m->nodes);
+}
 
-		node->present = get_flag(c);
-		if (!node->present)
-			continue;
-		node->level = get_u8(c);
-		p = get_string(c, CHUNK_TREE_NODE_BYTES_MAX, &node->n);
-		node->payload = malloc(node->n ? node->n : 1);
-		if (!node->payload)
-			cursor_fail(c);
-		else if (node->n)
-			memcpy(node->payload, p, node->n);
-	}
+static void get_nodes_told(struct cursor *c, union message *m)
+{
+	get_nodes_up_to(c, MESSAGE_NODE_TOLD, &m->nodes);
 }
 
 static void deinit_nodes(union message *m)
@@ -902,6 +941,8 @@ static const struct message_info messages[MESSAGE_TYPES] = {
 	[MESSAGE_WALKED] = {"WALKED", 64, false, false, put_walked, get_walked, deinit_nothing},
 	[MESSAGE_NODES_ASK] = {"NODES_ASK", 8192, false, false, put_nodes_ask, get_nodes_ask, deinit_nodes_ask},
 	[MESSAGE_NODES] = {"NODES", 1024 * 1024, false, true, put_nodes, get_nodes, deinit_nodes},
+	[MESSAGE_NODES_NAMED] = {"NODES_NAMED", 8192 + 4 * MESSAGE_NODE_NAMES_MAX, false, false, put_nodes_named, get_nodes_named, deinit_nodes_ask},
+	[MESSAGE_NODES_TOLD] = {"NODES_TOLD", 1024 * 1024, false, true, put_nodes, get_nodes_told, deinit_nodes},
 	[MESSAGE_FETCH] = {"FETCH", MESSAGE_BYTES_MAX, false, true, put_fetch, get_fetch, deinit_fetch},
 	[MESSAGE_DATA] = {"DATA", MESSAGE_DATA_BYTES_MAX + 64, false, true, put_data, get_data, deinit_nothing},
 	[MESSAGE_GONE] = {"GONE", 64, false, false, put_gone, get_gone, deinit_nothing},

@@ -17,7 +17,7 @@
  *       of ASK, if they never met)           ←   MATCHED: the answerer's, where all else is equal
  *     WALKED                                 →
  *   who takes something asks for its content:
- *     NODES_ASK, FETCH                       ↔   NODES, DATA, BULK, PIECES, GONE
+ *     NODES_ASK, NODES_NAMED, FETCH          ↔   NODES, NODES_TOLD, DATA, BULK, PIECES, GONE
  *     DONE (own handling is over, K joined)  ↔   DONE                       both: the round is over, live
  *   a change on either side: HELLO of the next round, or, where all else is known to be equal, PUSH: a HELLO with the rows that
  *       changed since, and small contents. It is dealt with before the HELLO that answers it. In a session's first round a client may
@@ -46,6 +46,7 @@
 #define MESSAGE_GROUPS_MAX 64	    /* in one MATCH or MATCHED */
 #define MESSAGE_VERSIONS_MAX (16 * 1024) /* bytes of versions of a group */
 #define MESSAGE_NODES_MAX 64	    /* nodes in one NODES_ASK or NODES */
+#define MESSAGE_NODE_NAMES_MAX 16384 /* of old entries, in one NODES_NAMED */
 #define MESSAGE_FETCH_MAX 256	    /* requests in one FETCH */
 #define MESSAGE_RANGES_MAX 256	    /* ranges in one request */
 #define MESSAGE_NAMES_MAX 32768	    /* of old pieces, in one FETCH */
@@ -83,6 +84,8 @@ enum message_type { /* values are part of the protocol */
 	MESSAGE_MATCHED,
 	MESSAGE_PUSH,
 	MESSAGE_BULK,
+	MESSAGE_NODES_NAMED,
+	MESSAGE_NODES_TOLD,
 	MESSAGE_TYPES, /* one more than the last */
 };
 
@@ -203,20 +206,25 @@ struct message_match { /* MATCH and MATCHED */
 	size_t n_groups;
 };
 
-struct message_nodes_ask {
+struct message_nodes_ask { /* NODES_ASK and NODES_NAMED */
 	uint32_t id;
 	struct hash *v;
 	size_t n;
+	uint32_t *names; /* NODES_NAMED: of entries that are here, in the order in which they stand, see transfer/pieces.h; one at least */
+	size_t n_names;
 };
 
+enum message_node_present { MESSAGE_NODE_ABSENT, MESSAGE_NODE_WHOLE, MESSAGE_NODE_TOLD /* with the names of its request */ };
+
 struct message_node {
-	uint8_t present;
+	uint8_t present; /* NODES_TOLD: any; NODES: not TOLD */
 	uint8_t level;
+	uint32_t length;  /* TOLD: of the payload; what is here is the answer that tells it */
 	uint8_t *payload; /* owned */
 	size_t n;
 };
 
-struct message_nodes {
+struct message_nodes { /* NODES and NODES_TOLD */
 	uint32_t id;
 	struct message_node *v;
 	size_t n;

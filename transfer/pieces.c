@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "merkle/chunk_tree.h"
 
 uint8_t pieces_bits(uint64_t bytes)
 {
@@ -24,13 +25,27 @@ static uint32_t name_of(const uint8_t *p, size_t n, uint64_t seed)
 	return (uint32_t)hash_fast(p, n, seed);
 }
 
+static size_t cut(const uint8_t *p, size_t n, uint8_t bits)
+{
+	return bits == PIECES_ENTRIES ? chunk_tree_entry_bytes(p, n) : chunker_piece(p, n, bits);
+}
+
 /* --- the taker --- */
+
+size_t pieces_count(const uint8_t *p, size_t n, uint8_t bits)
+{
+	size_t count = 0;
+
+	for (size_t at = 0; at < n; at += cut(p + at, n - at, bits))
+		count++;
+	return count;
+}
 
 void pieces_cut(const uint8_t *p, size_t n, uint64_t offset, uint8_t bits, uint64_t seed, struct piece *ret, size_t max,
 	size_t *ret_n)
 {
 	for (size_t at = 0, length; at < n && *ret_n < max; at += length) {
-		length = chunker_piece(p + at, n - at, bits);
+		length = cut(p + at, n - at, bits);
 		ret[(*ret_n)++] = (struct piece){name_of(p + at, length, seed), (uint32_t)length, offset + at};
 	}
 }
@@ -75,7 +90,7 @@ int pieces_rebuild(const void *answer, size_t n_answer, const struct piece *piec
 			at += n;
 			continue;
 		}
-		zigzag = get_varint_max(&c, 2 * (uint64_t)PIECES_NAMES_MAX);
+		zigzag = get_varint_max(&c, 2 * (uint64_t)n_pieces);
 		next += zigzag & 1 ? ~(size_t)(zigzag / 2) : (size_t)(zigzag / 2);
 		if (c.failed || next >= n_pieces || n > n_pieces - next)
 			return -EBADMSG;
@@ -190,7 +205,7 @@ int pieces_answer(const struct pieces_table *t, const uint8_t *p, size_t n, uint
 	size_t start = ret->len;
 
 	for (size_t at = 0, length; at < n; at += length) {
-		length = chunker_piece(p + at, n - at, bits);
+		length = cut(p + at, n - at, bits);
 		add_piece(&a, t, p + at, length, seed);
 		if (ret->len - start + a.n_bytes > max)
 			break;

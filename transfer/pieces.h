@@ -9,6 +9,8 @@
  * are the cheaper ones. A single edit in b old bytes costs 4 b / p bytes of names and about 2.2 p bytes around it (measured), with
  * pieces of p bytes: p and 2 p cost the same at b = 1.1 p², see pieces_bits.
  *
+ * The nodes of a chunk tree are told in the same way (transfer/fetch_nodes.c): their pieces are entries, and the node's hash decides.
+ *
  * Answer: until the chunk is complete, a varint v, then: v even: v / 2 bytes of the chunk; v odd: v / 2 pieces, with
  * successive numbers; the first is given by a varint, as its distance from the number after the last one (zigzag; from 0).
  */
@@ -19,6 +21,7 @@
 #include "merkle/chunker.h"
 
 #define PIECES_NAMES_MAX 2048 /* of one request */
+#define PIECES_ENTRIES 0      /* as `bits`: what is cut are nodes of chunk trees, one piece an entry */
 
 /* The parameter for an edit in so many old bytes. */
 uint8_t pieces_bits(uint64_t bytes);
@@ -39,6 +42,9 @@ enum pieces_outcome {
 	PIECES_LONG = 1, /* an answer would be longer than it may */
 	PIECES_LOST,	 /* the old version could not be read */
 };
+
+/* How many pieces that would be. */
+size_t pieces_count(const uint8_t *p, size_t n, uint8_t bits);
 
 /* The answer's chunk of `length` bytes. `read`: n bytes of the old version at an offset, 0 or anything else. -EBADMSG: no
  * answer that could come; PIECES_LOST. */

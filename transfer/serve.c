@@ -69,8 +69,27 @@ int serve_fetch(struct session *s, struct message_fetch *m)
 	return s->serve_names > SESSION_NAMES_MAX ? session_protocol_error(s, "too many names at once") : 0;
 }
 
+DEFINE_CLEANUP(struct pieces_table *, pieces_table_free)
+
+/* In place of its payload, what tells it with names of the asker's; or as it is, where that is not shorter. */
+static int tell_node(const struct session *s, const struct pieces_table *named, struct buf *payload, struct message_node *node)
+{
+	struct buf told = BUF_INIT;
+	int r = pieces_answer(named, payload->data, payload->len, PIECES_ENTRIES, s->seed, payload->len, &told);
+
+	if (r != 0) {
+		buf_deinit(&told);
+		return r < 0 ? r : 0;
+	}
+	*node = (struct message_node){.present = MESSAGE_NODE_TOLD, .level = node->level, .length = (uint32_t)payload->len};
+	buf_deinit(payload);
+	*payload = told;
+	return 0;
+}
+
 int serve_nodes(struct session *s, const struct message_nodes_ask *m)
 {
+	cleanup(pieces_table_free_p) struct pieces_table *named = NULL;
 	struct message_node nodes[MESSAGE_NODES_MAX];
 	struct buf payloads[MESSAGE_NODES_MAX];
 	union message answer = {.nodes = {.id = m->id, .v = nodes, .n = m->n}};
@@ -81,24 +100,26 @@ int serve_nodes(struct session *s, const struct message_nodes_ask *m)
 		return session_protocol_error(s, "NODES_ASK from a side that does not send");
 	memset(nodes, 0, sizeof(nodes));
 	memset(payloads, 0, sizeof(payloads));
-	r = index_begin_read(replica_index(s->replica), &t);
+	r = m->n_names ? pieces_table_new(&named, m->names, m->n_names) : 0;
+	if (r == 0)
+		r = index_begin_read(replica_index(s->replica), &t);
 	for (size_t i = 0; i < m->n && r >= 0; i++) {
 		r = index_node_get(t, &m->v[i], &nodes[i].level, &payloads[i]);
-		nodes[i].present = r == 0;
+		nodes[i].present = r == 0 ? MESSAGE_NODE_WHOLE : MESSAGE_NODE_ABSENT;
+		if (r == 0 && named)
+			r = tell_node(s, named, &payloads[i], &nodes[i]);
 		nodes[i].payload = payloads[i].data;
 		nodes[i].n = payloads[i].len;
 	}
 	index_abort(t);
 	if (r >= 0)
-		r = session_send(s, MESSAGE_NODES, &answer);
+		r = session_send(s, named ? MESSAGE_NODES_TOLD : MESSAGE_NODES, &answer);
 	for (size_t i = 0; i < m->n; i++)
 		buf_deinit(&payloads[i]);
 	return r;
 }
 
 /* --- on the read lane --- */
-
-DEFINE_CLEANUP(struct pieces_table *, pieces_table_free)
 
 /* The directory where the last file was, as the next one is likely to be there, too. */
 struct open_state {

@@ -279,6 +279,13 @@ static int handle_nodes_ask(struct session *s, union message *m)
 	return serve_nodes(s, &m->nodes_ask);
 }
 
+static int handle_nodes_named(struct session *s, union message *m)
+{
+	if (frame_reader_version(s->reader) < FRAME_VERSION_TOLD)
+		return session_protocol_error(s, "a NODES_NAMED, of which this version knows nothing");
+	return serve_nodes(s, &m->nodes_ask);
+}
+
 static int handle_nodes(struct session *s, union message *m)
 {
 	return fetch_nodes(s, &m->nodes);
@@ -336,7 +343,9 @@ static const struct {
 	[MESSAGE_MATCHED] = {IN(SESSION_ROUND), handle_matched},
 	[MESSAGE_WALKED] = {IN(SESSION_ROUND), round_handle_walked},
 	[MESSAGE_NODES_ASK] = {IN(SESSION_ROUND) | IN(SESSION_LIVE), handle_nodes_ask},
+	[MESSAGE_NODES_NAMED] = {IN(SESSION_ROUND) | IN(SESSION_LIVE), handle_nodes_named},
 	[MESSAGE_NODES] = {IN(SESSION_ROUND), handle_nodes},
+	[MESSAGE_NODES_TOLD] = {IN(SESSION_ROUND), handle_nodes},
 	[MESSAGE_FETCH] = {IN(SESSION_ROUND) | IN(SESSION_LIVE), handle_fetch},
 	[MESSAGE_DATA] = {IN(SESSION_ROUND), handle_data},
 	[MESSAGE_BULK] = {IN(SESSION_ROUND), handle_bulk},

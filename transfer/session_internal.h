@@ -85,7 +85,7 @@ struct batch {
 	struct batch *next;
 };
 
-/* What a request named: pieces of the old version. */
+/* What a request named: pieces of the old version, or of nodes of its tree. */
 struct named_pieces {
 	unsigned refs; /* the request, and ops */
 	uint8_t bits;
@@ -111,6 +111,8 @@ struct nodes_request {
 	struct offer *offer;
 	size_t n;
 	size_t *slots; /* positions in the walk; owned */
+	struct named_pieces *pieces; /* of `old`; or NULL */
+	struct buf old; /* nodes of the old version, one after the other */
 	struct nodes_request *next;
 };
 

@@ -1,7 +1,7 @@
 /*
  * tests/fuzz/fuzz_pieces.c — a hostile answer to names of pieces, and the sender's own.
  *
- * Input: u8 piece bits, u16 length of the chunk, u16 bytes of the old version, these bytes; the rest is the answer to them. It
+ * Input: u8 piece bits, or that they are entries, u16 length of the chunk, u16 bytes of the old version, these bytes; the rest is the answer to them. It
  * is also a chunk: told with the old version's names it must come out as it is.
  */
 #include <stdlib.h>
@@ -49,7 +49,7 @@ static void tell(struct old *old, const struct piece *pieces, size_t n_pieces, u
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	struct cursor c = cursor_over(data, n);
-	uint8_t bits = (uint8_t)(PIECE_BITS_MIN + get_u8(&c) % (PIECE_BITS_MAX - PIECE_BITS_MIN + 1));
+	uint8_t cut = get_u8(&c) % (PIECE_BITS_MAX - PIECE_BITS_MIN + 2), bits = cut + PIECE_BITS_MIN > PIECE_BITS_MAX ? PIECES_ENTRIES : (uint8_t)(cut + PIECE_BITS_MIN);
 	size_t length = get_u16(&c), n_pieces = 0;
 	struct piece pieces[PIECES_NAMES_MAX];
 	struct old old;

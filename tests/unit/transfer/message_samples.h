@@ -378,6 +378,11 @@ static inline void sample_message(struct sample *s, uint8_t type, union message 
 	case MESSAGE_WALKED:
 		ret->walked.round = (uint32_t)sample_u64(s);
 		break;
+	case MESSAGE_NODES_NAMED:
+		ret->nodes_ask.n_names = 1 + sample_below(s, 300);
+		ret->nodes_ask.names = sample_array(ret->nodes_ask.n_names, sizeof(*ret->nodes_ask.names));
+		sample_bytes(s, ret->nodes_ask.names, ret->nodes_ask.n_names * sizeof(*ret->nodes_ask.names));
+		/* fall through */
 	case MESSAGE_NODES_ASK:
 		ret->nodes_ask.id = (uint32_t)sample_u64(s);
 		ret->nodes_ask.n = sample_below(s, 5);
@@ -385,15 +390,17 @@ static inline void sample_message(struct sample *s, uint8_t type, union message 
 		sample_bytes(s, ret->nodes_ask.v, ret->nodes_ask.n * HASH_BYTES);
 		break;
 	case MESSAGE_NODES:
+	case MESSAGE_NODES_TOLD:
 		ret->nodes.id = (uint32_t)sample_u64(s);
 		ret->nodes.n = sample_below(s, 4);
 		ret->nodes.v = sample_array(ret->nodes.n, sizeof(*ret->nodes.v));
 		for (size_t i = 0; i < ret->nodes.n; i++) {
 			struct message_node *node = &ret->nodes.v[i];
 
-			node->present = sample_flag(s);
+			node->present = type == MESSAGE_NODES ? sample_flag(s) : (uint8_t)sample_below(s, MESSAGE_NODE_TOLD + 1);
 			if (!node->present)
 				continue;
+			node->length = node->present == MESSAGE_NODE_TOLD ? (uint32_t)sample_below(s, CHUNK_TREE_NODE_BYTES_MAX + 1) : 0;
 			node->level = (uint8_t)sample_below(s, 9);
 			node->n = sample_below(s, 90);
 			node->payload = sample_array(node->n, 1);

@@ -150,7 +150,8 @@ static bool same_nodes(const struct message_nodes *a, const struct message_nodes
 	bool same = a->id == b->id && a->n == b->n;
 
 	for (size_t i = 0; same && i < a->n; i++)
-		same = a->v[i].present == b->v[i].present && a->v[i].level == b->v[i].level && a->v[i].n == b->v[i].n &&
+		same = a->v[i].present == b->v[i].present && a->v[i].level == b->v[i].level &&
+		       a->v[i].length == b->v[i].length && a->v[i].n == b->v[i].n &&
 		       (!a->v[i].n || memcmp(a->v[i].payload, b->v[i].payload, a->v[i].n) == 0);
 	return same;
 }
@@ -178,6 +179,11 @@ static bool same_lists(uint8_t type, const union message *a, const union message
 		return a->entries.id == b->entries.id && a->entries.n == b->entries.n && a->entries.cut == b->entries.cut &&
 		       path_key_compare(&a->entries.from, &b->entries.from) == 0 &&
 		       memcmp(a->entries.v, b->entries.v, a->entries.n * sizeof(*a->entries.v)) == 0;
+	case MESSAGE_NODES_NAMED:
+		if (a->nodes_ask.n_names != b->nodes_ask.n_names ||
+			memcmp(a->nodes_ask.names, b->nodes_ask.names, a->nodes_ask.n_names * sizeof(*a->nodes_ask.names)) != 0)
+			return false;
+		/* fall through */
 	case MESSAGE_NODES_ASK:
 		return a->nodes_ask.id == b->nodes_ask.id && a->nodes_ask.n == b->nodes_ask.n &&
 		       memcmp(a->nodes_ask.v, b->nodes_ask.v, a->nodes_ask.n * HASH_BYTES) == 0;
@@ -210,6 +216,7 @@ static bool same(uint8_t type, const union message *a, const union message *b)
 	case MESSAGE_WALKED:
 		return a->walked.round == b->walked.round;
 	case MESSAGE_NODES:
+	case MESSAGE_NODES_TOLD:
 		return same_nodes(&a->nodes, &b->nodes);
 	case MESSAGE_DATA:
 		return same_data(&a->data, &b->data);
@@ -373,6 +380,8 @@ static void test_counts_are_bounded(void **state)
 		refuse_count(MESSAGE_MATCHED, zeros, 6, i ? UINT64_MAX : MATCH_INCARNATIONS_MAX + 1);
 		refuse_count(MESSAGE_NODES_ASK, zeros, 4, i ? UINT64_MAX : MESSAGE_NODES_MAX + 1);
 		refuse_count(MESSAGE_NODES, zeros, 4, i ? UINT64_MAX : MESSAGE_NODES_MAX + 1);
+		refuse_count(MESSAGE_NODES_NAMED, zeros, 5, i ? UINT64_MAX : MESSAGE_NODE_NAMES_MAX + 1);
+		refuse_count(MESSAGE_NODES_TOLD, "\0\0\0\0\1\2\1", 7, i ? UINT64_MAX : CHUNK_TREE_NODE_BYTES_MAX + 1);
 		refuse_count(MESSAGE_FETCH, zeros, 0, i ? UINT64_MAX : MESSAGE_FETCH_MAX + 1);
 		refuse_count(MESSAGE_DATA, zeros, 12, i ? UINT64_MAX : MESSAGE_DATA_BYTES_MAX + 1);
 		refuse_count(MESSAGE_BULK, zeros, 0, i ? UINT64_MAX : MESSAGE_BULK_MAX + 1);
@@ -489,11 +498,23 @@ static void test_most_of_each_fits(void **state)
 	m.nodes_ask.v = sample_array(m.nodes_ask.n, HASH_BYTES);
 	fits(MESSAGE_NODES_ASK, &m);
 
+	m.nodes_ask.n = MESSAGE_NODES_MAX;
+	m.nodes_ask.v = sample_array(m.nodes_ask.n, HASH_BYTES);
+	m.nodes_ask.n_names = MESSAGE_NODE_NAMES_MAX;
+	m.nodes_ask.names = sample_array(m.nodes_ask.n_names, sizeof(*m.nodes_ask.names));
+	fits(MESSAGE_NODES_NAMED, &m);
+
 	m.nodes.n = MESSAGE_NODES_MAX;
 	m.nodes.v = sample_array(m.nodes.n, sizeof(*m.nodes.v));
 	for (size_t i = 0; i < m.nodes.n; i++)
-		m.nodes.v[i] = (struct message_node){1, 1, sample_array(CHUNK_TREE_NODE_BYTES_MAX, 1), CHUNK_TREE_NODE_BYTES_MAX};
+		m.nodes.v[i] = (struct message_node){1, 1, 0, sample_array(CHUNK_TREE_NODE_BYTES_MAX, 1), CHUNK_TREE_NODE_BYTES_MAX};
 	fits(MESSAGE_NODES, &m);
+
+	m.nodes.n = MESSAGE_NODES_MAX;
+	m.nodes.v = sample_array(m.nodes.n, sizeof(*m.nodes.v));
+	for (size_t i = 0; i < m.nodes.n; i++)
+		m.nodes.v[i] = (struct message_node){2, 1, CHUNK_TREE_NODE_BYTES_MAX, sample_array(CHUNK_TREE_NODE_BYTES_MAX, 1), CHUNK_TREE_NODE_BYTES_MAX};
+	fits(MESSAGE_NODES_TOLD, &m);
 
 	m.fetch.n = MESSAGE_FETCH_MAX;
 	m.fetch.v = sample_array(m.fetch.n, sizeof(*m.fetch.v));

@@ -146,7 +146,34 @@ static void test_any_mixture(void **state)
 			n += length;
 		}
 		tell(&old, new_bytes, n, (uint8_t)(PIECE_BITS_MIN + below(PIECE_BITS_MAX - PIECE_BITS_MIN + 1)));
+		tell(&old, new_bytes, n, PIECES_ENTRIES); /* whatever it is */
 	}
+}
+
+/* A node of which one entry is another one, and told with those of the node before it, too. */
+static void test_entries(void **state)
+{
+	struct buf nodes = BUF_INIT, node = BUF_INIT;
+	struct old old;
+	uint8_t hash[HASH_BYTES];
+
+	(void)state;
+	random_state = 5;
+	for (uint64_t i = 0; i < 300; i++) {
+		fill(hash, sizeof(hash));
+		put_bytes(&nodes, hash, sizeof(hash));
+		put_varint(&nodes, 60 + i * 40);
+		put_u8(&nodes, 0);
+	}
+	old = (struct old){.p = nodes.data, .n = nodes.len};
+	assert_int_equal(pieces_count(nodes.data, nodes.len, PIECES_ENTRIES), 300);
+	put_bytes(&node, nodes.data + nodes.len / 2, nodes.len - nodes.len / 2);
+	assert_true(tell(&old, nodes.data, nodes.len, PIECES_ENTRIES) < 8);
+	nodes.data[nodes.len - 20] ^= 1;
+	node.data[node.len / 2] ^= 1;
+	assert_true(tell(&old, node.data, node.len, PIECES_ENTRIES) < 3 * (HASH_BYTES + 4) + 16);
+	buf_deinit(&nodes);
+	buf_deinit(&node);
 }
 
 static void test_never_longer_than_it_may(void **state)
@@ -247,6 +274,7 @@ int main(void)
 		cmocka_unit_test(test_bits),
 		cmocka_unit_test(test_an_edit_costs_a_piece),
 		cmocka_unit_test(test_any_mixture),
+		cmocka_unit_test(test_entries),
 		cmocka_unit_test(test_never_longer_than_it_may),
 		cmocka_unit_test(test_room_for_names),
 		cmocka_unit_test(test_the_old_version_is_gone),

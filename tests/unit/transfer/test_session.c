@@ -1541,6 +1541,133 @@ static void test_pieces_of_ours(void **state)
 	with_seeds(2, 2, pieces_of_ours);
 }
 
+/* --- nodes told with names --- */
+
+static unsigned asked_plainly, asked_named;
+static size_t told_bytes;
+
+static void count_nodes(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	asked_plainly += type == MESSAGE_NODES_ASK;
+	asked_named += type == MESSAGE_NODES_NAMED;
+	told_bytes += type == MESSAGE_NODES_TOLD ? n : 0;
+	say(wire, i, type, p, n);
+}
+
+/* Each tells something else. */
+static void wrong_nodes(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	union message m;
+	struct buf b = BUF_INIT;
+
+	if (type == MESSAGE_NODES_TOLD) {
+		assert_int_equal(message_decode(type, p, n, &m), 0);
+		for (size_t k = 0; k < m.nodes.n; k++)
+			m.nodes.v[k].payload[world_below(wire->world, m.nodes.v[k].n)] ^= 1;
+		assert_int_equal(message_encode(type, &m, &b), 0);
+		message_deinit(type, &m);
+		p = b.data;
+		n = b.len;
+	}
+	count_nodes(wire, i, type, p, n);
+	buf_deinit(&b);
+}
+
+/* What was not named is told with names. */
+static void told_unasked(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n)
+{
+	count_nodes(wire, i, type == MESSAGE_NODES ? MESSAGE_NODES_TOLD : type,
+		type == MESSAGE_NODES ? (const uint8_t *)"\0\0\0\0\1\2\1\1\1\1" : p, type == MESSAGE_NODES ? 10 : n);
+}
+
+static void sync_nodes(struct world *w, void (*through)(struct wire *wire, int i, uint8_t type, const uint8_t *p, size_t n), uint8_t version,
+	bool push, struct end *ret)
+{
+	struct wire *wire = wire_new(w, &w->sites[0], &w->sites[1], &(struct wire_options){.push = push});
+
+	asked_plainly = asked_named = 0;
+	told_bytes = 0;
+	wire_tamper(wire, through);
+	for (int i = 0; i < 2; i++)
+		wire->pipe[i].data[FRAME_PREFACE_BYTES - 1] = version;
+	run_to_end(w, wire);
+	*ret = wire->end[1];
+	wire_free(wire);
+	assert_false(ret->status.failed);
+	sites_expect_equal(&w->sites[0], &w->sites[1]);
+}
+
+static void nodes_told(struct world *w)
+{
+	enum { N = 3000000 };
+	struct site *a = &w->sites[0], *b = &w->sites[1];
+	size_t at = world_below(w, N - 100000), n = N;
+	uint8_t *bytes = malloc(N + 100000);
+	struct end was;
+
+	fill(bytes, N + 100000, w->seed);
+	site_write_bytes(a, "file", bytes, n);
+	world_sync(w, a, b, NULL);
+	for (int i = 0; i < 4; i++) { /* in place; a byte in between; more than a node spans; and less again */
+		static const size_t sizes[] = {N, N + 1, N + 90000, N - 5000};
+
+		memmove(bytes + at + 8, bytes + at + 7, sizes[i] > n ? n - at : 1);
+		n = sizes[i];
+		site_write_bytes(a, "file", bytes, n);
+		sync_nodes(w, count_nodes, FRAME_VERSION_MAX, false, &was);
+		assert_true(asked_plainly == 0 && asked_named > 0 && told_bytes > 0 && told_bytes < 3000);
+	}
+	/* another answer than the one is as good as none */
+	bytes[at] ^= 0x55;
+	site_write_bytes(a, "file", bytes, n);
+	sync_nodes(w, wrong_nodes, FRAME_VERSION_MAX, false, &was);
+	assert_true(asked_plainly > 0 && asked_plainly == asked_named && was.status.round == 1);
+	/* who does not know it is asked_plainly, and answered, as before */
+	bytes[at] ^= 0x55;
+	site_write_bytes(a, "file", bytes, n);
+	sync_nodes(w, count_nodes, FRAME_VERSION_TOLD - 1, false, &was);
+	assert_true(asked_plainly > 0 && asked_named == 0 && told_bytes == 0);
+	/* what did not come from a peer is not shown to it where it gets nothing from us */
+	site_write_bytes(b, "file", bytes, n - 1);
+	world_sync(w, a, b, NULL);
+	for (int i = 0; i < 2; i++) {
+		bytes[at] ^= 0x55;
+		site_write_bytes(a, "file", bytes, n);
+		sync_nodes(w, count_nodes, FRAME_VERSION_MAX, true, &was);
+		assert_true(i ? asked_plainly == 0 && asked_named > 0 : asked_plainly > 0 && asked_named == 0);
+	}
+	free(bytes);
+}
+
+static void test_nodes_told(void **state)
+{
+	(void)state;
+	with_seeds(6, 2, nodes_told);
+}
+
+/* Names that nobody gave. */
+static void nodes_told_unasked(struct world *w)
+{
+	struct wire *wire;
+	uint8_t *bytes = malloc(300000);
+
+	fill(bytes, 300000, w->seed);
+	site_write_bytes(&w->sites[0], "file", bytes, 300000);
+	wire = wire_new(w, &w->sites[0], &w->sites[1], NULL);
+	wire_tamper(wire, told_unasked);
+	run_to_end(w, wire);
+	assert_true(wire->end[1].status.failed);
+	assert_non_null(strstr(wire->end[1].text, "that nobody"));
+	wire_free(wire);
+	free(bytes);
+}
+
+static void test_nodes_told_unasked(void **state)
+{
+	(void)state;
+	with_seeds(2, 2, nodes_told_unasked);
+}
+
 /* Site s says, and believes, that it has this. */
 static void set_content(struct site *s, const char *path, const struct content *content)
 {
@@ -2600,6 +2727,8 @@ int main(void)
 		cmocka_unit_test(test_hostile_peer),
 		cmocka_unit_test(test_pieces),
 		cmocka_unit_test(test_pieces_of_ours),
+		cmocka_unit_test(test_nodes_told),
+		cmocka_unit_test(test_nodes_told_unasked),
 		cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_implied_directory),
 		cmocka_unit_test(test_skipped_is_not_deleted),
