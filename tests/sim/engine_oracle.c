@@ -53,6 +53,7 @@ struct token {
 	bool stored;   /* through a mapping: until that is closed it may be taken for what was there before, and moved as that */
 	bool moved; /* a user moved a conflict copy of it, or put it where one is, or opened it while it was being replaced; or it was put
 		     * aside where a disk denied to be looked at: what may not be read is taken for a user's */
+	bool anew;     /* was where a user did something on what may be an older disk: what differs there is recorded as what descends from nothing */
 	char name[40]; /* for people */
 };
 
@@ -467,7 +468,7 @@ static void vanished(struct site *s, const struct item *was, enum oracle_cause c
 	struct oracle *o = s->engine->oracle;
 	struct token *t = &o->tokens[was->token];
 
-	t->trashed = t->trashed || cause == ORACLE_RESTORE;
+	t->trashed = t->trashed || cause == ORACLE_RESTORE || (cause == ORACLE_CRASH && s->older);
 	/* what a crash or an older disk took from this one machine, others bring back */
 	/* (but for a directory, which another one may have for what is in it only) */
 	if (cause == ORACLE_USER || s->excused || (cause == ORACLE_RESTORE && was->token == TOKEN_DIRECTORY) ||
@@ -583,6 +584,7 @@ void oracle_after(struct site *s, enum oracle_cause cause)
 		const struct item *was = &o->before.v[i], *now = listed(&o->after, was->hash, was->token);
 		struct spot *spot;
 
+		o->tokens[was->token].anew |= cause == ORACLE_USER && s->older;
 		if (!now) {
 			vanished(s, was, cause);
 		} else if (now->node != was->node && cause == ORACLE_USER) { /* of which a crash may undo the second half */
@@ -963,7 +965,7 @@ static void judge_copy(struct engine *e, const char *path, uint32_t token)
 {
 	struct oracle *o = e->oracle;
 	const bool alone = engine_has(e, FEATURE_SINGLE) && !(e->features & CUTTING) && !e->passed_on;
-	bool concurrent = (o->tokens[token].moved && !alone) || e->cloned;
+	bool concurrent = (o->tokens[token].moved && !alone) || o->tokens[token].anew || e->cloned;
 
 	for (size_t i = 1; i < o->n_spots && !concurrent && !alone; i++)
 		for (size_t k = 1; k < o->n_spots && o->spots[i].token == token && !concurrent; k++)
