@@ -909,6 +909,12 @@ int file_lease_read(int fd)
 	}
 }
 
+bool file_lease_broken(int fd)
+{
+	/* of one that is to go this says already what it is to become */
+	return fcntl(fd, F_GETLEASE) != F_RDLCK;
+}
+
 int file_lease_release(int fd)
 {
 	int held = fcntl(fd, F_GETLEASE);

@@ -186,6 +186,8 @@ int file_start_writeback(int fd); /* sync_file_range(WRITE): begins, does not wa
  * whoever opens the file for writing waits, 45 s at most: hold it briefly. The kernel's notice to us is
  * SIGURG, which is ignored unless the program wants it, instead of the deadly SIGIO. */
 int file_lease_read(int fd);
+/* Is it over, or does somebody wait for it? If not, it has held since it was taken. Cheap: no look at the disk. */
+bool file_lease_broken(int fd);
 /* FILE_BUSY: released, but it had been broken: someone is opening the file for writing, or already has. */
 int file_lease_release(int fd);
 /* Exclusive flock without waiting; released with the last descriptor. FILE_BUSY. */

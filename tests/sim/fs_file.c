@@ -805,6 +805,14 @@ int file_lease_read(int fd)
 	return done(h->disk, SIM_LEASE, r);
 }
 
+bool file_lease_broken(int fd)
+{
+	struct handle *h = sim_handle(fd);
+	int r = -sim_enter(h->disk, SIM_LEASE);
+
+	return sim_leave(h->disk, SIM_LEASE, r != 0 || h->lease != LEASE_READ) != 0;
+}
+
 int file_lease_release(int fd)
 {
 	struct handle *h = sim_handle(fd);

@@ -1278,13 +1278,16 @@ static void test_lease(void **state)
 	assert_int_equal(r, 0);
 	assert_int_equal(file_open_read(dir, "file", &other), 0); /* readers are welcome */
 	close(other);
+	assert_false(file_lease_broken(fd));
 	assert_int_equal(file_lease_release(fd), 0);
+	assert_true(file_lease_broken(fd));
 
 	assert_int_equal(file_lease_read(fd), 0);
 	other = -1;
 	/* An opener for writing breaks it; we live on, do not wait, and are told. */
 	assert_int_equal(file_open_write(dir, "file", &other), FILE_BUSY);
 	assert_int_equal(other, -1);
+	assert_true(file_lease_broken(fd));
 	assert_int_equal(file_lease_release(fd), FILE_BUSY);
 	assert_int_equal(file_open_write(dir, "file", &other), 0);
 	assert_int_equal(file_lease_read(fd), FILE_BUSY);

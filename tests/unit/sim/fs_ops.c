@@ -447,6 +447,7 @@ static void op_lease(struct ops *o)
 
 	if (!s)
 		return;
+	say(o, " broken %d", file_lease_broken(s->fd));
 	r = s->leased ? file_lease_release(s->fd) : file_lease_read(s->fd);
 	say(o, " lease %d: %d", s->leased, r);
 	s->leased = !s->leased && r == 0;

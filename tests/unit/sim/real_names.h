@@ -19,6 +19,7 @@
 #define file_exchange real_file_exchange
 #define file_fsync real_file_fsync
 #define file_generation real_file_generation
+#define file_lease_broken real_file_lease_broken
 #define file_lease_read real_file_lease_read
 #define file_lease_release real_file_lease_release
 #define file_link real_file_link

@@ -715,9 +715,12 @@ static void test_leases(void **state)
 	user = sim_user_open(d, "f", 0);
 	assert_true(user >= 0);
 	assert_int_equal(file_lease_read(fd), FILE_BUSY);
+	assert_true(file_lease_broken(fd));
 	sim_user_close(user);
 	assert_int_equal(file_lease_read(fd), 0);
+	assert_false(file_lease_broken(fd));
 	assert_int_equal(sim_user_open(d, "f", 0), -EAGAIN);
+	assert_true(file_lease_broken(fd));
 	assert_int_equal(file_lease_release(fd), FILE_BUSY);
 	assert_int_equal(sim_user_write(d, "f", "y", 1), 0);
 	close_keep(fd);
