@@ -45,7 +45,7 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DSYNCD_VERSION='"$
 base := bucket buf clock error file file_shared log pace pool random sync
 merkle := chunk_tree chunker diff durable hash ignore index index_check index_nodes index_pack index_rows match path rebuild record scan scan_object scan_rows scan_tell store store_identity store_places tree version
 tombstones := anew conflict decide knowledge line members observe observe_take places purge replica trash undo
-transfer := apply apply_plan compare compare_match fetch fetch_content fetch_deferred fetch_nodes frame greet intent learn meeting message partial pieces place place_set push recover recover_staging reuse round serve session settle stage stage_reuse transport
+transfer := apply apply_plan compare compare_match fetch fetch_content fetch_deferred fetch_nodes frame greet intent learn meeting message partial pieces place place_set push recover recover_staging reuse round serve session settle stage stage_reuse stage_verify transport
 syncd := cmd_reconcile cmd_serve cmd_status commands config config_values control daemon daemon_control endpoint folder folder_errand \
 	folder_session folder_status key_stream known_hosts link report schedule turns ui watch
 programs := syncd syncctl syncd-ssh
@@ -107,6 +107,7 @@ look_points := file_dir_open file_lease_read file_lease_release file_open_read f
 $(BUILD)/unit/tombstones/test_observe: private LDFLAGS += -Wl,--wrap=file_syncfs,--wrap=file_fsync,--wrap=file_dir_next
 $(BUILD)/unit/transfer/test_apply: private LDFLAGS += -Wl,--wrap=file_syncfs,--wrap=file_fsync
 $(BUILD)/unit/transfer/test_recover: private LDFLAGS += $(foreach f,$(crash_points) file_open_seen file_readlink file_stat_at,-Wl,--wrap=$f)
+$(BUILD)/unit/transfer/test_stage: private LDFLAGS += -Wl,--wrap=file_read,--wrap=file_lease_read
 $(BUILD)/unit/transfer/test_place: private LDFLAGS += $(foreach f,$(crash_points) $(look_points),-Wl,--wrap=$f)
 
 # The simulator's own base/file, base/clock and base/random, and some calls of libc; linked before the archives, which then

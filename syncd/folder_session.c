@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/pool.h"
 #include "tombstones/places.h"
 
 #define TRIM_PATHS 1000
@@ -218,6 +219,7 @@ void folder_recover(struct folder *f, const struct session *but)
 static struct session_options core_options(struct folder_session *s, const struct folder *f)
 {
 	struct session_options o = {
+		.threads = pool_threads_usual(),
 		.host = {.greeted = on_greeted,
 			.tell = on_tell,
 			.dirty = on_dirty,

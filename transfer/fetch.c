@@ -362,7 +362,7 @@ static int stage_offer(struct session *s, struct offer *o)
 		return 0;
 	}
 	if (r == 0)
-		r = stage_chunks(o->stage, &whole, 1, NULL);
+		r = stage_chunks(o->stage, &whole, 1, NULL, 0);
 	if (r == 0) {
 		missing = stage_missing(o->stage, &n);
 		if (n == 1 && missing[0].length == o->n_bytes)

@@ -95,6 +95,7 @@ struct session_options {
 	const char *name;	    /* what this machine is called */
 	struct message_open open;   /* client: what to ask of the far side (copied) */
 	const char *address;	    /* client: where the far side is, to be remembered once it was met (copied; NULL: not) */
+	unsigned threads;	    /* that a job may make, and ends again, where it has much to hash; 0: none */
 	/* Where the caller moves bytes slowly, less is to lie before them: what waits for long holds up all that comes after it. */
 	size_t output_high;	    /* 0: SESSION_OUTPUT_HIGH */
 	size_t window_bytes;	    /* 0: SESSION_WINDOW_BYTES */

@@ -387,20 +387,43 @@ const struct stage_chunk *stage_wanted(const struct stage *s, const struct hash 
 	return c && !c->present && c->length == length ? c : NULL;
 }
 
+/* The places of the group that begins at `first` in `order` end before that. */
+static size_t group_end(const struct stage *s, size_t first, const struct hash *hash)
+{
+	size_t end = first;
+
+	while (end < s->n_chunks && hash_equal(&s->chunks[s->order[end]].hash, hash))
+		end++;
+	return end;
+}
+
+bool stage_all_there(const struct stage *s, const struct hash *hash)
+{
+	size_t first = find_group(s, hash), end = group_end(s, first, hash);
+
+	for (size_t i = first; i < end; i++)
+		if (!s->chunks[s->order[i]].there)
+			return false;
+	return end > first;
+}
+
+/* What is one chunk as a whole has no marks. */
+bool stage_unmarked_zeros(const struct stage *s, const uint8_t *bytes, size_t n)
+{
+	return s->content.height > 0 && all_zero(bytes, n);
+}
+
 int stage_place(struct stage *s, const struct hash *hash, const uint8_t *bytes, size_t n, uint64_t old)
 {
-	size_t first = find_group(s, hash), end;
+	size_t first = find_group(s, hash), end = group_end(s, first, hash);
 	int r;
 
-	/* A tree marks its chunks of zeros; what is one chunk as a whole has none. */
-	if (s->content.height > 0 && all_zero(bytes, n))
+	if (bytes && stage_unmarked_zeros(s, bytes, n))
 		return -EBADMSG;
-	for (end = first; end < s->n_chunks; end++) {
-		const struct stage_chunk *c = &s->chunks[s->order[end]];
+	for (size_t i = first; i < end; i++) {
+		const struct stage_chunk *c = &s->chunks[s->order[i]];
 
-		if (!hash_equal(&c->hash, hash))
-			break;
-		assert(c->length == n && !c->zero);
+		assert(c->length == n && !c->zero && (bytes || c->there));
 		r = c->there ? 0 : write_sparse(s->fd, bytes, n, c->offset);
 		if (r != 0)
 			return r > 0 ? -EIO : r;
@@ -486,12 +509,13 @@ static int list_missing(struct stage *s)
 	return 0;
 }
 
-int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n, struct reuse *reuse)
+int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n, struct reuse *reuse, unsigned threads)
 {
 	int r;
 
 	if (s->whole || s->chunks || s->fd < 0)
 		return -EINVAL;
+	s->threads = threads;
 	r = copy_entries(s, entries, n);
 	if (r == 0)
 		r = check_root(s);

@@ -3,8 +3,8 @@
  *
  * Made by a plan, then fed chunks; every byte that goes in is hashed against the chunk tree whose root was announced (P8).
  * Not thread-safe: one job at a time works on a stage; any thread may, in turn. No read transaction is open between calls.
- * Memory: O(chunks) between calls, and CHUNK_BYTES_MAX within stage_chunks. One descriptor until stage_finish. The object
- * is its owner's to read and write, and hidden by the directory that it is in. After a negative errno (a full disk: -ENOSPC, -EDQUOT) only stage_free is left to call, but that stage_write may
+ * Memory: O(chunks) between calls, and CHUNK_BYTES_MAX within stage_chunks, or as much as a longest chunk for each of its threads. One
+ * descriptor until stage_finish. The object is its owner's to read and write, and hidden by the directory that it is in. After a negative errno (a full disk: -ENOSPC, -EDQUOT) only stage_free is left to call, but that stage_write may
  * be repeated.
  *
  *   stage_begin      looks for the content here: files of equal content (index_by_content) are cloned or copied and verified
@@ -51,8 +51,9 @@ void stage_unwanted(struct stage *s); /* nobody wants the content any more */
  * up to the size, each is one that the chunker makes, zero ones hash like zeros, and their tree has the announced root.
  * Once per stage. STAGE_COMPLETE: nothing is missing. O(size of the old version, at most 16 times the new one's and 64 MiB)
  * where it must be re-cut, else O(chunks found), and O(the trees of other contents that are tried). Files are read as they are now: what
- * does not hash to what is looked for is not there. reuse: where to look for others; NULL: nowhere. */
-int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n, struct reuse *reuse);
+ * does not hash to what is looked for is not there. reuse: where to look for others; NULL: nowhere. threads: that may be made, and
+ * are ended again, where much is shared and to be verified (transfer/stage_verify.c); 0: all is done in turn by who calls. */
+int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n, struct reuse *reuse, unsigned threads);
 /* The missing chunks in ascending order; valid until stage_free. ret_n: NULL where it is known. */
 const struct stage_missing *stage_missing(const struct stage *s, size_t *ret_n);
 /* The base, that is the old version or, if nothing was found in it, another file: to be read between old_from and old_to, as what it is

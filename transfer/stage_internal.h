@@ -1,6 +1,6 @@
 /*
  * transfer/stage_internal.h — what a stage is made of: stage.c (the object, the list of chunks, what a peer sends),
- * stage_reuse.c (what is here already). Nobody else includes it.
+ * stage_reuse.c (what is here already), stage_verify.c (whether what is shared is what it should be). Nobody else includes it.
  */
 #ifndef TRANSFER_STAGE_INTERNAL_H
 #define TRANSFER_STAGE_INTERNAL_H
@@ -20,6 +20,7 @@ struct stage_chunk {
 	bool present;
 	bool again; /* not the first of its group */
 	bool there; /* its bytes are, shared with the base: not to be written */
+	bool shared; /* just now: to be verified */
 };
 
 struct stage {
@@ -33,6 +34,7 @@ struct stage {
 	bool filled;  /* something is in it that did not come from here */
 	uint64_t left_bytes; /* an earlier transfer left so much of it */
 	int fd;	      /* the object; -1 after stage_finish */
+	unsigned threads; /* that may be made to verify much */
 	bool linked;  /* the object is in staging under `name` */
 	bool whole;   /* complete by a local copy */
 	bool is_ready;
@@ -64,8 +66,11 @@ int stage_verify_object(struct stage *s);
 void stage_drop_nodes(struct stage *s);
 /* The first of the group if it is to be had and of this length, else NULL. */
 const struct stage_chunk *stage_wanted(const struct stage *s, const struct hash *hash, uint64_t length);
-/* Bytes that hash to this chunk, from that place of the base or from elsewhere, go to every place of its group. */
+/* Bytes that hash to this chunk, from that place of the base or from elsewhere, go to every place of its group. NULL: they are there. */
 int stage_place(struct stage *s, const struct hash *hash, const uint8_t *bytes, size_t n, uint64_t old);
+bool stage_all_there(const struct stage *s, const struct hash *hash); /* at every place of its group */
+/* Zeros that a tree would have marked: no chunk of this content. */
+bool stage_unmarked_zeros(const struct stage *s, const uint8_t *bytes, size_t n);
 
 /* --- stage_reuse.c: files that can't be used are passed over; < 0 is ours --- */
 
@@ -76,5 +81,24 @@ int stage_look_for_whole(struct stage *s);
 int stage_take_left(struct stage *s);
 int stage_take_from_old(struct stage *s);
 int stage_take_from_others(struct stage *s, struct reuse *reuse);
+
+/* --- stage_verify.c --- */
+
+/* A read lease on a file that is shared with: from before that until it was read, or somebody waits to write to the file. */
+struct stage_lease {
+	int fd; /* not owned */
+	bool held;
+};
+
+void stage_lease_take(struct stage_lease *l, const struct stage *s, int fd); /* not held where it can't be had */
+/* Has nobody been able to write to the file since it was taken? Given up as soon as somebody waits for that. */
+bool stage_lease_holds(struct stage_lease *l);
+void stage_lease_end(struct stage_lease *l);
+
+/* The chunk's bytes in a file that has them where the content has. 0, STAGE_MISMATCH, or < 0. */
+int stage_read_chunk(const struct stage *s, int fd, const struct stage_chunk *c, uint8_t *buffer);
+/* What is `shared` is read, from the lease's file for as long as it holds, then from the object, and hashed; all of it is present if all
+ * of it is what it should be. 0, or as stage_read_chunk. Memory: a chunk for each thread. */
+int stage_verify_shared(struct stage *s, struct stage_lease *lease);
 
 #endif

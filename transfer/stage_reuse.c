@@ -16,6 +16,7 @@
 #define STAGE_RECUT_BYTES (64u << 20)  /* … and this much is read */
 #define STAGE_SHARE_BYTES (128u << 10) /* shorter runs are copied, not shared */
 #define STAGE_SHARE_ALIGN 4096	       /* blocks that are shared: file systems with others copy in the kernel */
+#define STAGE_SHARE_STEP (64u << 20)   /* shared at once: the base's dirty pages are written for that, while users may wait */
 
 DEFINE_CLEANUP(struct index_txn *, index_abort)
 
@@ -127,19 +128,6 @@ int stage_look_for_whole(struct stage *s)
 
 /* --- what an earlier transfer left --- */
 
-/* 0, STAGE_MISMATCH, or < 0. */
-static int read_chunk(const struct stage *s, const struct stage_chunk *c, uint8_t *buffer)
-{
-	struct hash hash;
-	size_t got = 0;
-	int r = file_read(s->fd, buffer, c->length, c->offset, &got);
-
-	if (r != 0)
-		return r;
-	hash_bytes(stage_algorithm(s), buffer, got, &hash);
-	return got == c->length && hash_equal(&hash, &c->hash) ? 0 : STAGE_MISMATCH;
-}
-
 /* Zeros where something is that does not count. */
 static int clear_chunk(struct stage *s, const struct stage_chunk *c)
 {
@@ -170,7 +158,7 @@ int stage_take_left(struct stage *s)
 
 		if (c->zero || file_next_data(s->fd, c->offset, c->offset + c->length, &from, &to) != 0)
 			continue;
-		r = read_chunk(s, c, buffer);
+		r = stage_read_chunk(s, s->fd, c, buffer);
 		c->there = r == 0;
 		if (r == STAGE_MISMATCH)
 			r = 0;
@@ -183,7 +171,7 @@ int stage_take_left(struct stage *s)
 
 		if (!c->there || c->present)
 			continue;
-		r = read_chunk(s, c, buffer); /* once more, as it may stand at other places as well */
+		r = stage_read_chunk(s, s->fd, c, buffer); /* once more, as it may stand at other places as well */
 		if (r == 0)
 			r = stage_place(s, &c->hash, buffer, c->length, STAGE_NOT_OLD);
 		s->filled = true;
@@ -207,6 +195,7 @@ struct source {
 	bool base; /* it is the base, or becomes it by what is found */
 	int fd;
 	struct file_stat stat;
+	struct stage_lease lease; /* while it is shared with */
 	struct content content; /* what the index says */
 	uint64_t origin;	/* the row's source */
 	struct hit *hits;	/* in file order */
@@ -340,8 +329,11 @@ static int share_run(struct source *o, uint64_t from, uint64_t to)
 	uint64_t align = STAGE_SHARE_ALIGN, first = (from + align - 1) / align * align, last = to / align * align;
 	int r = copy_bytes(o->fd, o->stage->fd, from, first);
 
-	if (r == 0)
-		r = file_copy_range(o->fd, first, o->stage->fd, first, last - first);
+	for (uint64_t at = first, n; r == 0 && at < last; at += n) {
+		n = last - at < STAGE_SHARE_STEP ? last - at : STAGE_SHARE_STEP;
+		r = file_copy_range(o->fd, at, o->stage->fd, at, n);
+		(void)stage_lease_holds(&o->lease); /* whoever waits for it goes on */
+	}
 	return r == 0 ? copy_bytes(o->fd, o->stage->fd, last, to) : r;
 }
 
@@ -356,25 +348,7 @@ static int share_chunks(struct source *o, size_t first, size_t end)
 		return 0;
 	r = share_run(o, from, to);
 	for (size_t i = first; r == 0 && i < end; i++)
-		c[i].there = true;
-	return r;
-}
-
-/* 0; STAGE_MISMATCH: it is not what the index says. */
-static int verify_shared(struct stage *s)
-{
-	cleanup_free uint8_t *buffer = malloc(CHUNK_BYTES_MAX);
-	int r = buffer ? 0 : -ENOMEM;
-
-	for (size_t i = 0; r == 0 && i < s->n_chunks; i++) {
-		const struct stage_chunk *c = &s->chunks[i];
-
-		if (!c->there)
-			continue;
-		r = read_chunk(s, c, buffer);
-		if (r == 0 && !c->present)
-			r = stage_place(s, &c->hash, buffer, c->length, c->offset);
-	}
+		c[i].there = c[i].shared = true;
 	return r;
 }
 
@@ -388,7 +362,7 @@ static int unshare(struct stage *s)
 	for (size_t i = 0; i < s->n_chunks; i++) {
 		struct stage_chunk *c = &s->chunks[i];
 
-		c->there = false;
+		c->there = c->shared = false;
 		c->present = c->zero;
 		c->old = STAGE_NOT_OLD;
 		s->left += !c->zero && !c->again;
@@ -403,8 +377,9 @@ static int share_hits(struct source *o)
 	size_t at = 0, first = 0;
 	int r = 0;
 
-	if (!store_abilities(s->store)->reflink || !o->base)
+	if (!store_abilities(s->store)->reflink || !o->base || !o->n)
 		return 0;
+	stage_lease_take(&o->lease, s, o->fd);
 	for (size_t i = 0; r == 0 && i <= s->n_chunks; i++) {
 		if (i < s->n_chunks && stands_still(o, &s->chunks[i], &at))
 			continue;
@@ -412,7 +387,8 @@ static int share_hits(struct source *o)
 		first = i + 1;
 	}
 	if (r == 0)
-		r = verify_shared(s);
+		r = stage_verify_shared(s, &o->lease);
+	stage_lease_end(&o->lease);
 	return r == 0 || is_ours(r) ? r : unshare(s);
 }
 

@@ -27,6 +27,7 @@ struct fixture {
 	char root[256];
 	struct replica *r;
 	struct stage *s;
+	unsigned threads;
 };
 
 /* A content as a peer would announce it. */
@@ -268,7 +269,7 @@ static int begin(struct fixture *f, const char *path, const struct announced *a)
 
 static int chunks(struct fixture *f, const struct announced *a)
 {
-	return stage_chunks(f->s, a->entries, a->n, NULL);
+	return stage_chunks(f->s, a->entries, a->n, NULL, f->threads);
 }
 
 /* With a look at all files. */
@@ -278,7 +279,7 @@ static int chunks_anywhere(struct fixture *f, const struct announced *a)
 	int r;
 
 	assert_int_equal(reuse_new(&reuse), 0);
-	r = stage_chunks(f->s, a->entries, a->n, reuse);
+	r = stage_chunks(f->s, a->entries, a->n, reuse, f->threads);
 	reuse_free(reuse);
 	return r;
 }
@@ -645,6 +646,252 @@ static void test_a_shared_old_version_that_changed(void **state)
 		assert_in_range(missing_bytes(f), 500000, size - 1000000);
 		send_missing(f, &a);
 		finish(f, &a);
+	}
+}
+
+/* --- what is shared is verified --- */
+
+/* What was read meanwhile, of which file; what a user does, as that goes on. Calls of base/file come here (see the Makefile). */
+static struct {
+	uint64_t object, base; /* inodes; 0: none */
+	_Atomic unsigned object_reads, base_reads;
+	bool no_lease;
+	unsigned user_at;	 /* he comes when so many chunks of the base were read; 0: never */
+	bool user_waits, user_wrote;
+	bool object_differs;	 /* as if he had been there before it was shared */
+	const struct fixture *f;
+} watched;
+
+int __real_file_lease_read(int fd);
+int __wrap_file_lease_read(int fd);
+int __wrap_file_lease_read(int fd)
+{
+	return watched.no_lease ? FILE_UNSUPPORTED : __real_file_lease_read(fd);
+}
+
+static void spoil(const char *path, off_t from, off_t to)
+{
+	int fd = open(path, O_WRONLY | O_NONBLOCK);
+
+	assert_true(fd >= 0);
+	for (off_t at = from; at < to; at += 100000)
+		assert_int_equal(pwrite(fd, "spoilt", 6, at), 6);
+	close(fd);
+}
+
+/* He waits for one read at most, then he writes. */
+static void user_comes(void)
+{
+	int fd = open(in_root(watched.f, "file"), O_WRONLY | O_NONBLOCK);
+
+	if (fd < 0) {
+		assert_int_equal(errno, EWOULDBLOCK);
+		assert_false(watched.user_waits);
+		watched.user_waits = true;
+		if (watched.object_differs)
+			spoil(staged_path(watched.f), 1000, 1001); /* in what was just read of the base */
+		return;
+	}
+	close(fd);
+	watched.user_wrote = true;
+	spoil(in_root(watched.f, "file"), 1 << 20, 3 << 20);
+}
+
+int __real_file_read(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n);
+int __wrap_file_read(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n);
+int __wrap_file_read(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n)
+{
+	struct stat st;
+	int r = __real_file_read(fd, ret, n, offset, ret_n);
+
+	if (!watched.base || n < 8192 || fstat(fd, &st) < 0)
+		return r;
+	watched.object_reads += st.st_ino == watched.object;
+	if (st.st_ino == watched.base)
+		watched.base_reads++;
+	if (watched.user_at && watched.base_reads + watched.object_reads >= watched.user_at && !watched.user_wrote)
+		user_comes();
+	return r;
+}
+
+static uint64_t inode_of(const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return st.st_ino;
+}
+
+static void watch(struct fixture *f)
+{
+	watched.f = f;
+	watched.object = inode_of(staged_path(f));
+	watched.base = inode_of(in_root(f, "file"));
+}
+
+static int unwatch(void **state)
+{
+	memset(&watched, 0, sizeof(watched));
+	return teardown(state);
+}
+
+/* Most of `size` stands where it stood; a part stands elsewhere as well, and something is new. */
+struct versions {
+	uint8_t *old, *new;
+	size_t size;
+	struct announced a;
+};
+
+static void versions_deinit(struct versions *v)
+{
+	free(v->old);
+	free(v->new);
+	announced_deinit(&v->a);
+}
+
+static struct versions two_versions(struct fixture *f, size_t size)
+{
+	struct versions v = {.old = noise(size), .new = malloc(size), .size = size};
+
+	((struct file_abilities *)store_abilities(replica_store(f->r)))->reflink = true;
+	memset(v.old + size / 2, 0, 600000);
+	memcpy(v.new, v.old, size);
+	memcpy(v.new + size - 600000, v.new + 300000, 500000);
+	memcpy(v.new + size - 50000, "new", 3);
+	have_file(f, "file", v.old, size);
+	v.a = announce(f, v.new, size, chunk_bits_for_size(size));
+	assert_int_equal(begin(f, "file", &v.a), 0);
+	watch(f);
+	return v;
+}
+
+static void expect_little_missing(struct fixture *f, const struct versions *v)
+{
+	assert_int_equal(chunks(f, &v->a), 0);
+	watched.base = 0;
+	assert_in_range(missing_bytes(f), 1, 600000);
+	send_missing(f, &v->a);
+	finish(f, &v->a);
+}
+
+static bool have_leases(const struct fixture *f)
+{
+	return store_abilities(replica_store(f->r))->lease;
+}
+
+/* But for what is to stand elsewhere as well, of which there is little. */
+static void test_the_base_is_read_under_a_lease(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(versions_deinit) struct versions v = two_versions(f, 4 << 20);
+
+	if (!have_leases(f))
+		skip();
+	expect_little_missing(f, &v);
+	assert_in_range(watched.object_reads, 1, 500000 >> 13);
+	assert_true(watched.base_reads > 4 * watched.object_reads);
+	assert_int_equal(close(open(in_root(f, "file"), O_WRONLY | O_NONBLOCK)), 0); /* nobody waits any more */
+}
+
+static void test_the_object_is_read_without_a_lease(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(versions_deinit) struct versions v = two_versions(f, 4 << 20);
+
+	watched.no_lease = true;
+	expect_little_missing(f, &v);
+	assert_true(watched.object_reads >= v.a.n / 2);
+}
+
+static void test_the_object_is_read_while_the_base_is_open_for_writing(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(versions_deinit) struct versions v = two_versions(f, 4 << 20);
+	cleanup_close int fd = open(in_root(f, "file"), O_WRONLY);
+
+	assert_true(fd >= 0);
+	expect_little_missing(f, &v);
+	assert_true(watched.object_reads >= v.a.n / 2);
+}
+
+/* He does not wait for more than a chunk, and what he writes neither gets in nor keeps out what was shared before. */
+static void test_a_user_writes_to_the_base_while_it_is_read(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(versions_deinit) struct versions v = two_versions(f, 4 << 20);
+
+	if (!have_leases(f))
+		skip();
+	watched.user_at = 3;
+	expect_little_missing(f, &v);
+	assert_true(watched.user_waits && watched.user_wrote);
+	assert_in_range(watched.base_reads, 3, 10); /* what was not shared is looked for there */
+	assert_true(watched.object_reads >= v.a.n / 2);
+}
+
+/* What the base said does not count any more: it may have been otherwise when it was shared. */
+static void test_what_a_broken_lease_said_is_not_believed(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(versions_deinit) struct versions v = two_versions(f, 4 << 20);
+
+	if (!have_leases(f))
+		skip();
+	watched.user_at = 1;
+	watched.object_differs = true;
+	assert_int_equal(chunks(f, &v.a), 0);
+	watched.base = 0;
+	assert_true(watched.user_wrote);
+	send_missing(f, &v.a);
+	finish(f, &v.a);
+}
+
+static void begin_anew(struct fixture *f, const struct versions *v)
+{
+	stage_unwanted(f->s);
+	stage_free(f->s);
+	f->s = NULL;
+	assert_int_equal(begin(f, "file", &v->a), 0);
+}
+
+static void test_several_threads_verify(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(versions_deinit) struct versions v = two_versions(f, 24 << 20);
+	uint64_t missing;
+
+	assert_int_equal(chunks(f, &v.a), 0);
+	missing = missing_bytes(f);
+	f->threads = 4;
+	for (int k = 0; k < 2; k++) {
+		watched.no_lease = k == 1;
+		begin_anew(f, &v);
+		assert_int_equal(chunks(f, &v.a), 0);
+		assert_int_equal(missing_bytes(f), missing);
+		send_missing(f, &v.a);
+		finish(f, &v.a);
+	}
+}
+
+/* The last that they look at is not what the index says. */
+static void test_several_threads_find_a_fault(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(versions_deinit) struct versions v = two_versions(f, 24 << 20);
+	uint64_t missing;
+
+	assert_int_equal(chunks(f, &v.a), 0);
+	missing = missing_bytes(f);
+	f->threads = 4;
+	v.old[v.size - 700000] ^= 1;
+	write_file(f, "file", v.old, v.size);
+	for (int k = 0; k < 2; k++) {
+		watched.no_lease = k == 1;
+		begin_anew(f, &v);
+		assert_int_equal(chunks(f, &v.a), 0);
+		assert_in_range(missing_bytes(f), missing + 1, missing + (4 << v.a.content.chunk_bits));
+		send_missing(f, &v.a);
+		finish(f, &v.a);
 	}
 }
 
@@ -1282,6 +1529,7 @@ static void test_full_disk(void **state)
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define WATCHED(name) cmocka_unit_test_setup_teardown(name, setup, unwatch)
 
 int main(void)
 {
@@ -1305,6 +1553,13 @@ int main(void)
 		T(test_old_version_changed_and_cut_otherwise),
 		T(test_old_version_is_shared),
 		T(test_a_shared_old_version_that_changed),
+		WATCHED(test_the_base_is_read_under_a_lease),
+		WATCHED(test_the_object_is_read_without_a_lease),
+		WATCHED(test_the_object_is_read_while_the_base_is_open_for_writing),
+		WATCHED(test_a_user_writes_to_the_base_while_it_is_read),
+		WATCHED(test_what_a_broken_lease_said_is_not_believed),
+		WATCHED(test_several_threads_verify),
+		WATCHED(test_several_threads_find_a_fault),
 		T(test_old_version_is_gone_or_a_symlink),
 		T(test_chunks_of_other_files),
 		T(test_chunks_of_the_old_version_and_of_others),
