@@ -119,6 +119,7 @@ static size_t find_cut(const uint8_t *p, size_t from, size_t to, uint64_t limit,
 {
 	uint64_t hash = *h;
 
+#pragma GCC unroll 8 /* half as fast again */
 	for (size_t i = from; i < to; i++) {
 		hash = (hash << 1) + gear[p[i]];
 		if (hash < limit)
@@ -133,19 +134,27 @@ static size_t at_most(size_t n, size_t limit)
 	return n < limit ? n : limit;
 }
 
-/* For n bytes of which the cut is sure: they are four averages, or all. */
-static size_t cut_first(const uint8_t *p, size_t n, uint8_t bits)
+/* The first cut, which the bytes behind it don't change; 0: it is not among these n. */
+static size_t find_first(const uint8_t *p, size_t n, uint8_t bits)
 {
 	size_t average = (size_t)1 << bits, shortest = average / 4, cut;
 	uint64_t h = 0;
 
 	if (n <= shortest)
-		return n;
+		return 0;
 	find_cut(p, shortest - WINDOW, shortest - 1, 0, &h);
 	cut = find_cut(p, shortest - 1, at_most(n, average), UINT64_C(1) << (63 - bits), &h);
 	if (!cut)
 		cut = find_cut(p, average, at_most(n, 4 * average), UINT64_C(1) << (65 - bits), &h);
-	return cut ? cut : at_most(n, 4 * average);
+	return cut || n < 4 * average ? cut : 4 * average;
+}
+
+/* For n bytes of which the cut is sure: they are four averages, or all. */
+static size_t cut_first(const uint8_t *p, size_t n, uint8_t bits)
+{
+	size_t cut = find_first(p, n, bits);
+
+	return cut ? cut : n;
 }
 
 size_t chunker_cut(const uint8_t *p, size_t n, uint8_t bits, bool last)
@@ -291,7 +300,7 @@ static int empty_buffer(struct run *u, unsigned buffer)
 	return r;
 }
 
-/* Make the buffer hold a longest chunk, or all that is left. */
+/* Make the buffer hold a longest chunk at least, or all that is left. */
 static int fill(struct run *u)
 {
 	uint64_t left = u->file->size - u->offset;
@@ -299,8 +308,6 @@ static int fill(struct run *u)
 	size_t want, got;
 	int r;
 
-	if (u->filled >= u->longest || u->filled == left)
-		return 0;
 	r = empty_buffer(u, next);
 	if (r != 0)
 		return r;
@@ -338,9 +345,25 @@ static int take_hole(struct run *u, struct slot *s)
 	return hash_zeros(u, n, &s->chunk.hash);
 }
 
+/* Where the next chunk ends. What is in the buffer is moved only when no cut is in it: that is little, most times. */
+static int find_end(struct run *u, size_t *ret)
+{
+	int r = 0;
+
+	*ret = find_first(u->buffers[u->buffer] + u->at, u->filled, u->file->bits);
+	if (*ret)
+		return 0;
+	if (u->filled < u->file->size - u->offset)
+		r = fill(u);
+	if (r == 0)
+		*ret = chunker_cut(u->buffers[u->buffer] + u->at, u->filled, u->file->bits, u->filled == u->file->size - u->offset);
+	return r;
+}
+
 static int take_bytes(struct run *u, struct slot *s)
 {
-	int r = fill(u);
+	size_t length;
+	int r = find_end(u, &length);
 
 	if (r != 0)
 		return r;
@@ -348,8 +371,7 @@ static int take_bytes(struct run *u, struct slot *s)
 	s->buffer = u->buffer;
 	s->algorithm = u->file->algorithm;
 	s->job.run = hash_slot;
-	s->chunk.length = (uint32_t)chunker_cut(
-		s->bytes, u->filled, u->file->bits, u->filled == u->file->size - u->offset);
+	s->chunk.length = (uint32_t)length;
 	pool_add(u->file->pool, &s->job, true);
 	return 0;
 }
