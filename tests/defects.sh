@@ -62,9 +62,11 @@ after_total() { AFTER=$(sed -n "s/^\([0-9]*\) $1 .*/\1/p" "$variant/out" | tail 
 # The number of the seed in what it said, from 1; it began with seed 1.
 after_seed() { AFTER=$(sed -n 's/.*seed \([0-9]*\).*/\1/p' "$variant/out" | head -n 1); }
 
+features() { tr + , <<<"${1#*=}"; }
+
 # A seed that goes wrong without the defect, too, says nothing about it.
 ask_sim() {
-	local from=1 end=$((SECONDS + BUDGET))
+	local SIM=$1 from=1 end=$((SECONDS + BUDGET))
 	while [ "$SECONDS" -lt "$end" ]; do
 		ask sim 1000000 "$from" "$SIM" # may run out of time while it makes what it found shorter
 		after_seed
@@ -95,9 +97,9 @@ search() {
 		after_total histories
 		[ -n "$AFTER" ] || after_seed
 		;;
-	sim)
+	sim | sim=*)
 		build_variant "$1" "$2" sim
-		ask_sim
+		case $3 in sim=*) ask_sim "$(features "$3")" ;; *) ask_sim "$SIM" ;; esac
 		;;
 	unit/*)
 		build_variant "$1" "$2" "$3"
@@ -113,6 +115,7 @@ name_of() {
 	case $1 in
 	unit/*) echo "\`${1#unit/}\`" ;;
 	sim) echo '`make sim`' ;;
+	sim=*) echo "\`make sim FEATURES=$(features "$1")\`" ;;
 	*) echo "\`make sim-${1%-long}\`" ;;
 	esac
 }
