@@ -60,9 +60,11 @@ def goals():
     yield "one file of {files} changed, between daemons: bytes, with SSH", lambda m: m.of("nothing", "one edit, live: syncd", "bytes"), size, 4096, True
     yield "the same, one-shot: bytes", lambda m: m.of("nothing", "one edit: syncd", "bytes"), size, None, True
     for work, most in (("4 KiB overwritten", 24 << 10), ("1 byte at the front", 16 << 10), ("1 MiB appended", None), ("100 edits of 1 KiB", 600_000)):
-        yield f"big file, {work}: bytes", lambda m, w=work: m.of("edits", f"{w}: syncd", "bytes"), size, most, True
-        yield "the same: to the best peer", lambda m, w=work: m.ratio("edits", f"{w}: syncd", peers(w) + peers(w, True), "bytes"), ratio, 1, True
-        yield "the same: time to rsync", lambda m, w=work: m.ratio("edits", f"{w}: syncd", [f"{w}: rsync -a"]), ratio, 0.5 if most else 1, True
+        yield f"big file, {work}, between daemons: bytes", lambda m, w=work: m.of("edits", f"{w}: syncd, live", "bytes"), size, most, True
+        yield "the same: to the best peer", lambda m, w=work: m.ratio("edits", f"{w}: syncd, live", peers(w) + peers(w, True), "bytes"), ratio, 1, True
+        yield "the same: time to rsync", lambda m, w=work: m.ratio("edits", f"{w}: syncd, live", [f"{w}: rsync -a"]), ratio, 0.5 if most else 1, True
+        yield "the same, one-shot: bytes", lambda m, w=work: m.of("edits", f"{w}: syncd", "bytes"), size, None, True
+        yield "the same: time to rsync", lambda m, w=work: m.ratio("edits", f"{w}: syncd", [f"{w}: rsync -a"]), ratio, None, True
     for part in ("directory", "file"):
         yield f"{part} of 1 GiB renamed, live: bytes", lambda m, p=part: m.of("renames", f"{p}: syncd, live", "bytes"), size, 200 << 10, True
         yield "the same: time", lambda m, p=part: m.of("renames", f"{p}: syncd, live"), "{:.2f} s", 1, True
