@@ -21,8 +21,8 @@
 
 #define ROOT_CHECK_MS 1000
 #define VERIFY_PAUSE_NS (10 * 60 * CLOCK_NS_PER_S) /* a peer that talks nonsense can't keep us busy with reading the index */
-#define RECOVER_FIRST_NS (10 * CLOCK_NS_PER_S) /* until what recovery could not look at is tried again; each time twice as long */
-#define RECOVER_MAX_NS (10 * 60 * CLOCK_NS_PER_S)
+#define AGAIN_FIRST_NS (10 * CLOCK_NS_PER_S) /* until what recovery could not look at, or a round not put in place, is tried again; each time twice as long */
+#define AGAIN_MAX_NS (10 * 60 * CLOCK_NS_PER_S)
 #define UPKEEP_FIRST_MS (30 * 1000) /* the peers have told by then what they know */
 #define UPKEEP_MS (10 * 60 * 1000)
 
@@ -78,23 +78,43 @@ void folder_doubt_index(struct folder *f, int error)
 
 /* --- timers --- */
 
-/* Sessions end for it: at longer and longer intervals. A one-shot command has just tried. */
+/* Is it time to try? At longer and longer intervals, from the first time on that this is asked. */
+static bool is_time(struct folder_again *a)
+{
+	int64_t now = clock_monotonic_ns(), pause = a->pause_ns;
+
+	if (now < a->at_ns)
+		return false;
+	a->pause_ns = !pause ? AGAIN_FIRST_NS : 2 * pause < AGAIN_MAX_NS ? 2 * pause : AGAIN_MAX_NS;
+	a->at_ns = now + a->pause_ns;
+	return pause > 0;
+}
+
+/* Sessions end for it. A one-shot command has just tried. */
 static void recover_again(struct folder *f)
 {
-	int64_t now = clock_monotonic_ns(), pause = f->recover_pause_ns;
-
 	if (!f->options.holder || !replica_unfinished(f->replica, "")) {
-		f->recover_at_ns = f->recover_pause_ns = 0;
+		f->recover = (struct folder_again){0};
 		return;
 	}
-	if (f->recover_wanted || f->halted || now < f->recover_at_ns)
-		return;
-	f->recover_pause_ns = !pause ? RECOVER_FIRST_NS : 2 * pause < RECOVER_MAX_NS ? 2 * pause : RECOVER_MAX_NS;
-	f->recover_at_ns = now + f->recover_pause_ns;
-	if (pause) {
+	if (!f->recover_wanted && !f->halted && is_time(&f->recover)) {
 		folder_recover(f, NULL);
 		folder_start_errand(f);
 	}
+}
+
+/* What a round could not put in place; but for what waits for a person. */
+static void check_again(struct folder_session *s)
+{
+	struct session_status st;
+
+	session_status(folder_session_core(s), &st);
+	if (!s->options.live || st.state != SESSION_LIVE)
+		return;
+	if (st.skipped <= st.held)
+		s->check = (struct folder_again){0};
+	else if (is_time(&s->check))
+		folder_session_check(s);
 }
 
 static void on_root_timer(uv_timer_t *timer)
@@ -105,6 +125,8 @@ static void on_root_timer(uv_timer_t *timer)
 	if (clock_jumped(&f->clock, clock_wall_ns(), clock_boot_ns()))
 		replica_doubt(f->replica, REPLICA_CLOCK_JUMPED, clock_monotonic_ns());
 	recover_again(f);
+	for (struct folder_session *s = f->sessions; s; s = s->next)
+		check_again(s);
 	if (f->options.watch) {
 		folder_watch_again(f);
 		folder_read_again(f);

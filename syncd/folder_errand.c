@@ -198,9 +198,12 @@ static void told_by_scan(const char *path, enum scan_what what, int error, void 
 static void add_watch(int dirfd, const char *path, void *data)
 {
 	struct errand *e = data;
+	int r = e->folder->watch ? watch_directory(e->folder->watch, dirfd, path) : 0;
 
-	if (e->folder->watch && watch_directory(e->folder->watch, dirfd, path) == -ENOMEM)
+	if (r == -ENOMEM)
 		e->lost = true;
+	else if (r < 0 && r != -ENOENT && !e->unwatched && (e->unwatched_path = strdup(path)))
+		e->unwatched = r;
 }
 
 static void run_scan(struct errand *e)
@@ -329,6 +332,7 @@ static void errand_free(struct errand *e)
 		e->told = t->next;
 		free(t);
 	}
+	free(e->unwatched_path);
 	free(e);
 }
 
@@ -457,6 +461,9 @@ static void scan_over(struct folder *f, struct errand *e)
 		folder_expire_problems(f, NULL, f->scan_generation);
 	else
 		expire_looked_at(f, e);
+	if (e->unwatched)
+		log_warning("%s: %s cannot be watched (%s): what changes in it is found by the next scan of all", f->name,
+			quoted(e->unwatched_path), file_error_text(e->unwatched));
 	note_held(f, e);
 	schedule_recent(&f->deleted, e->result.counted, clock_monotonic_ns());
 	if (e->result.raced) {

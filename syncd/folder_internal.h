@@ -69,10 +69,17 @@ struct errand {
 	struct observe_result result;
 	struct told *told;
 	bool lost; /* there was no memory for what a scan found, or for a watch */
+	int unwatched; /* why a directory cannot be watched, for another reason; the first one's */
+	char *unwatched_path;
 	uint64_t settled; /* changes that recovery finished or undid */
 	bool asked; /* somebody waits for this upkeep */
 	struct folder_upkeep upkeep;
 	char damage[INDEX_CHECK_TEXT_BYTES];
+};
+
+/* When something is tried again, and how long it is until then; 0: there is nothing. */
+struct folder_again {
+	int64_t at_ns, pause_ns;
 };
 
 struct folder_session {
@@ -84,6 +91,7 @@ struct folder_session {
 	bool waits_for_scan, greeted;
 	bool was_met; /* another replica was met there: none is to be made */
 	unsigned generation; /* of its problems */
+	struct folder_again check; /* what a round could not put in place */
 	uint64_t trimmed_at; /* paths applied when memory was last given back */
 	int64_t since_ns;
 	struct folder_session *next;
@@ -106,7 +114,7 @@ struct folder {
 	int64_t verified_ns; /* when the index was read whole last */
 	bool scanned; /* a whole scan is over */
 	int64_t retry_ns; /* an errand failed: none begins before */
-	int64_t recover_at_ns, recover_pause_ns; /* what recovery could not look at: when it tries again; 0: there is nothing */
+	struct folder_again recover; /* what recovery could not look at */
 	unsigned failures; /* of scans and recoveries in a row */
 	struct errand *errand;
 	atomic_bool cancel;

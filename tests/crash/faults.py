@@ -74,6 +74,8 @@ KNOWN = [
     # As there is nothing to be done about it but to look again, which the next scan does.
     ("untold", "statx", "*", "stamp_copy", "a conflict copy that could not be looked at is no event before the next scan"),
     ("untold", "*", "ENOMEM", "to_aside", "nor is one that there was no memory for to note"),
+    # Who seems to have it open for writing may be writing to it.
+    ("kept", "fcntl64", "EAGAIN", "being_written", "what was being replaced when the program was killed, and is open for writing, is a user's"),
     # The program is recovered like one that was killed.
     ("aborted", "*", "ENOMEM", "*", "libcrypto (merkle/hash.c), libuv, and threads that it can't start"),
 ]

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Two daemons, two-way, over sshd: every kind of edit on either side and on both at once converges; both contents of
 # concurrent edits exist afterwards; deleted things stay deleted after restarts, after a week of purges with no grace, and after
-# one side, either, was away during all of it; what that side did meanwhile is kept.
+# one side, either, was away during all of it; what that side did meanwhile is kept. What could not be put in place is tried again.
 . "$(dirname "$0")/lib.sh"
 
 start_sshd
@@ -178,4 +178,15 @@ away() {
 }
 away b a
 away a b
+
+# --- what could not be put in place is tried again, though nothing else happens ---
+mkdir "$A/work/closed"; synced "a directory"
+if chattr +i "$B/work/closed" 2>/dev/null; then
+    echo late >"$A/work/closed/late"
+    wait_for 20 grep -q 'closed/late.*could not be put in place' "$W/d/b/log" || { chattr -i "$B/work/closed"; fail "nothing said of what is not put in place"; }
+    chattr -i "$B/work/closed"
+    synced "after a failure that is over"
+else
+    echo "not tried here: files that nobody may change"
+fi
 grep -hiE 'error|cannot|failed' "$W"/d/*/log | grep -v 'trying again' | sort | uniq -c | head -n 10
