@@ -308,7 +308,7 @@ $(BUILD)/crash/fault.so: tests/crash/fault.c
 .PHONY: faults
 faults: $(bins) $(crash_tools) $(BUILD)/crash/fault.so
 	@python3 -B tests/crash/faults.py $(BUILD)/bin $(BUILD)/crash $(if $(SEED),--seed $(SEED)) $(if $(EACH),--each $(EACH)) $(if $(EVERY),--every $(EVERY)) \
-		$(if $(DEPTH),--depth $(DEPTH)) $(if $(BUDGET),--budget $(BUDGET)) $(if $(WHAT),--what $(WHAT)) $(if $(JOBS),--jobs $(JOBS)) $(if $(ONLY),--only $(ONLY)) $(if $(SKIP),--skip $(SKIP))
+		$(if $(DEPTH),--depth $(DEPTH)) $(if $(BUDGET),--budget $(BUDGET)) $(if $(WHAT),--what $(WHAT)) $(if $(JOBS),--jobs $(JOBS)) $(if $(ONLY),--only $(ONLY)) $(if $(SKIP),--skip $(SKIP)) $(if $(AGAIN),--again $(AGAIN))
 
 # Three machines in namespaces, with sshds, relays in between, and a nemesis.
 MINUTES ?= 60

@@ -189,7 +189,7 @@ check | full)
 	one "histories of whole replicas" run sim RUNS=$engine SEED=$seed
 	as_root "kills and power losses" run crash POINTS=$points SEED=$seed JOBS=$some
 	as_root "three machines, their users and a nemesis" run soak MINUTES=$minutes EPOCH=25 SEED=$seed
-	as_root "each call and allocation fails once" run faults SEED=$seed JOBS=$many
+	as_root "each call and allocation fails once" run faults SEED=$seed JOBS=$many AGAIN=3
 	one "manual pages" run check-man
 	one "documents" run check-docs
 	e2e

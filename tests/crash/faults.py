@@ -2,7 +2,7 @@
 """Failing calls and allocations of the real programs, one at a time; see tests/README.md.
 
 usage: faults.py BIN TOOLS [--depth N] [--each [KIND:]N] [--every N] [--seed S] [--jobs N] [--budget SECONDS]
-                           [--what calls,allocations,lasting,daemon] [--only PLACE/ERRNO] [--skip N]
+                           [--what calls,allocations,lasting,daemon] [--only PLACE/ERRNO] [--skip N] [--again N]
 
   calls        each place that calls the file system fails once, with each errno of its call (--each: with N of them; daemon:N: there only)
   allocations  each place that allocates fails once (--every: one in so many of them, and of a daemon's)
@@ -10,6 +10,8 @@ usage: faults.py BIN TOOLS [--depth N] [--each [KIND:]N] [--every N] [--seed S] 
   daemon       places that only a daemon has, while it starts, while users edit, and while it stops
 
   --skip       each place goes well so many times before it fails
+  --again      what failed is tried so many times more; if it goes well each time, it is told, and does not count ("seldom"): chance
+               has a part in it (what users do before a scan, or after), and one of thousands may not be the change that is checked
 
 A run that fails must say why; none may die or hang; and once the fault is over the next run brings both folders to what the
 users made of them. "went on": all was done all the same; "later": the next run removed something from staging/;
@@ -476,7 +478,7 @@ def work(job):
     return results
 
 
-OUTCOMES = ("went on", "told", "later", "known", "not reached", "FAILED", "left out")
+OUTCOMES = ("went on", "told", "later", "known", "not reached", "seldom", "FAILED", "left out")
 
 
 def show(table):
@@ -490,21 +492,37 @@ def show(table):
 
 
 def run(options, todo):
+    """(table, the tasks that failed)"""
     size = max(1, min(30, len(todo) // options.jobs))
     jobs = [(options, n, todo[at:at + size]) for n, at in enumerate(range(0, len(todo), size))]
-    table, failed = {}, 0
+    table, failed = {}, []
     with multiprocessing.Pool(options.jobs) as pool:
         for results in pool.imap_unordered(work, jobs):
-            for (kind, scenario, place, call, name), outcome, failure in results:
+            for task, outcome, failure in results:
+                kind, scenario, place, call, name = task
                 row = table.setdefault((kind if kind in ("lasting", "daemon") else "once", call, name), {})
                 row[outcome] = row.get(outcome, 0) + 1
                 if failure:
-                    failed += 1
+                    failed.append(task)
                     print(f"FAILED {call} {name} ({scenario}) at {place.functions() if place else 'everywhere'}: {failure[:1500]}\n"
                           f"  again: ONLY={f'{place.id:016x}' if place else call}/{name}", flush=True)
         pool.close()
         pool.join()
     return table, failed
+
+
+def try_again(options, table, failed):
+    """How many of those that failed do so again; the others are counted as seldom."""
+    again = 0
+    for task in failed:
+        _, fails = run(options, [task] * options.again)
+        again += bool(fails)
+        if not fails:
+            kind, _, _, call, name = task
+            row = table[kind if kind in ("lasting", "daemon") else "once", call, name]
+            row["FAILED"] -= 1
+            row["seldom"] = row.get("seldom", 0) + 1
+    return again
 
 
 def main():
@@ -520,6 +538,7 @@ def main():
     p.add_argument("--budget", type=float, default=0)
     p.add_argument("--only")
     p.add_argument("--skip", type=int, default=0)
+    p.add_argument("--again", type=int, default=0)
     options = p.parse_args()
     options.bin, options.tools, options.keep = os.path.abspath(options.bin), os.path.abspath(options.tools), False
     began = time.monotonic()
@@ -528,6 +547,7 @@ def main():
     todo = tasks(options, known)
     print(f"{len(known)} places, {len(todo)} faults, seed {options.seed}", flush=True)
     table, failed = run(options, todo)
+    failed = try_again(options, table, failed) if options.again else len(failed)
     show(table)
     spent = os.times()
     print(f"{len(todo)} faults in {time.monotonic() - began:.0f} s, {sum(spent[:4]):.0f} s of processors; {failed} failed, "
