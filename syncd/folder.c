@@ -108,8 +108,10 @@ static void check_again(struct folder_session *s)
 {
 	struct session_status st;
 
+	if (!s->options.live)
+		return;
 	session_status(folder_session_core(s), &st);
-	if (!s->options.live || st.state != SESSION_LIVE)
+	if (st.state != SESSION_LIVE)
 		return;
 	if (st.skipped <= st.held)
 		s->check = (struct folder_again){0};

@@ -52,6 +52,17 @@ void fetch_fail(struct offer *o, int error)
 	o->staged = false;
 }
 
+struct named_pieces *fetch_pieces_new(struct session *s, uint8_t bits, size_t max)
+{
+	struct named_pieces *p = calloc(1, sizeof(*p) + max * sizeof(p->v[0]));
+
+	if (!p)
+		return NULL;
+	*p = (struct named_pieces){.refs = 1, .bits = bits, .max = max};
+	s->names_out += max;
+	return p;
+}
+
 void fetch_pieces_unref(struct session *s, struct named_pieces *p)
 {
 	if (!p || --p->refs)
@@ -103,11 +114,16 @@ int fetch_add_op(struct session *s, struct stage_op op)
 
 /* --- content --- */
 
-/* May the peer be told what the old version is made of, and would it help? Where we send nothing, only what came from it. */
+bool fetch_may_name(const struct session *s, uint64_t source)
+{
+	return session_we_send(s) || source == s->peer_replica;
+}
+
+/* May the peer be told what the old version is made of, and would it help? */
 static bool names_pay(const struct session *s, const struct offer *o, const struct stage_missing *m)
 {
 	return o->poor < POOR_MAX && m->length >= NAMES_BYTES_MIN && m->old_to - m->old_from >= NAMES_BYTES_MIN &&
-	       (session_we_send(s) || stage_base_source(o->stage) == s->peer_replica);
+	       fetch_may_name(s, stage_base_source(o->stage));
 }
 
 static int request_new(struct session *s, struct offer *o, size_t first, size_t n, struct fetch_request **ret)
@@ -218,13 +234,11 @@ static int add_request(struct session *s, struct offer *o, struct message_fetch 
 	if (r < 0)
 		return r;
 	if (bits) {
-		request->pieces = calloc(1, sizeof(*request->pieces) + names * sizeof(request->pieces->v[0]));
+		request->pieces = fetch_pieces_new(s, bits, names);
 		if (!request->pieces) {
 			request_free(s, request);
 			return -ENOMEM;
 		}
-		*request->pieces = (struct named_pieces){.refs = 1, .bits = bits, .max = names};
-		s->names_out += names;
 	}
 	o->next_missing += n;
 	s->window += request->bytes;

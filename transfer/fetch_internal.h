@@ -27,6 +27,9 @@ void fetch_content_reset(struct session *s); /* before the offers are freed */
 void fetch_close(struct offer *o);
 void fetch_fail(struct offer *o, int error);
 int fetch_add_op(struct session *s, struct stage_op op); /* what it owns is taken over */
+/* May the peer be told what is here, by names? Where we send nothing, only what came from it. source: the row's. */
+bool fetch_may_name(const struct session *s, uint64_t source);
+struct named_pieces *fetch_pieces_new(struct session *s, uint8_t bits, size_t max); /* NULL: no memory */
 void fetch_pieces_unref(struct session *s, struct named_pieces *p); /* NULL: nothing */
 
 /* fetch_nodes.c: an offer's walk ends with an op that has the list of chunks */

@@ -154,7 +154,7 @@ static int add_old(struct old_nodes *old, const struct hash *hash, uint8_t level
 	return r;
 }
 
-/* May the peer be told what the old version is made of, and was it cut like this one? Where we send nothing, only what came from it. */
+/* May the peer be told what the old version is made of, and was it cut like this one? */
 static bool old_version(const struct session *s, struct index_txn *t, const struct offer *o, struct content *ret)
 {
 	cleanup(row_deinit) struct row row = {0};
@@ -164,7 +164,7 @@ static bool old_version(const struct session *s, struct index_txn *t, const stru
 		return false;
 	*ret = row.record.content;
 	return ret->height >= o->walk->level && ret->chunk_bits == o->theirs.content.chunk_bits &&
-	       (session_we_send(s) || row.source == s->peer_replica);
+	       fetch_may_name(s, row.source);
 }
 
 /* About where the slots stand, they stood in the old version: exactly there, or as much farther as it is longer, unless that
@@ -210,11 +210,9 @@ static int name_old(struct session *s, struct nodes_request *request, struct ind
 	n = pieces_count(request->old.data, request->old.len, PIECES_ENTRIES);
 	if (!n || s->names_out + n > SESSION_NAMES_MAX / 2) /* the rest is for pieces */
 		return 0;
-	request->pieces = calloc(1, sizeof(*request->pieces) + n * sizeof(request->pieces->v[0]));
+	request->pieces = fetch_pieces_new(s, PIECES_ENTRIES, n);
 	if (!request->pieces)
 		return -ENOMEM;
-	*request->pieces = (struct named_pieces){.refs = 1, .bits = PIECES_ENTRIES, .max = n};
-	s->names_out += n;
 	pieces_cut(request->old.data, request->old.len, 0, PIECES_ENTRIES, s->seed, request->pieces->v, n, &request->pieces->n);
 	return 0;
 }

@@ -491,6 +491,11 @@ def show(table):
     print(f"{'all':39}" + "".join(f"{whole.get(o, 0):12}" for o in OUTCOMES))
 
 
+def row_of(table, task):
+    kind, _, _, call, name = task
+    return table.setdefault((kind if kind in ("lasting", "daemon") else "once", call, name), {})
+
+
 def run(options, todo):
     """(table, the tasks that failed)"""
     size = max(1, min(30, len(todo) // options.jobs))
@@ -499,8 +504,8 @@ def run(options, todo):
     with multiprocessing.Pool(options.jobs) as pool:
         for results in pool.imap_unordered(work, jobs):
             for task, outcome, failure in results:
-                kind, scenario, place, call, name = task
-                row = table.setdefault((kind if kind in ("lasting", "daemon") else "once", call, name), {})
+                _, scenario, place, call, name = task
+                row = row_of(table, task)
                 row[outcome] = row.get(outcome, 0) + 1
                 if failure:
                     failed.append(task)
@@ -518,8 +523,7 @@ def try_again(options, table, failed):
         _, fails = run(options, [task] * options.again)
         again += bool(fails)
         if not fails:
-            kind, _, _, call, name = task
-            row = table[kind if kind in ("lasting", "daemon") else "once", call, name]
+            row = row_of(table, task)
             row["FAILED"] -= 1
             row["seldom"] = row.get("seldom", 0) + 1
     return again
