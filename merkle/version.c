@@ -694,6 +694,18 @@ uint64_t version_vector_max_counter(const struct version_vector *v)
 	return max;
 }
 
+int version_next_counter(uint64_t last, const struct version_vector *seen, uint64_t *ret)
+{
+	uint64_t before = seen && !DEFECT(NO_LAMPORT_STEP) ? version_vector_max_counter(seen) : 0;
+
+	if (before < last)
+		before = last;
+	if (before >= VERSION_COUNTER_MAX)
+		return -EOVERFLOW;
+	*ret = before + 1;
+	return 0;
+}
+
 bool version_vector_known(const struct version_vector *v, const struct version_lineage *l)
 {
 	return entries_known(v->v, v->n, l);

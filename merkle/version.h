@@ -108,7 +108,10 @@ void version_vector_has_each(const struct version_vector *v, const struct versio
 /* a <= b: all that a knows, b knows. */
 bool version_vector_leq(const struct version_vector *a, const struct version_vector *b, const struct version_lineage *l);
 bool version_vector_equal(const struct version_vector *a, const struct version_vector *b);
-uint64_t version_vector_max_counter(const struct version_vector *v); /* for the Lamport step */
+uint64_t version_vector_max_counter(const struct version_vector *v);
+/* The Lamport step: *ret is the counter of an event of somebody whose last one was `last`, and which descends from `seen` (NULL:
+ * from nothing): above both. -EOVERFLOW beyond VERSION_COUNTER_MAX, *ret is unchanged then. */
+int version_next_counter(uint64_t last, const struct version_vector *seen, uint64_t *ret);
 /* Are all incarnations named in the vector (or set) in the lineage, with counters that they can have: above where they
  * left their parent? */
 bool version_vector_known(const struct version_vector *v, const struct version_lineage *l);

@@ -688,19 +688,17 @@ static int open_incarnation(struct replica_txn *t, struct version_dot *ret)
 static int next_dot(struct replica_txn *t, const struct record *old, struct version_dot *ret)
 {
 	struct version_dot dot = t->own;
-	uint64_t before = t->clock;
-	int r;
+	uint64_t counter;
+	int r = version_next_counter(t->clock, old ? &old->vv : NULL, &counter);
 
-	if (old && version_vector_max_counter(&old->vv) > before && !DEFECT(NO_LAMPORT_STEP))
-		before = version_vector_max_counter(&old->vv);
-	if (before >= VERSION_COUNTER_MAX)
-		return -EOVERFLOW;
+	if (r)
+		return r;
 	if (!dot.inc) {
 		r = open_incarnation(t, &dot);
 		if (r)
 			return r;
 	}
-	dot.counter = before + 1;
+	dot.counter = counter;
 	*ret = dot;
 	return 0;
 }

@@ -289,8 +289,7 @@ static void drop(struct rules_replica *r, int p)
 
 static void next_dot(struct rules_world *w, struct rules_replica *r, const struct record *old)
 {
-	uint64_t counter = old ? version_vector_max_counter(&old->vv) : 0;
-
+	check(w, version_next_counter(r->clock, old ? &old->vv : NULL, &r->clock), "counter");
 	if (!r->own.inc) { /* first event since the start */
 		struct version_incarnation i = {
 			.inc = rules_draw(w) | 1,
@@ -302,7 +301,6 @@ static void next_dot(struct rules_world *w, struct rules_replica *r, const struc
 		check(w, version_lineage_add(w->lineage, &i), "lineage");
 		r->own.inc = i.inc;
 	}
-	r->clock = (counter > r->clock ? counter : r->clock) + 1;
 	r->own.counter = r->clock;
 	r->last = r->own;
 	check(w, knowledge_event(&r->knowledge, r->own, w->lineage), "event");
