@@ -31,7 +31,7 @@ enum meeting meeting_decide(const struct meeting_side *ours, const struct meetin
 
 		if (!we && !they)
 			return MEETING_REFUSE;
-		if (we != they)
+		if (we != they && !(store_folder_was(o, t->id) && store_folder_was(t, o->id)))
 			we_stay = they;
 	}
 	if (o->standing == STORE_NEW && t->standing == STORE_NEW)

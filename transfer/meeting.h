@@ -40,7 +40,8 @@ struct meeting_side {
 	bool sends, takes;
 };
 
-/* Who is joined follows only a peer that it takes from, and that has the same hash. */
+/* Who is joined follows only a peer that it takes from, and that has the same hash; but where each was the other's before, the smaller id
+ * stands whoever takes: in a ring of three, of which each takes from the next one only, they would chase each other for ever. */
 enum meeting meeting_decide(const struct meeting_side *ours, const struct meeting_side *theirs, bool kin);
 
 #endif

@@ -152,6 +152,38 @@ static void test_kin_become_one(void **state)
 	assert_int_equal(decide(&b, &a, true), MEETING_MOVE);
 }
 
+/* Each takes from the next one only, and all meet in the same moment, again and again. */
+static void test_ring_of_takers(void **state)
+{
+	struct side ring[3], after[3];
+
+	(void)state;
+	for (unsigned n = 0; n < 27; n++) {
+		unsigned rounds = 0;
+
+		for (unsigned i = 0; i < 3; i++) {
+			ring[i] = joined(1 + (i == 0 ? n : i == 1 ? n / 3 : n / 9) % 3);
+			note(&ring[i].folder, 1), note(&ring[i].folder, 2), note(&ring[i].folder, 3);
+		}
+		while (ring[0].folder.id != ring[1].folder.id || ring[1].folder.id != ring[2].folder.id) {
+			assert_true(rounds++ < 6);
+			memcpy(after, ring, sizeof(ring));
+			for (unsigned i = 0; i < 3; i++) {
+				struct side taker = ring[i], source = ring[(i + 1) % 3];
+
+				taker.sends = source.takes = false;
+				while (decide(&taker, &source, false) != MEETING_SAME)
+					assert_true(act(&taker, &source, false) || act(&source, &taker, false));
+				if (taker.folder.id != ring[i].folder.id)
+					after[i].folder.id = taker.folder.id;
+				if (source.folder.id != ring[(i + 1) % 3].folder.id)
+					after[(i + 1) % 3].folder.id = source.folder.id;
+			}
+			memcpy(ring, after, sizeof(ring));
+		}
+	}
+}
+
 static void test_rank(void **state)
 {
 	struct side a = joined(1), b = joined(2);
@@ -179,6 +211,7 @@ int main(void)
 		cmocka_unit_test(test_different_folders_are_refused),
 		cmocka_unit_test(test_who_is_joined_follows),
 		cmocka_unit_test(test_kin_become_one),
+		cmocka_unit_test(test_ring_of_takers),
 		cmocka_unit_test(test_rank),
 	};
 
