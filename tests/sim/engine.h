@@ -35,11 +35,13 @@
 #define STEPS_MAX 160
 #define USER_STEPS 30
 #define FEED_MAX_BYTES 65536 /* on their way, in one direction */
+#define USER_PATH_BYTES 128
 
 /* What may happen in a history; which of these do is drawn from its seed, out of those that are allowed. */
 #define FEATURES(X)                                                                                                   \
 	X(CUT) X(LIVE) X(STALL) X(PAUSE) X(MEDDLE) X(RESTART) X(PURGE) X(AWAY) X(CLOCK) X(OPEN) X(CRASH) X(KILL)       \
-	X(FAULT) X(UNMOUNT) X(RESTORE) X(CLONE) X(DISKS) X(STORE) X(ONE_WAY) X(HOLD) X(SINGLE) X(LOOK) X(EXACT) X(STALE)
+	X(FAULT) X(UNMOUNT) X(RESTORE) X(CLONE) X(DISKS) X(STORE) X(ONE_WAY) X(HOLD) X(SINGLE) X(LOOK) X(EXACT) X(STALE)   \
+	X(LIE) X(CHASE) X(BLACKOUT)
 enum feature {
 #define X(name) FEATURE_##name,
 	FEATURES(X)
@@ -90,6 +92,8 @@ struct site {
 	uint64_t act_at; /* a call at which a user acts; 0: none */
 	uint64_t act_stream;
 	bool meddled; /* a user acted in the middle of what the replica does now */
+	unsigned chases; /* so often a user is there at the next call when something comes into the tree; 0: nobody waits for that */
+	char landed[USER_PATH_BYTES]; /* where something just came; "": nothing did */
 	struct sim_disk *saved; /* an older copy of the disk; NULL: none */
 	struct sim_disk *other; /* mounted in its place; NULL: none */
 	int held; /* a descriptor that a user holds open for writing; -1: none */
@@ -115,12 +119,15 @@ struct wire {
 	bool stalled[2];	/* nothing of pipe i arrives */
 	uint64_t moved, cut_after; /* bytes; 0: never cut */
 	uint64_t spoil_at; /* the byte with that number is changed on its way; 0: none */
+	int liar; /* an end that sends other content than it says; -1: none does */
+	struct frame_reader *said; /* by that one */
+	struct frame_writer *lies;
 };
 
 enum step_kind {
 	STEP_USER, STEP_MEET, STEP_RUN, STEP_SCAN, STEP_CUT, STEP_STALL, STEP_PAUSE, STEP_MEDDLE, STEP_RESTART, STEP_PURGE,
 	STEP_AWAY, STEP_CLOCK, STEP_OPEN, STEP_CRASH, STEP_KILL, STEP_FAULT, STEP_UNMOUNT, STEP_SAVE, STEP_RESTORE, STEP_CLONE,
-	STEP_KINDS
+	STEP_CHASE, STEP_BLACKOUT, STEP_KINDS
 };
 
 struct step {
@@ -183,7 +190,7 @@ bool site_died(const struct site *s);
 bool site_joined(const struct site *s); /* it is open, and its folder's id is that of others, too */
 /* After its machine died: what the disk is then, and a new start. */
 void site_revive(struct site *s);
-void site_arm(struct site *s); /* die_at, act_at */
+void site_arm(struct site *s); /* die_at, act_at, chases */
 void site_purge(struct site *s, int64_t later_ns);
 void site_drop_held(struct site *s);
 void site_unmount(struct site *s, bool other); /* other: another disk is there instead, an empty one */
@@ -196,6 +203,7 @@ void site_restore(struct site *s, bool copied); /* copied: file by file */
 struct wire *wire_between(struct engine *e, const struct site *a, const struct site *b); /* NULL */
 enum way { WAY_BOTH, WAY_PUSH, WAY_PULL }; /* as the client sees it */
 struct wire *wire_new(struct engine *e, struct site *client, struct site *server, bool live, enum way way);
+void wire_lie(struct wire *w, int end); /* from now on; nothing was sent yet */
 void wire_cut(struct wire *w);
 bool wire_gone(const struct wire *w); /* nothing more will happen on it */
 void wire_free(struct wire *w);
@@ -208,9 +216,10 @@ void wires_excuse(struct site *s); /* errors on its wires have a reason */
 
 /* --- engine_user.c --- */
 
-#define USER_PATH_BYTES 128
 void user_path(struct site *s, uint64_t *random, char ret[USER_PATH_BYTES]); /* that somebody may have used */
 void user_act(struct site *s, uint64_t *random);
+void user_act_at(struct site *s, uint64_t *random, const char *path); /* as a rule he rewrites it */
+void user_rewrite(struct site *s, uint64_t *random, const char *path); /* in place; size and mtime stay */
 void user_hold(struct site *s, uint64_t *random); /* open a file for writing, write what is open, or close it */
 
 /* --- engine_oracle.c --- */

@@ -58,6 +58,8 @@ void history_plan(struct engine *e)
 	plan_feature(e, FEATURE_RESTORE, STEP_SAVE, 2);
 	plan_feature(e, FEATURE_RESTORE, STEP_RESTORE, 2);
 	plan_feature(e, FEATURE_CLONE, STEP_CLONE, 1);
+	plan_some(e, STEP_CHASE, engine_has(e, FEATURE_CHASE) ? 4 : 0);
+	plan_some(e, STEP_BLACKOUT, engine_has(e, FEATURE_BLACKOUT) ? 3 : 0);
 	for (unsigned i = e->n_steps; i > 1; i--) {
 		unsigned k = (unsigned)engine_below(e, i);
 		struct step x = e->steps[k];
@@ -122,6 +124,8 @@ static void meet(struct engine *e, struct site *a, struct site *b, bool live, en
 		if (engine_one_in(e, 4))
 			w->spoil_at = 1 + engine_below(e, (size_t)w->cut_after);
 	}
+	if (w && !e->quiet && engine_has(e, FEATURE_LIE) && engine_one_in(e, 3))
+		wire_lie(w, (int)engine_below(e, 2));
 }
 
 static void step_meet(struct engine *e)
@@ -197,6 +201,17 @@ static void step_meddle(struct engine *e)
 	site_arm(s);
 }
 
+/* A user waits for what comes into the tree, and is there at the next call. */
+static void step_chase(struct engine *e)
+{
+	struct site *s = some_user(e);
+
+	s->chases = 1 + (unsigned)engine_below(e, 3);
+	*s->landed = 0;
+	s->act_stream = sim_random(&e->random);
+	site_arm(s);
+}
+
 static void step_restart(struct engine *e)
 {
 	struct site *s = some_site(e);
@@ -257,6 +272,29 @@ static void step_crash(struct engine *e)
 static void step_kill(struct engine *e)
 {
 	step_die(e, false);
+}
+
+/* A user writes something in place, that is scanned, he writes it again at once, and power is lost. */
+static void step_blackout(struct engine *e)
+{
+	struct site *s = some_user(e);
+	char path[USER_PATH_BYTES];
+	struct file_stat st;
+
+	sim_disk_sync(s->disk);
+	for (int i = 0; i < 4 && (!i || sim_user_stat(s->disk, path, &st) || st.kind != FILE_KIND_REGULAR); i++)
+		user_path(s, &e->random, path);
+	user_rewrite(s, &e->random, path);
+	sim_advance((int64_t)engine_below(e, 3) * CLOCK_NS_PER_S);
+	if (site_open(s) && !s->broken)
+		site_scan(s);
+	if (!engine_one_in(e, 4))
+		user_rewrite(s, &e->random, path);
+	if (site_died(s))
+		return;
+	tell(e, "%c has no power", s->name);
+	s->power = true;
+	sim_disk_kill(s->disk);
 }
 
 /* Of one disk, or it is well again. */
@@ -374,6 +412,8 @@ static void (*const step_functions[STEP_KINDS])(struct engine *e) = {
 	[STEP_SAVE] = step_save,
 	[STEP_RESTORE] = step_restore,
 	[STEP_CLONE] = step_clone,
+	[STEP_CHASE] = step_chase,
+	[STEP_BLACKOUT] = step_blackout,
 };
 
 /* A machine that died without a wire starts again, too. */
@@ -399,6 +439,7 @@ static void heal(struct engine *e)
 		struct site *s = &e->sites[i];
 
 		s->die_at = s->act_at = 0;
+		s->chases = 0;
 		site_arm(s);
 		s->paused = false;
 		site_drop_held(s);

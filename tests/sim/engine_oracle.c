@@ -41,7 +41,7 @@
 #define BIT(feature) (UINT32_C(1) << FEATURE_##feature)
 #define CUTTING                                                                                                              \
 	(BIT(CUT) | BIT(STALL) | BIT(PAUSE) | BIT(RESTART) | BIT(AWAY) | BIT(CRASH) | BIT(KILL) | BIT(FAULT) | BIT(UNMOUNT) |       \
-		BIT(RESTORE))
+		BIT(RESTORE) | BIT(LIE) | BIT(BLACKOUT))
 #define SLOTS 4096 /* of each table */
 #define TEXT_BYTES (1 << 20) /* of the paths of a tree */
 
@@ -880,8 +880,10 @@ static void on_names(struct sim_disk *d, const struct operation *op, void *data)
 			continue;
 		n->shown = n->was_shown = true;
 		n->users = n->users || sim.user;
-		if (!sim.user)
-			syncd_puts(s, path[i], n);
+		if (sim.user)
+			continue;
+		snprintf(s->landed, sizeof(s->landed), "%s", strlen(path[i]) < sizeof(s->landed) ? path[i] : "");
+		syncd_puts(s, path[i], n);
 	}
 }
 

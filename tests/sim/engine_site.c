@@ -27,6 +27,13 @@ static void on_call(struct sim_disk *d, enum sim_call call, uint64_t n, void *da
 		s->meddled = true;
 		user_act(s, &stream);
 	}
+	if (s->chases && *s->landed) {
+		tell(s->engine, "  at %s, just behind %s:", sim_call_name(call), s->landed);
+		s->chases--;
+		s->meddled = true;
+		user_act_at(s, &s->act_stream, s->landed);
+	}
+	*s->landed = 0;
 	if (n == s->die_at) {
 		s->die_at = 0;
 		tell(s->engine, "  %c dies at %s", s->name, sim_call_name(call));
@@ -46,7 +53,7 @@ bool site_joined(const struct site *s)
 
 void site_arm(struct site *s)
 {
-	sim_disk_hook(s->disk, s->die_at || s->act_at ? on_call : NULL, s);
+	sim_disk_hook(s->disk, s->die_at || s->act_at || s->chases ? on_call : NULL, s);
 }
 
 bool site_died(const struct site *s)
@@ -60,7 +67,7 @@ static struct sim_disk *new_disk(struct engine *e, struct sim_host *h)
 {
 	static const int64_t ticks[] = {1, 4 * CLOCK_NS_PER_MS, CLOCK_NS_PER_S, 2 * CLOCK_NS_PER_S};
 	struct sim_disk_options o = sim_disk_usual;
-	bool crashes = engine_has(e, FEATURE_CRASH) || engine_has(e, FEATURE_FAULT);
+	bool crashes = engine_has(e, FEATURE_CRASH) || engine_has(e, FEATURE_FAULT) || engine_has(e, FEATURE_BLACKOUT);
 
 	o.never_crashes = !crashes;
 	if (engine_has(e, FEATURE_DISKS)) {
@@ -80,6 +87,7 @@ static struct sim_disk *new_disk(struct engine *e, struct sim_host *h)
 		o.tick_ns = 4 * CLOCK_NS_PER_MS;
 		o.abilities.exact_times = o.abilities.time_granularity_ns == 1;
 	}
+	o.tails_lost = engine_has(e, FEATURE_BLACKOUT);
 	/* Older ones, nobody can see (DESIGN.md, Known); nor by a clock that was set since */
 	if (engine_has(e, FEATURE_STALE) && !engine_has(e, FEATURE_CLOCK))
 		o.stale_ns = 2 * CLOCK_NS_PER_S;
@@ -268,7 +276,7 @@ static uint64_t head_seq(struct site *s)
 /* May there be other bytes than a complete scan recorded, under the stamp that it saw? */
 static bool hides(const struct engine *e)
 {
-	return engine_has(e, FEATURE_STORE) || engine_has(e, FEATURE_CRASH);
+	return engine_has(e, FEATURE_STORE) || engine_has(e, FEATURE_CRASH) || engine_has(e, FEATURE_BLACKOUT);
 }
 
 static void observe(struct site *s, const struct observe_path *paths, size_t n)

@@ -15,6 +15,7 @@ struct user {
 	struct site *site;
 	struct sim_disk *disk;
 	uint64_t *random;
+	const char *at; /* what he has come for; NULL: nothing */
 	char path[USER_PATH_BYTES], other[USER_PATH_BYTES + 1];
 };
 
@@ -74,6 +75,11 @@ static void some_there(struct user *u, char *ret)
 {
 	struct pick p = {.left = sim_below(u->random, 12)};
 
+	if (u->at) {
+		snprintf(ret, USER_PATH_BYTES, "%s", u->at);
+		u->at = NULL;
+		return;
+	}
 	some_path(u, ret);
 	if (kind_of(u, ret) < 0 && one_in(u, 2) && sim_user_walk(u->disk, "", pick_one, &p) >= 0 && *p.path)
 		strcpy(ret, p.path);
@@ -298,7 +304,7 @@ static const struct {
 	{act_empty_trash, 1},
 };
 
-static void act(struct user *u)
+static void (*some_act(struct user *u))(struct user *u)
 {
 	size_t total = 0, at, i = 0;
 
@@ -306,8 +312,13 @@ static void act(struct user *u)
 		total += acts[k].weight;
 	for (at = sim_below(u->random, total); at >= acts[i].weight; i++)
 		at -= acts[i].weight;
+	return acts[i].act;
+}
+
+static void do_act(struct user *u, void (*act)(struct user *u))
+{
 	oracle_before(u->site);
-	acts[i].act(u);
+	act(u);
 	oracle_after(u->site, ORACLE_USER);
 	if (u->site->meddled)
 		oracle_met(u->site, u->path);
@@ -327,7 +338,21 @@ void user_act(struct site *s, uint64_t *random)
 {
 	struct user u = {.site = s, .disk = s->disk, .random = random};
 
-	act(&u);
+	do_act(&u, some_act(&u));
+}
+
+void user_act_at(struct site *s, uint64_t *random, const char *path)
+{
+	struct user u = {.site = s, .disk = s->disk, .random = random, .at = path};
+
+	do_act(&u, one_in(&u, 4) ? some_act(&u) : act_rewrite);
+}
+
+void user_rewrite(struct site *s, uint64_t *random, const char *path)
+{
+	struct user u = {.site = s, .disk = s->disk, .random = random, .at = path};
+
+	do_act(&u, act_rewrite);
 }
 
 void user_hold(struct site *s, uint64_t *random)

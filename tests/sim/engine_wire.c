@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "transfer/frame.h"
+
 #define PASSES_MAX 20000
+#define LIE_ONE_IN 3 /* of what has content */
 #define RECOVER_PAUSE_NS (10 * CLOCK_NS_PER_S)
 
 /* --- what a session tells its host --- */
@@ -116,7 +119,7 @@ struct wire *wire_new(struct engine *e, struct site *client, struct site *server
 		w++;
 	if (w == e->wires + WIRES_MAX)
 		return NULL;
-	*w = (struct wire){.used = true, .live = live};
+	*w = (struct wire){.used = true, .live = live, .liar = -1};
 	if (e->n_wires <= (unsigned)(w - e->wires))
 		e->n_wires = (unsigned)(w - e->wires) + 1;
 	for (int i = 0; i < 2; i++) {
@@ -255,6 +258,8 @@ void wire_free(struct wire *w)
 		end_free(&w->end[i]);
 		buf_deinit(&w->pipe[i]);
 	}
+	frame_reader_free(w->said);
+	frame_writer_free(w->lies);
 }
 
 bool wire_gone(const struct wire *w)
@@ -297,6 +302,46 @@ bool wires_heard(const struct site *s)
 	return false;
 }
 
+/* --- lies --- */
+
+void wire_lie(struct wire *w, int end)
+{
+	struct engine *e = w->end[end].site->engine;
+
+	tell(e, "  %c lies about content", w->end[end].site->name);
+	w->liar = end;
+	w->excused = true;
+	frame_put_preface(&w->pipe[end]);
+	if (frame_reader_new(&w->said, message_max_bytes) || frame_writer_new(&w->lies, 1))
+		wrong(e, WRONG_OTHER, "out of memory");
+}
+
+static bool has_content(uint8_t type)
+{
+	return type == MESSAGE_DATA || type == MESSAGE_BULK || type == MESSAGE_PIECES || type == MESSAGE_NODES ||
+	       type == MESSAGE_NODES_TOLD;
+}
+
+static void send_lies(struct wire *w, const uint8_t *p, size_t n)
+{
+	struct engine *e = w->end[w->liar].site->engine;
+	const uint8_t *payload;
+	uint8_t type;
+	int r = frame_reader_feed(w->said, p, n);
+
+	while (r == 0 && (r = frame_read(w->said, &type, &payload, &n)) == 0) {
+		struct buf told = BUF_INIT;
+
+		put_bytes(&told, payload, n);
+		if (has_content(type) && n && !e->quiet && engine_one_in(e, LIE_ONE_IN))
+			told.data[n - 1 - engine_below(e, engine_one_in(e, 2) ? 1 : n)] ^= (uint8_t)(1 + engine_below(e, 255));
+		r = frame_write(w->lies, &w->pipe[w->liar], type, told.data, told.len, false);
+		buf_deinit(&told);
+	}
+	if (r != FRAME_MORE)
+		wrong(e, WRONG_OTHER, "%c says what is no frame", w->end[w->liar].site->name);
+}
+
 /* --- moving --- */
 
 static bool send(struct wire *w, int i)
@@ -317,7 +362,10 @@ static bool send(struct wire *w, int i)
 		n = FEED_MAX_BYTES - w->pipe[i].len;
 	if (engine_one_in(engine, 4))
 		n = 1 + engine_below(engine, n);
-	put_bytes(&w->pipe[i], p, n);
+	if (i == w->liar)
+		send_lies(w, p, n);
+	else
+		put_bytes(&w->pipe[i], p, n);
 	session_output_consumed(e->session, n);
 	return true;
 }

@@ -19,7 +19,8 @@
  *   data        each page of 4 KiB by itself is as it was when last synced, or as it is now, or (now and then) torn between two
  *               sectors; the size is as it was, as it is, as small as it once was since, or at a page between; what is then
  *               missing reads as zeros. SIM_ORDERED: a file has grown only over what was written, and was cut short only
- *               together with its times; what is overwritten in place is as above
+ *               together with its times; what is overwritten in place is as above (but in a last page that is shorter
+ *               only with tails_lost: what came before it was counted on by histories that are kept)
  *   attributes  of a file (mode, owner, times) as they were or as they are; as they are, where newer data or size survives
  *               (unless those are younger than stale_ns: then new data of the same size may stand beneath old times, as ext4 writes
  *               data before it commits inodes). New times above old data are always possible
@@ -88,6 +89,7 @@ struct sim_disk_options {
 	uint64_t capacity; /* bytes; 0: no end */
 	enum sim_order order;
 	int64_t stale_ns;
+	bool tails_lost;
 	bool never_crashes; /* nothing is kept for a crash: cheaper */
 };
 

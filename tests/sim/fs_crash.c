@@ -436,7 +436,8 @@ static void node_crash(struct sim_disk *d, struct node *n, uint64_t *stream)
 		size = n->durable.size;
 	for (size_t i = 0; i < n->n_extents; i++) {
 		struct extent *e = &n->extents[i];
-		bool grown = in_order && (e->page + 1) * PAGE_BYTES > low && e->page * PAGE_BYTES < size;
+		bool grown = in_order && (e->page + 1) * PAGE_BYTES > low && e->page * PAGE_BYTES < size &&
+			(size > low || !d->options.tails_lost);
 
 		if (e->dirty && grown && !before && !e->lost)
 			newer = true;

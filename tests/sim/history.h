@@ -1,7 +1,8 @@
 /*
  * tests/sim/history.h — random histories of a few replicas on real disks, and the judge.
  *
- * Users on any replica write, delete, rename, chmod, touch, change kinds and empty the trash, also while sessions run;
+ * Users on any replica write, delete, rename, chmod, touch, change kinds, empty the trash, and put a symlink where a directory was
+ * that they took out of the replica, also while sessions run;
  * sessions of random pairs are cut at random bytes; replicas are closed and opened; tombstones are purged at any moment. What
  * a user writes is a token, never written twice. Then all is quiet, every pair meets until no record changes any more, and
  * the judge asks:
@@ -11,6 +12,7 @@
  *   resurrected   is a token at a path where a user removed it, though no other put it there? (P3)
  *   from nowhere  is something there that nobody wrote, or in a conflict copy without a conflict?
  *   gone          is each token where a user put it and no other took it away, or beside it? (P4)
+ *   outside       is what was taken out of a replica as it was then? (P9)
  *   never taken   has each replica what another has that it takes from, or has seen it?
  *
  * and of each replica, whether its rows are what is on disk, and a scan finds nothing new. In every fourth history some
@@ -42,6 +44,7 @@ struct history {
 	unsigned tokens;
 	bool removed[HISTORY_TOKENS_MAX]; /* some user replaced or deleted it */
 	bool moved[HISTORY_TOKENS_MAX];	  /* some user moved a conflict copy of it */
+	uint64_t outside[HISTORY_TOKENS_MAX]; /* what the directory of that name there was; 0: there is none */
 	struct spot *spots;
 	size_t n_spots;
 	unsigned meddled;
@@ -70,11 +73,13 @@ static inline struct spot *history_spot(struct history *h, const char *path, uns
 	return spot;
 }
 
-/* The token of a file or symlink, 0 if there is none. */
+/* The token of a file or symlink, 0 if there is none. A symlink's may be the name of what it points to. */
 static inline unsigned history_token_at(const struct site *s, const char *path)
 {
-	const char *text = site_read(s, path);
+	const char *text = site_read(s, path), *name = site_kind(s, path) == 'l' ? strrchr(text, '/') : NULL;
 	unsigned token = 0;
+
+	text = name ? name + 1 : text;
 
 	return sscanf(text, "token-%u\n", &token) == 1 ? token : 0;
 }
@@ -251,6 +256,62 @@ static inline void history_touch(struct history *h, struct site *s, const char *
 	(void)utimensat(AT_FDCWD, site_at(s, path), times, AT_SYMLINK_NOFOLLOW);
 }
 
+static inline void history_outside(const struct world *w, unsigned token, char ret[220])
+{
+	snprintf(ret, 220, "%s/outside/token-%u\n", w->base, token);
+}
+
+static inline uint64_t history_sum_of(const char *path)
+{
+	char *argv[] = {(char *)path, NULL}, target[256] = "";
+	FTS *fts = fts_open(argv, FTS_PHYSICAL | FTS_NOCHDIR, world_fts_order);
+	uint64_t sum = 1;
+	FTSENT *e;
+
+	while (fts && (e = fts_read(fts))) {
+		const struct stat *st = e->fts_statp;
+		const int64_t stamps[] = {st->st_mode, st->st_size, st->st_mtim.tv_sec, st->st_mtim.tv_nsec};
+
+		if (e->fts_info == FTS_DP)
+			continue;
+		sum = hash_fast(e->fts_path, strlen(e->fts_path), sum);
+		sum = hash_fast(stamps, S_ISDIR(st->st_mode) ? sizeof(*stamps) : sizeof(stamps), sum);
+		if (S_ISREG(st->st_mode))
+			sum ^= world_sum_of(e->fts_path);
+		else if (S_ISLNK(st->st_mode) && readlink(e->fts_path, target, sizeof(target)) > 0)
+			sum = hash_fast(target, sizeof(target), sum);
+	}
+	fts_close(fts);
+	return sum;
+}
+
+/* A directory goes elsewhere, and a symlink to it takes its place. What is in it is not ours from now on. */
+static inline void history_take_out(struct history *h, struct site *s, const char *path)
+{
+	struct world *w = h->world;
+	char place[220], target[300] = "";
+	unsigned token;
+
+	if (site_kind(s, path) != 'd')
+		return;
+	token = ++h->tokens;
+	world_trace(w, "%c takes %s away, and points to it with a symlink: token %u", s->name, path, token);
+	history_each(h, s, path, history_removed, NULL);
+	snprintf(place, sizeof(place), "%s/outside", w->base);
+	if (mkdir(place, 0755) < 0 && errno != EEXIST)
+		world_fail(w, "mkdir %s: %s", place, strerror(errno));
+	history_outside(w, token, place);
+	if (rename(site_at(s, path), place) < 0)
+		world_fail(w, "rename %s: %s", path, strerror(errno));
+	h->outside[token] = history_sum_of(place);
+	for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/'))
+		strcat(target, "../");
+	strcat(target, "..");
+	strcat(target, place + strlen(w->base));
+	site_symlink(s, path, target);
+	history_spot(h, path, token)->placed++;
+}
+
 /* Somebody tidies up what is ours: the trash's buckets, or all of it. */
 static inline void history_empty_trash(struct history *h, struct site *s)
 {
@@ -279,7 +340,7 @@ static inline void history_user(struct history *h, struct site *s)
 		return;
 	}
 	history_path(h->world, path);
-	switch (world_below(h->world, 10)) {
+	switch (world_below(h->world, 11)) {
 	case 0:
 	case 1:
 	case 2:
@@ -311,6 +372,9 @@ static inline void history_user(struct history *h, struct site *s)
 		snprintf(path, sizeof(path), "%s", history_name(h->world));
 		snprintf(other, sizeof(other), "%s", history_name(h->world));
 		history_rename(h, s, path, other);
+		break;
+	case 10:
+		history_take_out(h, s, path);
 		break;
 	}
 }
@@ -482,7 +546,7 @@ static inline bool history_descends(struct history *h, const struct spot *late, 
 static inline bool history_meet(struct history *h, const struct spot *a, const struct spot *b)
 {
 	if (a->token == b->token)
-		return false;
+		return a->placed > 1; /* each by himself, and one of them has replaced his since */
 	if (strcmp(a->path, b->path) != 0)
 		return path_is_below(b->path, a->path);
 	return b->token == HISTORY_DIRECTORY || !(history_descends(h, a, b) || history_descends(h, b, a));
@@ -599,6 +663,13 @@ static inline void history_judge(struct history *h)
 		history_judge_spot(h, &h->spots[i], &found);
 	for (size_t i = 0; i < w->n_sites; i++)
 		history_judge_site(&w->sites[i]);
+	for (unsigned token = 1; token <= h->tokens; token++) {
+		char place[220];
+
+		history_outside(w, token, place);
+		if (h->outside[token] && history_sum_of(place) != h->outside[token])
+			world_fail(w, "token %u: changed outside", token);
+	}
 }
 
 static inline void history_refuse(struct history *h)

@@ -447,12 +447,22 @@ static inline void site_rename(struct site *s, const char *from, const char *to)
 		world_fail(s->world, "rename %s %s: %s", from, to, strerror(errno));
 }
 
-/* '-' a file, 'd', 'l', 'o' other, 0 nothing. */
+/* '-' a file, 'd', 'l', 'o' other, 0 nothing; nor is what a symlink on the way leads to. */
 static inline char site_kind(const struct site *s, const char *path)
 {
+	char *at = (char *)site_at(s, path);
 	struct stat st;
 
-	if (lstat(site_at(s, path), &st) < 0)
+	for (char *slash = strchr(at + strlen(s->root) + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		bool link;
+
+		*slash = '\0';
+		link = lstat(at, &st) == 0 && S_ISLNK(st.st_mode);
+		*slash = '/';
+		if (link)
+			return 0;
+	}
+	if (lstat(at, &st) < 0)
 		return 0;
 	return S_ISREG(st.st_mode) ? '-' : S_ISDIR(st.st_mode) ? 'd' : S_ISLNK(st.st_mode) ? 'l' : 'o';
 }
