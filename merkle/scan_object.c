@@ -15,6 +15,7 @@
 #include "base/error.h"
 
 #define CANDIDATES_MAX 8
+#define LOOK_CHUNKS 64 /* of a large file are read before it is looked at whether it is being written */
 
 DEFINE_CLEANUP(struct index_txn *, index_abort)
 
@@ -154,17 +155,38 @@ static int open_same(const struct scan_object *o, int dir, const char *name, int
 	return 0;
 }
 
+/* A large file that is written meanwhile is not read to its end: it is to be read again anyway. */
+struct reading {
+	const struct scan_object *o;
+	int fd;
+	unsigned chunks;
+	bool changed;
+};
+
+static bool reading_cancelled(void *data)
+{
+	struct reading *r = data;
+	struct file_stat st;
+
+	if (r->o->cancelled && r->o->cancelled(r->o->data))
+		return true;
+	if (++r->chunks % LOOK_CHUNKS == 0)
+		r->changed = file_stat_fd(r->fd, &st) == 0 && !unchanged(&st, &r->o->st);
+	return r->changed;
+}
+
 static int read_file(struct scan_object *o, const struct store *store, int dir,
 	const char *name, uint8_t bits)
 {
+	struct reading reading = {.o = o};
 	struct chunker_file file = {
 		.size = o->st.size,
 		.bits = bits,
 		.algorithm = store_algorithm(store),
 		.pool = o->pool,
 		.pace = o->pace,
-		.cancelled = o->cancelled,
-		.data = o->data,
+		.cancelled = reading_cancelled,
+		.data = &reading,
 	};
 	cleanup_close int fd = -1;
 	struct file_stat after;
@@ -179,10 +201,10 @@ static int read_file(struct scan_object *o, const struct store *store, int dir,
 	r = file_generation(fd, &o->generation);
 	if (r < 0) /* an outcome: there is none to be had, 0 */
 		return r;
-	file.fd = fd;
+	file.fd = reading.fd = fd;
 	r = chunk_tree_of(&file, add_node, o, &o->content);
 	if (r)
-		return r == CHUNKER_CHANGED ? FILE_BUSY : r;
+		return r == CHUNKER_CHANGED || reading.changed ? FILE_BUSY : r;
 	r = file_stat_fd(fd, &after);
 	if (r)
 		return r;

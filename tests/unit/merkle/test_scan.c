@@ -21,7 +21,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "merkle/scan.h"
+#include "merkle/scan_internal.h"
 #include "tests/unit/where.h"
 
 #define LATER (10 * CLOCK_NS_PER_S) /* so that a stamp is not racily clean */
@@ -2000,6 +2000,40 @@ static void test_look(void **state)
 	scan_nodes_free(nodes, n);
 }
 
+struct written {
+	struct fixture *f;
+	unsigned asked, at;
+};
+
+static bool written_meanwhile(void *data)
+{
+	struct written *w = data;
+
+	if (++w->asked == w->at)
+		set_mtime(w->f, "big", 1700000000 * CLOCK_NS_PER_S);
+	return false;
+}
+
+/* Whoever reads it finds that out long before its end. */
+static void test_large_file_that_is_being_written(void **state)
+{
+	struct fixture *f = *state;
+	struct written w = {.f = f, .at = 70};
+	struct scan_object o = {.cancelled = written_meanwhile, .data = &w};
+
+	put_big_file(f, "big", 20 << 20, 5);
+	set_mtime(f, "big", 1600000000 * CLOCK_NS_PER_S);
+	assert_int_equal(file_stat_at(store_root(f->store), "big", &o.st), 0);
+	assert_int_equal(scan_object_read(&o, f->store, store_root(f->store), "big", CHUNK_BITS_MIN), FILE_BUSY);
+	assert_in_range(w.asked, 70, 70 + 64);
+	assert_null(o.nodes);
+	w = (struct written){.f = f};
+	assert_int_equal(file_stat_at(store_root(f->store), "big", &o.st), 0);
+	assert_int_equal(scan_object_read(&o, f->store, store_root(f->store), "big", CHUNK_BITS_MIN), 0);
+	assert_true(w.asked > 200);
+	scan_object_deinit(&o);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -2066,6 +2100,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_long_names, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_any_history, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_look, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_large_file_that_is_being_written, setup, teardown),
 	};
 
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
