@@ -198,6 +198,10 @@ class Relay:
         c = json.loads(read(self.counts))
         return c["up"] + c["down"], c["turns"]
 
+    def seconds(self):
+        """From the first byte to the last."""
+        return json.loads(read(self.counts))["seconds"]
+
     def stop(self):
         self.lab.started.remove(self)
         self.process.terminate()

@@ -72,9 +72,9 @@ class Tools(Lab):
 class Syncd:
     name = "syncd"
 
-    def __init__(self, lab, source, to, port=None):
+    def __init__(self, lab, source, to, port=None, interval="5 min"):
         self.b = Daemon(lab, "b", f"[folder t]\npath = {to}\n")
-        self.a = Daemon(lab, "a", f"[folder t]\npath = {source}\nsettle = 0 ms\n[peer b]\nfolder = t\naddress = ssh://root@127.0.0.1:{port or lab.port}{to}\n"
+        self.a = Daemon(lab, "a", f"[folder t]\npath = {source}\nsettle = 0 ms\ninterval = {interval}\n[peer b]\nfolder = t\naddress = ssh://root@127.0.0.1:{port or lab.port}{to}\n"
                         f"identity = {lab.path('ssh/key')}\nknown_hosts = {lab.path('ssh/known')}\nsyncctl_path = {lab.bin}/syncctl\n")
         wait_until("daemons in sync", self.round)
 

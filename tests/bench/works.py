@@ -185,7 +185,23 @@ def nothing_live(lab, a, b):
         m.result["own_bytes"] = pair.counted() - own
         yield f"{name}, live: syncd", m.result
     pair.stop()
+    yield "a round, live: syncd", a_round(lab, a, b, relay)
     relay.stop()
+
+
+def a_round(lab, a, b, relay):
+    """One that comes by itself: its time is that from its first byte on the wire to its last."""
+    pair = Syncd(lab, a, b, relay.port, interval="3 s")
+    for _ in range(20):
+        relay.reset()
+        with Meter(lab) as m:
+            wait_until("a round", lambda: relay.counted()[1] >= 3)
+        m.result["bytes"], m.result["turns"] = relay.counted()
+        m.result["seconds"] = relay.seconds()
+        if m.result["turns"] == 3:  # neither two of them, nor half of one
+            break
+    pair.stop()
+    return m.result
 
 
 def edit_works(size):

@@ -1,20 +1,21 @@
 #!/usr/bin/env python3
 """A TCP relay on loopback that counts: relay.py LISTEN-PORT TARGET-PORT COUNT-FILE [DELAY-MS]
 
-Writes {"up", "down", "turns", "connections"} to COUNT-FILE after each change: bytes in both directions and how often the
-direction changed. SIGUSR1 sets the counts to zero. A delay is added one way each way.
+Writes {"up", "down", "turns", "connections", "seconds"} to COUNT-FILE after each change: bytes in both directions, how often the
+direction changed, and the time from the first byte to the last. SIGUSR1 sets the counts to zero. A delay is added one way each way.
 """
 import json, os, selectors, signal, socket, sys, time
 
 listen, target, count_file, delay = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4] if len(sys.argv) > 4 else 0) / 1000
-counts = {"up": 0, "down": 0, "turns": 0, "connections": 0}
+counts = {"up": 0, "down": 0, "turns": 0, "connections": 0, "seconds": 0}
 last = None
+first = 0
 dirty = True
 
 
 def reset(*_):
     global last, dirty
-    counts.update(up=0, down=0, turns=0, connections=0)
+    counts.update(up=0, down=0, turns=0, connections=0, seconds=0)
     last, dirty = None, True
 
 
@@ -84,6 +85,9 @@ while True:
         except OSError:
             data = b""
         if data:
+            if not counts["turns"]:
+                first = time.monotonic()
+            counts["seconds"] = time.monotonic() - first
             counts[way] += len(data)
             if way != last:
                 counts["turns"] += 1
