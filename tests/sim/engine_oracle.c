@@ -548,6 +548,22 @@ static void back_in_staging(const struct site *s)
 	}
 }
 
+/* A user made it in a directory that had just landed, and the directory is back in staging: it lands once more, with what the crash left of
+ * the user's. */
+static void left_below(struct site *s, const struct node *dir)
+{
+	struct oracle *o = s->engine->oracle;
+
+	for (size_t i = 0; dir && i < dir->n_entries; i++) {
+		struct node *n = dir->entries[i].node;
+		const struct item *was = n->users ? listed_node(&o->before, n) : NULL;
+
+		if (was)
+			spot_get(o, was->path, was->hash, token_of(s->engine, n, true))->placed++;
+		left_below(s, n);
+	}
+}
+
 /* What was on its way to trash when a disk was copied, file by file, is not known by its inode any more: it is put back. */
 static void back_from_staging(const struct site *s)
 {
@@ -567,8 +583,10 @@ void oracle_after(struct site *s, enum oracle_cause cause)
 	if (cause == ORACLE_RESTORE)
 		taken_below(s, "");
 	list(s, &o->after, true);
-	if (cause == ORACLE_CRASH)
+	if (cause == ORACLE_CRASH) {
 		back_in_staging(s);
+		left_below(s, ours(s, "staging"));
+	}
 	if (cause == ORACLE_RESTORE)
 		back_from_staging(s);
 	if (s->held >= 0) {
