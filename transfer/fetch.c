@@ -356,13 +356,13 @@ static int stage_offer(struct session *s, struct offer *o)
 	size_t n;
 	int r;
 
-	r = stage_begin(&o->stage, s->replica, o->path, content, o->theirs.mode);
+	r = stage_begin(&o->stage, s->replica, o->path, content, o->theirs.mode, s->options.threads);
 	if (r == 0 && content->height) {
 		o->fetch_tree = true;
 		return 0;
 	}
 	if (r == 0)
-		r = stage_chunks(o->stage, &whole, 1, NULL, 0);
+		r = stage_chunks(o->stage, &whole, 1, NULL);
 	if (r == 0) {
 		missing = stage_missing(o->stage, &n);
 		if (n == 1 && missing[0].length == o->n_bytes)

@@ -472,7 +472,7 @@ static int run_op(struct session *s, struct stage_op *op)
 	const struct stage_missing *m;
 
 	if (op->entries)
-		return stage_chunks(op->offer->stage, op->entries, op->n_entries, s->reuse, s->options.threads);
+		return stage_chunks(op->offer->stage, op->entries, op->n_entries, s->reuse);
 	if (op->request)
 		return name_pieces(s, op->request);
 	m = &stage_missing(op->offer->stage, NULL)[op->missing];

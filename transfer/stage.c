@@ -28,6 +28,7 @@
 DEFINE_CLEANUP(struct stage *, stage_free)
 DEFINE_CLEANUP(struct hash_state *, hash_state_free)
 DEFINE_CLEANUP(struct chunk_tree_builder *, chunk_tree_builder_free)
+DEFINE_CLEANUP(struct pool *, pool_free)
 
 /* --- the object --- */
 
@@ -128,6 +129,9 @@ void stage_drop_nodes(struct stage *s)
 
 int stage_verify_object(struct stage *s)
 {
+	cleanup(pool_free_p) struct pool *pool = NULL;
+	struct chunker_file file = {
+		.fd = s->fd, .size = s->content.size, .bits = s->content.chunk_bits, .algorithm = stage_algorithm(s)};
 	struct file_stat st;
 	struct content found;
 	int r;
@@ -137,8 +141,8 @@ int stage_verify_object(struct stage *s)
 		return r;
 	if (st.size != s->content.size)
 		return STAGE_MISMATCH;
-	r = chunk_tree_of_file(s->fd, st.size, s->content.chunk_bits, stage_algorithm(s), keep_node, s,
-		&found);
+	file.pool = pool = stage_pool(s, st.size);
+	r = chunk_tree_of(&file, keep_node, s, &found);
 	if (r != 0)
 		return r < 0 ? r : STAGE_MISMATCH;
 	found.chunk_bits = s->content.chunk_bits;
@@ -164,7 +168,7 @@ static bool content_possible(const struct content *c)
 }
 
 int stage_begin(struct stage **ret, struct replica *r, const char *path,
-	const struct content *content, uint16_t mode)
+	const struct content *content, uint16_t mode, unsigned threads)
 {
 	cleanup(stage_free_p) struct stage *s = NULL;
 	int e;
@@ -181,6 +185,7 @@ int stage_begin(struct stage **ret, struct replica *r, const char *path,
 	s->store = replica_store(r);
 	s->content = *content;
 	s->mode = mode;
+	s->threads = threads;
 	s->path = strdup(path);
 	if (!s->path)
 		return -ENOMEM;
@@ -509,13 +514,12 @@ static int list_missing(struct stage *s)
 	return 0;
 }
 
-int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n, struct reuse *reuse, unsigned threads)
+int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n, struct reuse *reuse)
 {
 	int r;
 
 	if (s->whole || s->chunks || s->fd < 0)
 		return -EINVAL;
-	s->threads = threads;
 	r = copy_entries(s, entries, n);
 	if (r == 0)
 		r = check_root(s);

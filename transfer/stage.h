@@ -3,7 +3,7 @@
  *
  * Made by a plan, then fed chunks; every byte that goes in is hashed against the chunk tree whose root was announced (P8).
  * Not thread-safe: one job at a time works on a stage; any thread may, in turn. No read transaction is open between calls.
- * Memory: O(chunks) between calls, and CHUNK_BYTES_MAX within stage_chunks, or as much as a longest chunk for each of its threads. One
+ * Memory: O(chunks) between calls, and CHUNK_BYTES_MAX within stage_chunks, or 8 MiB, or as much as a longest chunk for each of its threads. One
  * descriptor until stage_finish. The object is its owner's to read and write, and hidden by the directory that it is in. After a negative errno (a full disk: -ENOSPC, -EDQUOT) only stage_free is left to call, but that stage_write may
  * be repeated.
  *
@@ -40,8 +40,10 @@ enum stage_outcome {
 /* path: where the content is to go (its present file, if any, is the old version). STAGE_COMPLETE: a local file of equal
  * content was used, or it is empty: stage_finish is all that is left. -EBADMSG: no content that a file can have, or
  * cut finer than a file of that size is; -EINVAL:
- * no path. mode: that it is going to have, for the object to be made with. *ret is set also with STAGE_COMPLETE. O(size) if a local file of equal content is there. */
-int stage_begin(struct stage **ret, struct replica *r, const char *path, const struct content *content, uint16_t mode);
+ * no path. mode: that it is going to have, for the object to be made with. threads: that may be made, and are ended again, where much of
+ * what is here is to be hashed; 0: all is done in turn by who calls. *ret is set also with STAGE_COMPLETE. O(size) if a local file of
+ * equal content is there. */
+int stage_begin(struct stage **ret, struct replica *r, const char *path, const struct content *content, uint16_t mode, unsigned threads);
 /* Removes the staged object unless it was taken (stage_taken). What a peer sent of a large content, and is still wanted, is left
  * to the next stage of that content (transfer/partial.h), which hashes it. */
 void stage_free(struct stage *s);
@@ -51,9 +53,8 @@ void stage_unwanted(struct stage *s); /* nobody wants the content any more */
  * up to the size, each is one that the chunker makes, zero ones hash like zeros, and their tree has the announced root.
  * Once per stage. STAGE_COMPLETE: nothing is missing. O(size of the old version, at most 16 times the new one's and 64 MiB)
  * where it must be re-cut, else O(chunks found), and O(the trees of other contents that are tried). Files are read as they are now: what
- * does not hash to what is looked for is not there. reuse: where to look for others; NULL: nowhere. threads: that may be made, and
- * are ended again, where much is shared and to be verified (transfer/stage_verify.c); 0: all is done in turn by who calls. */
-int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n, struct reuse *reuse, unsigned threads);
+ * does not hash to what is looked for is not there. reuse: where to look for others; NULL: nowhere. */
+int stage_chunks(struct stage *s, const struct chunk_tree_entry *entries, size_t n, struct reuse *reuse);
 /* The missing chunks in ascending order; valid until stage_free. ret_n: NULL where it is known. */
 const struct stage_missing *stage_missing(const struct stage *s, size_t *ret_n);
 /* The base, that is the old version or, if nothing was found in it, another file: to be read between old_from and old_to, as what it is

@@ -5,6 +5,7 @@
 #ifndef TRANSFER_STAGE_INTERNAL_H
 #define TRANSFER_STAGE_INTERNAL_H
 
+#include "base/pool.h"
 #include "transfer/partial.h"
 #include "transfer/place.h"
 #include "transfer/stage.h"
@@ -34,7 +35,7 @@ struct stage {
 	bool filled;  /* something is in it that did not come from here */
 	uint64_t left_bytes; /* an earlier transfer left so much of it */
 	int fd;	      /* the object; -1 after stage_finish */
-	unsigned threads; /* that may be made to verify much */
+	unsigned threads; /* that may be made to hash much */
 	bool linked;  /* the object is in staging under `name` */
 	bool whole;   /* complete by a local copy */
 	bool is_ready;
@@ -73,6 +74,9 @@ bool stage_all_there(const struct stage *s, const struct hash *hash); /* at ever
 bool stage_unmarked_zeros(const struct stage *s, const uint8_t *bytes, size_t n);
 
 /* --- stage_reuse.c: files that can't be used are passed over; < 0 is ours --- */
+
+/* Threads to hash so many bytes of what is here; NULL: it is not worth it, or they can't be had. */
+struct pool *stage_pool(const struct stage *s, uint64_t bytes);
 
 /* A file of equal content, into the empty object. STAGE_COMPLETE, or 0: there is none, and the object is empty. */
 int stage_look_for_whole(struct stage *s);

@@ -1,6 +1,7 @@
 /*
  * transfer/stage_reuse.c — what of a content is here already: a whole file of it, what an earlier transfer left, and chunks of
- * the old version and of other files; see transfer/stage_internal.h. All of it is hashed before it counts.
+ * the old version and of other files; see transfer/stage_internal.h. All of it is hashed before it counts. Threads
+ * that help read and hash; what is written, and what the stage knows, is the caller's.
  */
 #include "transfer/stage_internal.h"
 
@@ -17,8 +18,21 @@
 #define STAGE_SHARE_BYTES (128u << 10) /* shorter runs are copied, not shared */
 #define STAGE_SHARE_ALIGN 4096	       /* blocks that are shared: file systems with others copy in the kernel */
 #define STAGE_SHARE_STEP (64u << 20)   /* shared at once: the base's dirty pages are written for that, while users may wait */
+#define STAGE_THREADS_BYTES (16u << 20) /* less is not worth a thread */
+#define STAGE_AHEAD 8		       /* chunks are read and hashed while one is written … */
+#define STAGE_AHEAD_BYTES (8u << 20)   /* … of so many bytes together, but two */
 
 DEFINE_CLEANUP(struct index_txn *, index_abort)
+DEFINE_CLEANUP(struct pool *, pool_free)
+
+struct pool *stage_pool(const struct stage *s, uint64_t bytes)
+{
+	struct pool *pool = NULL;
+
+	if (s->threads && bytes >= STAGE_THREADS_BYTES)
+		(void)pool_new(&pool, s->threads);
+	return pool;
+}
 
 /* --- the whole of it --- */
 
@@ -282,27 +296,98 @@ static int set_base(const struct source *o)
 	return s->base ? 0 : -ENOMEM;
 }
 
+/* A hit that is read and hashed on some thread; it changes nothing of the stage. */
+struct ahead {
+	struct pool_job job;
+	const struct source *of;
+	const struct hit *hit;
+	uint8_t *bytes; /* owned */
+	bool good;	/* the file still has there what the index says */
+};
+
+static void read_hit(struct pool_job *job)
+{
+	struct ahead *a = (struct ahead *)job;
+	struct hash hash;
+	size_t got = 0;
+
+	a->good = file_read(a->of->fd, a->bytes, a->hit->length, a->hit->offset, &got) == 0 && got == a->hit->length;
+	if (!a->good)
+		return;
+	hash_bytes(stage_algorithm(a->of->stage), a->bytes, got, &hash);
+	a->good = hash_equal(&hash, &a->hit->hash);
+}
+
+/* Hits that are under way, in file order. */
+struct aheads {
+	struct ahead v[STAGE_AHEAD];
+	size_t size, first, n;
+};
+
+/* One at least, and as many as there is memory for. */
+static int aheads_new(struct aheads *q, const struct source *o, size_t most, size_t bytes)
+{
+	for (; q->size < most; q->size++) {
+		struct ahead *a = &q->v[q->size];
+
+		*a = (struct ahead){.job.run = read_hit, .of = o, .bytes = malloc(bytes)};
+		if (!a->bytes)
+			break;
+	}
+	return q->size ? 0 : -ENOMEM;
+}
+
+/* Of those that are wanted still: others came from an earlier place. Is any under way? */
+static bool read_ahead(struct aheads *q, struct source *o, struct pool *pool, size_t *next)
+{
+	for (; q->n < q->size && *next < o->n; ++*next) {
+		const struct hit *h = &o->hits[*next];
+		struct ahead *a = &q->v[(q->first + q->n) % q->size];
+
+		if (!stage_wanted(o->stage, &h->hash, h->length))
+			continue;
+		a->hit = h;
+		q->n++;
+		pool_add(pool, &a->job, true);
+	}
+	return q->n > 0;
+}
+
+static int copy_first(struct aheads *q, struct source *o, struct pool *pool)
+{
+	struct ahead *a = &q->v[q->first];
+	const struct hit *h = a->hit;
+
+	q->first = (q->first + 1) % q->size;
+	q->n--;
+	pool_wait(pool, &a->job);
+	if (!a->good || !stage_wanted(o->stage, &h->hash, h->length))
+		return 0;
+	return stage_place(o->stage, &h->hash, a->bytes, h->length, o->base ? h->offset : STAGE_NOT_OLD);
+}
+
+/* This thread writes, in order; others read and hash what comes next. */
 static int copy_hits(struct source *o)
 {
-	struct stage *s = o->stage;
-	cleanup_free uint8_t *buffer = o->n ? malloc(CHUNK_BYTES_MAX) : NULL;
-	int r = 0;
+	cleanup(pool_free_p) struct pool *pool = NULL;
+	struct aheads q = {0};
+	uint64_t bytes = 0;
+	size_t longest = 1, most, next = 0;
+	int r;
 
-	if (o->n && !buffer)
-		return -ENOMEM;
-	for (size_t i = 0; r == 0 && i < o->n; i++) {
-		const struct hit *h = &o->hits[i];
-		struct hash hash;
-		size_t got = 0;
-
-		if (!stage_wanted(s, &h->hash, h->length))
-			continue; /* came from an earlier place */
-		if (file_read(o->fd, buffer, h->length, h->offset, &got) != 0 || got != h->length)
-			continue;
-		hash_bytes(stage_algorithm(s), buffer, got, &hash);
-		if (hash_equal(&hash, &h->hash))
-			r = stage_place(s, &hash, buffer, got, o->base ? h->offset : STAGE_NOT_OLD);
+	for (size_t i = 0; i < o->n; i++) {
+		bytes += o->hits[i].length;
+		longest = o->hits[i].length > longest ? o->hits[i].length : longest;
 	}
+	pool = stage_pool(o->stage, bytes);
+	most = longest < STAGE_AHEAD_BYTES / STAGE_AHEAD ? STAGE_AHEAD : STAGE_AHEAD_BYTES / longest;
+	r = o->n ? aheads_new(&q, o, !pool ? 1 : most < 2 ? 2 : most, longest) : 0;
+	while (r == 0 && read_ahead(&q, o, pool, &next))
+		r = copy_first(&q, o, pool);
+	while (q.n)
+		pool_cancel(pool, &q.v[(q.first + --q.n) % q.size].job);
+	while (q.size)
+		free(q.v[--q.size].bytes);
 	return r;
 }
 
@@ -416,10 +501,12 @@ static int take_cut(const struct chunk *chunk, const uint8_t *bytes, void *data)
 
 static int copy_recut(struct source *o)
 {
-	struct stage *s = o->stage;
-	int r;
+	const struct stage *s = o->stage;
+	cleanup(pool_free_p) struct pool *pool = stage_pool(s, o->stat.size);
+	const struct chunker_file file = {
+		.fd = o->fd, .size = o->stat.size, .bits = s->content.chunk_bits, .algorithm = stage_algorithm(s), .pool = pool};
+	int r = chunker_run_file(&file, take_cut, o);
 
-	r = chunker_run(o->fd, o->stat.size, s->content.chunk_bits, stage_algorithm(s), take_cut, o);
 	if (o->error)
 		return o->error;
 	return r == -ENOMEM ? r : 0; /* an old version that can't be read has nothing for us */

@@ -18,9 +18,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
-#include "base/pool.h"
 
-#define THREADS_BYTES (16u << 20) /* less is not worth a thread */
 #define BATCH_BYTES (2u << 20)	  /* are taken at a time: the file is read in order, nearly */
 
 DEFINE_CLEANUP(struct pool *, pool_free)
@@ -173,17 +171,13 @@ static int verify_together(struct verifying *v, struct pool *pool, uint8_t *buff
 	return v->result;
 }
 
-/* Threads for what there is to do; NULL: it is not worth it, or can't be had. */
-static struct pool *make_pool(const struct stage *s)
+static uint64_t shared_bytes(const struct stage *s)
 {
-	struct pool *pool = NULL;
 	uint64_t bytes = 0;
 
-	for (size_t i = 0; i < s->n_chunks && bytes < THREADS_BYTES; i++)
+	for (size_t i = 0; i < s->n_chunks; i++)
 		bytes += s->chunks[i].shared ? s->chunks[i].length : 0;
-	if (s->threads && bytes >= THREADS_BYTES)
-		(void)pool_new(&pool, s->threads);
-	return pool;
+	return bytes;
 }
 
 /* What was shared is present, wherever it is to stand. */
@@ -209,7 +203,7 @@ static int take_verified(struct stage *s, uint8_t *buffer)
 
 int stage_verify_shared(struct stage *s, struct stage_lease *lease)
 {
-	cleanup(pool_free_p) struct pool *pool = make_pool(s);
+	cleanup(pool_free_p) struct pool *pool = stage_pool(s, shared_bytes(s));
 	cleanup_free uint8_t *buffer = buffer_new(s);
 	struct verifying v = {.stage = s, .lease = lease, .lock = PTHREAD_MUTEX_INITIALIZER};
 	int r = buffer ? verify_together(&v, pool, buffer) : -ENOMEM;

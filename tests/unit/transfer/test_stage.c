@@ -264,12 +264,12 @@ static void have_file(struct fixture *f, const char *path, const void *p, size_t
 
 static int begin(struct fixture *f, const char *path, const struct announced *a)
 {
-	return stage_begin(&f->s, f->r, path, &a->content, 0640);
+	return stage_begin(&f->s, f->r, path, &a->content, 0640, f->threads);
 }
 
 static int chunks(struct fixture *f, const struct announced *a)
 {
-	return stage_chunks(f->s, a->entries, a->n, NULL, f->threads);
+	return stage_chunks(f->s, a->entries, a->n, NULL);
 }
 
 /* With a look at all files. */
@@ -279,7 +279,7 @@ static int chunks_anywhere(struct fixture *f, const struct announced *a)
 	int r;
 
 	assert_int_equal(reuse_new(&reuse), 0);
-	r = stage_chunks(f->s, a->entries, a->n, reuse, f->threads);
+	r = stage_chunks(f->s, a->entries, a->n, reuse);
 	reuse_free(reuse);
 	return r;
 }
@@ -895,6 +895,43 @@ static void test_several_threads_find_a_fault(void **state)
 	}
 }
 
+/* Nothing stands where it stood, some of it stands twice, and some of it is not what the index says. */
+static void test_several_threads_copy(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 24 << 20, twice = 8 << 20;
+	cleanup_free uint8_t *p = noise(size), *q = malloc(1 + size + twice);
+
+	assert_non_null(q);
+	q[0] = 'x';
+	memcpy(q + 1, p, size);
+	memcpy(q + 1 + size, p, twice);
+	have_file(f, "file", p, size);
+	for (uint8_t bits = CHUNK_BITS_MIN; bits < CHUNK_BITS_MIN + 2; bits++) /* the second time the old version is cut anew */
+		for (int fault = 0; fault < 2; fault++) {
+			cleanup(announced_deinit) struct announced a = announce(f, q, 1 + size + twice, bits);
+			uint64_t missing[2];
+
+			p[size / 2] ^= (uint8_t)fault;
+			write_file(f, "file", p, size);
+			p[size / 2] ^= (uint8_t)fault;
+			for (int k = 0; k < 2; k++) {
+				f->threads = k ? 4 : 0;
+				assert_int_equal(begin(f, "file", &a), 0);
+				assert_int_equal(chunks(f, &a), 0);
+				missing[k] = missing_bytes(f);
+				send_missing(f, &a);
+				finish(f, &a);
+				expect_staged(f, q, 1 + size + twice);
+				stage_unwanted(f->s);
+				stage_free(f->s);
+				f->s = NULL;
+			}
+			assert_int_equal(missing[0], missing[1]);
+			assert_in_range(missing[0], 1, 12u << bits); /* an end, where the second one begins, and what is at fault */
+		}
+}
+
 static void test_old_version_is_gone_or_a_symlink(void **state)
 {
 	struct fixture *f = *state;
@@ -1275,7 +1312,7 @@ static void test_names_and_removal(void **state)
 	char kept[600];
 
 	assert_int_equal(begin(f, "new", &a), 0);
-	assert_int_equal(stage_begin(&other, f->r, "new", &a.content, 0640), 0);
+	assert_int_equal(stage_begin(&other, f->r, "new", &a.content, 0640, f->threads), 0);
 	assert_string_not_equal(stage_name(f->s), stage_name(other));
 	assert_int_equal(strspn(stage_name(other), "0123456789abcdef"), 16);
 	assert_int_equal(strlen(stage_name(other)), 16);
@@ -1560,6 +1597,7 @@ int main(void)
 		WATCHED(test_what_a_broken_lease_said_is_not_believed),
 		WATCHED(test_several_threads_verify),
 		WATCHED(test_several_threads_find_a_fault),
+		WATCHED(test_several_threads_copy),
 		T(test_old_version_is_gone_or_a_symlink),
 		T(test_chunks_of_other_files),
 		T(test_chunks_of_the_old_version_and_of_others),
