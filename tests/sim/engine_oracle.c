@@ -51,6 +51,7 @@ struct token {
 	bool removed, found, copied;
 	bool trashed;  /* may be in trash: a disk that had it became an older one, which has not; or it was stored through a mapping */
 	bool stored;   /* through a mapping: until that is closed it may be taken for what was there before, and moved as that */
+	bool undone;   /* a crash left it of what a user wrote into what had just landed: that may go back to where it was */
 	bool moved; /* a user moved a conflict copy of it, or put it where one is, or opened it while it was being replaced; or it was put
 		     * aside where a disk denied to be looked at: what may not be read is taken for a user's */
 	bool anew;     /* was where a user did something on what may be an older disk: what differs there is recorded as what descends from nothing */
@@ -548,18 +549,22 @@ static void back_in_staging(const struct site *s)
 	}
 }
 
-/* A user made it in a directory that had just landed, and the directory is back in staging: it lands once more, with what the crash left of
- * the user's. */
+/* A user made it in a directory that had just landed, or wrote into what had, and that is back in staging: it lands once more, or goes back to
+ * where it was moved from, with what the crash left of the user's. */
 static void left_below(struct site *s, const struct node *dir)
 {
 	struct oracle *o = s->engine->oracle;
 
 	for (size_t i = 0; dir && i < dir->n_entries; i++) {
 		struct node *n = dir->entries[i].node;
-		const struct item *was = n->users ? listed_node(&o->before, n) : NULL;
+		const struct item *was = n->users || n->user_wrote ? listed_node(&o->before, n) : NULL;
 
-		if (was)
-			spot_get(o, was->path, was->hash, token_of(s->engine, n, true))->placed++;
+		if (was) {
+			uint32_t token = token_of(s->engine, n, true);
+
+			spot_get(o, was->path, was->hash, token)->placed++;
+			o->tokens[token].undone = true;
+		}
 		left_below(s, n);
 	}
 }
@@ -809,7 +814,7 @@ static void syncd_puts(struct site *s, const char *path, struct node *n)
 		wrong(s->engine, WRONG_CONTENT, "%c: syncd puts at %s what nobody wrote", s->name, path);
 	o->tokens[token].moved = o->tokens[token].moved || (s->denied && is_copy(path));
 	spot = spot_find(o, path, path_hash(path), token);
-	if ((s->meddled || o->tokens[token].stored) && !(spot && spot->placed)) {
+	if ((s->meddled || o->tokens[token].stored || o->tokens[token].undone) && !(spot && spot->placed)) {
 		moved_with_directory(o, path, token);
 		return;
 	}
