@@ -347,14 +347,19 @@ static bool peer_knows(const struct batch *b, const struct change *c, const char
 
 /* What is live strictly below a change once its batch is done. */
 struct below {
+	const struct knowledge *ours; /* K */
 	bool live;
-	bool unknown; /* some of it is not known to the peer that told the change */
+	bool unknown; /* some of it is not known to the peer that told the change … */
+	bool coming;  /* … and some of that came in a round whose K is not joined yet */
 };
 
 static void below_add(const struct batch *b, const struct change *c, const char *path, const struct record *r, struct below *ret)
 {
 	ret->live = true;
-	ret->unknown = ret->unknown || !peer_knows(b, c, path, r);
+	if (peer_knows(b, c, path, r))
+		return;
+	ret->unknown = true;
+	ret->coming = ret->coming || !version_vector_leq(&r->vv, knowledge_of(ret->ours, path), replica_lineage(b->options->replica));
 }
 
 static int rows_below_stay(const struct batch *b, struct index_txn *t, const struct change *c, struct below *ret)
@@ -364,7 +369,7 @@ static int rows_below_stay(const struct batch *b, struct index_txn *t, const str
 
 	if (r != 0)
 		return r;
-	for (r = seek_below(cursor, c->path); r == 0 && !ret->unknown; r = index_cursor_next(cursor)) {
+	for (r = seek_below(cursor, c->path); r == 0 && !ret->coming; r = index_cursor_next(cursor)) {
 		cleanup_free char *path = NULL;
 		cleanup(row_deinit) struct row row = {0};
 
@@ -382,22 +387,22 @@ static int rows_below_stay(const struct batch *b, struct index_txn *t, const str
 	return r < 0 ? r : 0;
 }
 
-/* O(what this batch changes below, and rows below that it removes or the peer knows). */
-static int live_below_after(const struct batch *b, struct index_txn *t, const struct change *c, struct below *ret)
+/* O(what this batch changes below, and rows below). */
+static int live_below_after(const struct batch *b, const struct replica_txn *t, const struct change *c, struct below *ret)
 {
 	int r;
 
-	*ret = (struct below){0};
-	for (size_t k = batch_below(b, c); k < b->n && !ret->unknown && path_is_below(b->v[k]->path, c->path); k++) {
+	*ret = (struct below){.ours = &t->knowledge};
+	for (size_t k = batch_below(b, c); k < b->n && !ret->coming && path_is_below(b->v[k]->path, c->path); k++) {
 		const struct change *d = b->v[k];
 
 		if (live_after(d))
 			below_add(b, c, d->path, d->writes && d->intent.becomes == INTENT_TAKEN ? &d->intent.record : &d->row.record, ret);
 	}
-	if (ret->unknown)
+	if (ret->coming)
 		return 0;
-	r = index_any_live_below(t, c->path);
-	return r <= 0 ? r : rows_below_stay(b, t, c, ret);
+	r = index_any_live_below(t->index, c->path);
+	return r <= 0 ? r : rows_below_stay(b, t->index, c, ret);
 }
 
 /* A live non-directory over live children goes aside, and leaves a tombstone. */
@@ -423,7 +428,7 @@ static bool goes(const struct change *c)
 	       (c->intent.op == INTENT_REMOVE || change_lands_as_object(c) || !live_after(c));
 }
 
-static int plan_below(struct batch *b, struct index_txn *t, struct change *c)
+static int plan_below(struct batch *b, struct replica_txn *t, struct change *c)
 {
 	struct intent *i = &c->intent;
 	struct below below;
@@ -439,8 +444,9 @@ static int plan_below(struct batch *b, struct index_txn *t, struct change *c)
 	if (r != 0 || !below.live)
 		return r;
 	if (change_lands_as_object(c)) {
-		if (below.unknown)
-			return over_children(b, t, c);
+		/* who made what is coming may have seen this go: his K says so, once it is joined */
+		if (below.unknown && !(below.coming && replica_other_round(b->options->replica)))
+			return over_children(b, t->index, c);
 		change_skip(c, APPLY_BLOCKED, 0);
 		return 0;
 	}
@@ -736,7 +742,7 @@ int plan_batch(struct batch *b, struct replica_txn *t, struct apply_item *items,
 		if (b->v[k]->writes && b->v[k]->intent.fate == INTENT_ASIDE)
 			r = choose_name(b, t->index, b->v[k], &b->v[k]->row.record);
 	for (size_t k = b->n; r == 0 && k-- > 0;)
-		r = plan_below(b, t->index, b->v[k]);
+		r = plan_below(b, t, b->v[k]);
 	if (r == 0)
 		r = plan_ways(b, t);
 	if (r == 0)

@@ -651,6 +651,35 @@ static void test_file_over_known_children(void **state)
 	fx_free(f);
 }
 
+/* Children came in a round that is not over, and another peer, which does not know them, tells of a file where their directory is: who
+ * made them may have seen that go. */
+static void test_file_over_children_of_another_round(void **state)
+{
+	struct fixture *f = fx_new();
+
+	(void)state;
+	replica_round_begins(f->r);
+	fx_their_file(f, "d/x", "x", FX_AFTER);
+	applied(f);
+	RESULT(f, 0, APPLY_DONE);
+	fx_forget_items(f);
+	replica_round_begins(f->r);
+	fx_their_file(f, "d", "a file", FX_CONCURRENT_LOSES);
+	applied(f);
+	RESULT(f, 0, APPLY_BLOCKED);
+	assert_true(fx_live(f, "d/x"));
+	fx_forget_items(f);
+	assert_true(replica_round_over(f->r)); /* and that was waited for */
+
+	fx_their_file(f, "d", "a file", FX_CONCURRENT_LOSES);
+	applied(f);
+	RESULT(f, 0, APPLY_DONE);
+	assert_true(f->items[0].conflict);
+	assert_string_equal(fx_read(f, "d/x"), "x");
+	assert_false(replica_round_over(f->r));
+	fx_free(f);
+}
+
 /* Of a directory only what is in it was seen, and all of it is gone by now, which no scan has told: no file takes its place before. */
 static void test_file_over_gone_children(void **state)
 {
@@ -1426,6 +1455,7 @@ int main(void)
 		cmocka_unit_test(test_file_over_children),
 		cmocka_unit_test(test_children_below_file),
 		cmocka_unit_test(test_file_over_known_children),
+		cmocka_unit_test(test_file_over_children_of_another_round),
 		cmocka_unit_test(test_file_over_gone_children),
 		cmocka_unit_test(test_file_made_after_children),
 		cmocka_unit_test(test_children_below_known_file),
