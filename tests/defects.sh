@@ -81,7 +81,7 @@ search() {
 	case $3 in
 	rules | rules-long)
 		build_variant "$1" "$2" sim-rules
-		ask sim-rules -f 100000000 1 || return 1
+		ask sim-rules -f -j "$(nproc)" 100000000 1 || return 1
 		after_total histories
 		# it ended at once: three histories have a seed
 		[ -n "$AFTER" ] || { after_seed && AFTER=$((AFTER * 3)); }
@@ -140,6 +140,10 @@ hunt() {
 known=$(sed -n 's/^\tDEFECT_\([A-Z_]*\),$/\1/p' base/defect.h | grep -v '^NONE$' | sort)
 listed=$(sed -n 's/^\([A-Z_]\{2,\}\) .*/\1/p' "$list" | sort)
 [ "$known" = "$listed" ] || fail "$list and base/defect.h differ: $(diff <(echo "$known") <(echo "$listed"))"
+while read -r name source _; do
+	case $name in '' | '#'*) continue ;; esac
+	grep -q "DEFECT($name)" "$source.c" || fail "$name: not in $source.c"
+done <"$list"
 for f in "$BUILD"/bin/* "$BUILD"/lib*.a; do
 	marked "$f" && fail "$f has a deliberate defect"
 done

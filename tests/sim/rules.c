@@ -20,6 +20,7 @@
  * What a seed means must not change: seeds are kept as tests.
  */
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -535,6 +536,7 @@ struct campaign {
 	enum mode first;
 	unsigned modes; /* history i is of mode first + i % modes, and has seed + i / modes */
 	bool until_wrong;
+	atomic_bool *over; /* one was wrong, and no more are wanted; shared */
 	struct tally (*tallies)[MODES]; /* of each job; shared */
 };
 
@@ -564,21 +566,22 @@ static void work(unsigned job, void *data)
 {
 	const struct campaign *c = data;
 	struct history *h = calloc(1, sizeof(*h));
-	bool wrong = false;
 
 	if (!h)
 		abort();
 	h->w = rules_new();
 	h->w->trace = c->runs == 1;
-	for (uint64_t i = job; i < c->runs && !(wrong && c->until_wrong); i += c->jobs) {
+	for (uint64_t i = job; i < c->runs && !*c->over; i += c->jobs) {
 		enum mode mode = (enum mode)(c->first + i % c->modes);
 		struct tally *t = &c->tallies[job][mode];
+		bool wrong = history_run(h, mode, c->seed + i / c->modes);
 
 		t->runs++;
-		wrong = history_run(h, mode, c->seed + i / c->modes);
 		t->traces += trace_of(h->w);
 		if (wrong)
 			count(t, h, h->w->seed);
+		if (wrong && c->until_wrong)
+			*c->over = true;
 	}
 	for (size_t i = 0; i < SAVED_MAX && h->saved[i]; i++) {
 		rules_clear(h->saved[i]);
@@ -623,6 +626,7 @@ static uint64_t run(struct campaign *c)
 	double s;
 
 	c->tallies = jobs_shared(c->jobs * sizeof(*c->tallies));
+	c->over = jobs_shared(sizeof(*c->over));
 	clock_gettime(CLOCK_MONOTONIC, &began);
 	wrong = jobs_run(c->jobs, work, c);
 	clock_gettime(CLOCK_MONOTONIC, &now);
