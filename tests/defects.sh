@@ -155,7 +155,7 @@ while read -r name source by text; do
 	case $name in '' | '#'*) continue ;; esac
 	[ $# -eq 0 ] || [[ " $* " == *" $name "* ]] || continue
 	if [ -n "$fast" ]; then
-		case $by in rules-long) continue ;; rules* | trees*) ;; *) continue ;; esac
+		case $by in rules-long*) continue ;; rules* | trees*) ;; *) continue ;; esac
 	fi
 	if hunt "$name" "$source" "$by" "$text"; then found=$((found + 1)); else missed=$((missed + 1)); fi
 done <"$list"
