@@ -79,9 +79,10 @@ ask_sim() {
 
 search() {
 	case $3 in
-	rules | rules-long)
+	rules | rules-long*)
 		build_variant "$1" "$2" sim-rules
-		ask sim-rules -f -j "$(nproc)" 100000000 1 || return 1
+		# shellcheck disable=SC2046 # a mode, or nothing
+		ask sim-rules -f -j "$(nproc)" 100000000 1 $(sed -n 's/.*=//p' <<<"$3") || return 1
 		after_total histories
 		# it ended at once: three histories have a seed
 		[ -n "$AFTER" ] || { after_seed && AFTER=$((AFTER * 3)); }
@@ -116,6 +117,7 @@ name_of() {
 	unit/*) echo "\`${1#unit/}\`" ;;
 	sim) echo '`make sim`' ;;
 	sim=*) echo "\`make sim FEATURES=$(features "$1")\`" ;;
+	rules-long=*) echo "\`make sim-rules\`, ${1#*=} histories" ;;
 	*) echo "\`make sim-${1%-long}\`" ;;
 	esac
 }
