@@ -236,14 +236,6 @@ int chunk_tree_of(const struct chunker_file *file, chunk_tree_emit *emit, void *
 	return r;
 }
 
-int chunk_tree_of_file(int fd, uint64_t size, uint8_t bits, enum hash_algorithm algorithm,
-	chunk_tree_emit *emit, void *data, struct content *ret)
-{
-	const struct chunker_file file = {.fd = fd, .size = size, .bits = bits, .algorithm = algorithm};
-
-	return chunk_tree_of(&file, emit, data, ret);
-}
-
 static void entry_get(struct cursor *c, struct chunk_tree_entry *ret)
 {
 	uint8_t zero;

@@ -50,10 +50,8 @@ int chunk_tree_builder_add(struct chunk_tree_builder *b, const struct chunk *chu
  * higher than CHUNK_TREE_HEIGHT_MAX, which takes contrived hashes. */
 int chunk_tree_builder_finish(struct chunk_tree_builder *b, struct content *ret);
 
-/* Chunk and hash a whole open file: chunker_run_file + builder. emit may be NULL. CHUNKER_CHANGED. The second one is without help. */
+/* Chunk and hash a whole open file: chunker_run_file + builder. emit may be NULL. CHUNKER_CHANGED. */
 int chunk_tree_of(const struct chunker_file *file, chunk_tree_emit *emit, void *data, struct content *ret);
-int chunk_tree_of_file(int fd, uint64_t size, uint8_t bits, enum hash_algorithm algorithm, chunk_tree_emit *emit,
-	void *data, struct content *ret);
 
 /* Decode and check a node's payload: hash, entry count 1…256, boundaries, lengths > 0 and no overflow. -EBADMSG.
  * *ret is heap, *ret_n entries. */

@@ -466,11 +466,3 @@ int chunker_run_file(const struct chunker_file *file, chunker_emit *emit, void *
 		return run_single(file, emit, data);
 	return run_cut(file, emit, data);
 }
-
-int chunker_run(int fd, uint64_t size, uint8_t bits, enum hash_algorithm algorithm,
-	chunker_emit *emit, void *data)
-{
-	const struct chunker_file file = {.fd = fd, .size = size, .bits = bits, .algorithm = algorithm};
-
-	return chunker_run_file(&file, emit, data);
-}

@@ -71,7 +71,5 @@ struct chunker_file {
  */
 enum chunker_outcome { CHUNKER_CHANGED = 1 };
 int chunker_run_file(const struct chunker_file *file, chunker_emit *emit, void *data);
-/* The same without help. */
-int chunker_run(int fd, uint64_t size, uint8_t bits, enum hash_algorithm algorithm, chunker_emit *emit, void *data);
 
 #endif

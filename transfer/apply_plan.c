@@ -345,12 +345,18 @@ static bool peer_knows(const struct batch *b, const struct change *c, const char
 	       (c->item->theirs && version_vector_leq(&r->vv, &c->item->theirs->vv, l));
 }
 
+/* Did this version come in a round whose K is not joined yet? What its author had seen is not known so long. */
+static bool is_coming(const struct batch *b, const struct knowledge *ours, const char *path, const struct record *r)
+{
+	return !version_vector_leq(&r->vv, knowledge_of(ours, path), replica_lineage(b->options->replica));
+}
+
 /* What is live strictly below a change once its batch is done. */
 struct below {
 	const struct knowledge *ours; /* K */
 	bool live;
 	bool unknown; /* some of it is not known to the peer that told the change … */
-	bool coming;  /* … and some of that came in a round whose K is not joined yet */
+	bool coming;  /* … and some of that is_coming() */
 };
 
 static void below_add(const struct batch *b, const struct change *c, const char *path, const struct record *r, struct below *ret)
@@ -359,7 +365,7 @@ static void below_add(const struct batch *b, const struct change *c, const char 
 	if (peer_knows(b, c, path, r))
 		return;
 	ret->unknown = true;
-	ret->coming = ret->coming || !version_vector_leq(&r->vv, knowledge_of(ret->ours, path), replica_lineage(b->options->replica));
+	ret->coming = ret->coming || is_coming(b, ret->ours, path, r);
 }
 
 static int rows_below_stay(const struct batch *b, struct index_txn *t, const struct change *c, struct below *ret)
@@ -490,8 +496,7 @@ static int replace_by_directory(struct batch *b, struct index_txn *t, struct cha
 /* Did whoever put it there perhaps delete what is to land below before? His K says so, once it is joined. */
 static bool still_to_be_known(const struct batch *b, const struct replica_txn *t, const struct change *c)
 {
-	return !version_vector_leq(&c->row.record.vv, knowledge_of(&t->knowledge, c->path), replica_lineage(b->options->replica)) &&
-	       replica_other_round(b->options->replica);
+	return is_coming(b, &t->knowledge, c->path, &c->row.record) && replica_other_round(b->options->replica);
 }
 
 /* See to it that c will be a directory, for what is to land below. */

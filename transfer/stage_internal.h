@@ -99,7 +99,7 @@ void stage_lease_take(struct stage_lease *l, const struct stage *s, int fd); /* 
 bool stage_lease_holds(struct stage_lease *l);
 void stage_lease_end(struct stage_lease *l);
 
-/* The chunk's bytes in a file that has them where the content has. 0, STAGE_MISMATCH, or < 0. */
+/* The chunk's bytes in a file that has them at its offset. 0, STAGE_MISMATCH, or < 0. */
 int stage_read_chunk(const struct stage *s, int fd, const struct stage_chunk *c, uint8_t *buffer);
 /* What is `shared` is read, from the lease's file for as long as it holds, then from the object, and hashed; all of it is present if all
  * of it is what it should be. 0, or as stage_read_chunk. Memory: a chunk for each thread. */

@@ -308,14 +308,9 @@ struct ahead {
 static void read_hit(struct pool_job *job)
 {
 	struct ahead *a = (struct ahead *)job;
-	struct hash hash;
-	size_t got = 0;
+	const struct stage_chunk c = {.hash = a->hit->hash, .offset = a->hit->offset, .length = a->hit->length};
 
-	a->good = file_read(a->of->fd, a->bytes, a->hit->length, a->hit->offset, &got) == 0 && got == a->hit->length;
-	if (!a->good)
-		return;
-	hash_bytes(stage_algorithm(a->of->stage), a->bytes, got, &hash);
-	a->good = hash_equal(&hash, &a->hit->hash);
+	a->good = stage_read_chunk(a->of->stage, a->of->fd, &c, a->bytes) == 0;
 }
 
 /* Hits that are under way, in file order. */

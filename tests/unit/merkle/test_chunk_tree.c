@@ -345,6 +345,14 @@ static void test_decode(void **state)
 	buf_deinit(&b);
 }
 
+static int chunk_tree_of_file(int fd, uint64_t size, uint8_t bits, enum hash_algorithm algorithm,
+	chunk_tree_emit *emit, void *data, struct content *ret)
+{
+	const struct chunker_file file = {.fd = fd, .size = size, .bits = bits, .algorithm = algorithm};
+
+	return chunk_tree_of(&file, emit, data, ret);
+}
+
 static void test_of_file(void **state)
 {
 	char path[256];

@@ -224,6 +224,14 @@ static void write_all(int fd, const uint8_t *p, size_t n, uint64_t offset)
 	}
 }
 
+static int chunker_run(int fd, uint64_t size, uint8_t bits, enum hash_algorithm algorithm,
+	chunker_emit *emit, void *data)
+{
+	const struct chunker_file file = {.fd = fd, .size = size, .bits = bits, .algorithm = algorithm};
+
+	return chunker_run_file(&file, emit, data);
+}
+
 static struct list *run(
 	int fd, uint64_t size, uint8_t bits, enum hash_algorithm algorithm, const uint8_t *expect)
 {

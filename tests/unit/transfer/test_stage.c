@@ -208,7 +208,8 @@ static struct announced announce(const struct fixture *f, const void *p, size_t 
 	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
 	assert_true(fd >= 0);
 	assert_int_equal(file_write(fd, p, n, 0), 0);
-	assert_int_equal(chunker_run(fd, n, bits, ALGORITHM, add_chunk, &a), 0);
+	assert_int_equal(
+		chunker_run_file(&(struct chunker_file){.fd = fd, .size = n, .bits = bits, .algorithm = ALGORITHM}, add_chunk, &a), 0);
 	compute_content(&a, bits);
 	close(fd);
 	unlink(path);
