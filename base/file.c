@@ -19,6 +19,7 @@
 #include <linux/openat2.h>
 #include <signal.h>
 #include <stdalign.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,8 @@
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
+#include <sys/utsname.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -50,6 +53,9 @@ struct file_system_uuid {
 	uint8_t uuid[16];
 };
 #define FILE_IOC_GETFSUUID _IOR(0x15, 0, struct file_system_uuid)
+#ifndef RWF_DONTCACHE /* of Linux 6.14 */
+#define RWF_DONTCACHE 0x80
+#endif
 #define FILE_STATX_MOUNT 0x4000U /* STATX_MNT_ID_UNIQUE of Linux 6.8 */
 
 /* --- outcomes --- */
@@ -485,7 +491,31 @@ static bool range_fits(uint64_t offset, uint64_t n)
 	return offset <= INT64_MAX && n <= INT64_MAX - offset;
 }
 
-int file_read(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n)
+/* Linux 6.14 and 6.15 have the flag, but their file systems may free a page too early. */
+static bool uncached_is_sound(void)
+{
+	static atomic_int known; /* 1: it is, -1: it is not */
+	struct utsname u;
+	unsigned major = 0, minor = 0;
+
+	if (!known)
+		known = uname(&u) == 0 && sscanf(u.release, "%u.%u", &major, &minor) == 2 && (major > 6 || (major == 6 && minor >= 16)) ? 1 : -1;
+	return known > 0;
+}
+
+static ssize_t read_some(int fd, void *ret, size_t n, off_t offset, bool uncached)
+{
+	if (uncached && uncached_is_sound()) {
+		struct iovec v = {ret, n};
+		ssize_t got = preadv2(fd, &v, 1, offset, RWF_DONTCACHE);
+
+		if (got >= 0 || errno != EOPNOTSUPP)
+			return got;
+	}
+	return pread(fd, ret, n, offset);
+}
+
+static int read_all(int fd, void *ret, size_t n, uint64_t offset, bool uncached, size_t *ret_n)
 {
 	char *at = ret;
 	size_t done = 0;
@@ -493,7 +523,7 @@ int file_read(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n)
 	if (!range_fits(offset, n))
 		return -EFBIG;
 	while (done < n) {
-		ssize_t got = pread(fd, at + done, n - done, (off_t)(offset + done));
+		ssize_t got = read_some(fd, at + done, n - done, (off_t)(offset + done), uncached);
 
 		if (got < 0 && errno == EINTR)
 			continue;
@@ -507,14 +537,36 @@ int file_read(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n)
 	return 0;
 }
 
-int file_write(int fd, const void *p, size_t n, uint64_t offset)
+int file_read(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n)
+{
+	return read_all(fd, ret, n, offset, false, ret_n);
+}
+
+int file_read_uncached(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n)
+{
+	return read_all(fd, ret, n, offset, true, ret_n);
+}
+
+static ssize_t write_some(int fd, const void *p, size_t n, off_t offset, bool uncached)
+{
+	if (uncached && uncached_is_sound()) {
+		struct iovec v = {(void *)(uintptr_t)p, n}; /* it is only read */
+		ssize_t put = pwritev2(fd, &v, 1, offset, RWF_DONTCACHE);
+
+		if (put >= 0 || errno != EOPNOTSUPP)
+			return put;
+	}
+	return pwrite(fd, p, n, offset);
+}
+
+static int write_all(int fd, const void *p, size_t n, uint64_t offset, bool uncached)
 {
 	const char *at = p;
 
 	if (!range_fits(offset, n))
 		return -EFBIG;
 	while (n) {
-		ssize_t put = pwrite(fd, at, n, (off_t)offset);
+		ssize_t put = write_some(fd, at, n, (off_t)offset, uncached);
 
 		if (put < 0 && errno == EINTR)
 			continue;
@@ -527,6 +579,16 @@ int file_write(int fd, const void *p, size_t n, uint64_t offset)
 		offset += (uint64_t)put;
 	}
 	return 0;
+}
+
+int file_write(int fd, const void *p, size_t n, uint64_t offset)
+{
+	return write_all(fd, p, n, offset, false);
+}
+
+int file_write_uncached(int fd, const void *p, size_t n, uint64_t offset)
+{
+	return write_all(fd, p, n, offset, true);
 }
 
 int file_truncate(int fd, uint64_t size)

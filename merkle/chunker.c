@@ -300,6 +300,11 @@ static int empty_buffer(struct run *u, unsigned buffer)
 	return r;
 }
 
+static int read_file(const struct chunker_file *file, uint8_t *ret, size_t n, uint64_t offset, size_t *ret_n)
+{
+	return file->uncached ? file_read_uncached(file->fd, ret, n, offset, ret_n) : file_read(file->fd, ret, n, offset, ret_n);
+}
+
 /* Make the buffer hold a longest chunk at least, or all that is left. */
 static int fill(struct run *u)
 {
@@ -316,7 +321,7 @@ static int fill(struct run *u)
 	u->at = 0;
 	want = left < u->capacity ? (size_t)left : u->capacity;
 	pace_read(u->file->pace, want - u->filled);
-	r = file_read(u->file->fd, u->buffers[next] + u->filled, want - u->filled, u->offset + u->filled, &got);
+	r = read_file(u->file, u->buffers[next] + u->filled, want - u->filled, u->offset + u->filled, &got);
 	if (r != 0)
 		return r;
 	if (got < want - u->filled)
@@ -447,7 +452,7 @@ static int run_single(const struct chunker_file *file, chunker_emit *emit, void 
 	if (!bytes)
 		return -ENOMEM;
 	pace_read(file->pace, file->size);
-	r = file->size ? file_read(file->fd, bytes, (size_t)file->size, 0, &got) : 0;
+	r = file->size ? read_file(file, bytes, (size_t)file->size, 0, &got) : 0;
 	if (r == 0 && file->size && got < file->size)
 		r = CHUNKER_CHANGED;
 	if (r == 0) {

@@ -348,7 +348,7 @@ static int decide_offer(const struct session *s, struct index_txn *t, const stru
 	return r < 0 ? r : 0;
 }
 
-static int stage_offer(struct session *s, struct offer *o)
+static int stage_offer(struct session *s, const struct batch *b, struct offer *o)
 {
 	const struct content *content = &o->theirs.content;
 	struct chunk_tree_entry whole = {.hash = content->root, .length = content->size};
@@ -356,7 +356,7 @@ static int stage_offer(struct session *s, struct offer *o)
 	size_t n;
 	int r;
 
-	r = stage_begin(&o->stage, s->replica, o->path, content, o->theirs.mode, s->options.threads);
+	r = stage_begin(&o->stage, s->replica, o->path, content, o->theirs.mode, s->options.threads, b->bulk);
 	if (r == 0 && content->height) {
 		o->fetch_tree = true;
 		return 0;
@@ -398,11 +398,11 @@ void fetch_run_plan(struct session_job *job)
 
 		if (!content[i] || o->move_from || ((o->defer || o->copied) && !o->deferred_once))
 			continue;
-		o->error = stage_offer(s, o);
+		o->error = stage_offer(s, b, o);
 		while (fetch_make_room(s->replica, o->error)) {
 			stage_free(o->stage);
 			o->stage = NULL;
-			o->error = stage_offer(s, o);
+			o->error = stage_offer(s, b, o);
 		}
 	}
 	knowledge_deinit(&k);
@@ -655,6 +655,7 @@ static int plan_next(struct session *s)
 	s->backlog -= n;
 	if (!from->n)
 		batch_free(s, from);
+	b->bulk = s->content_in - s->content_before > ROUND_BULK_BYTES;
 	job->batch = b;
 	session_job_queue(s, job);
 	return 0;

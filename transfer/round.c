@@ -176,6 +176,7 @@ int round_start(struct session *s)
 	s->deferred_deletes = 0;
 	s->local_changed = s->progress = s->stuck = false;
 	s->differing = 0;
+	s->content_before = s->content_in;
 	round_forget_skipped(s);
 	compare_reset(s);
 	return s->push ? 0 : round_say_hello(s);

@@ -13,6 +13,7 @@
 
 #define ASKS_MAX 32 /* ranges asked for and not answered */
 #define MATCHES_MAX SESSION_PAIRS_MAX
+#define ROUND_BULK_BYTES (64u << 20) /* more content than that is not left in memory */
 #define SERVE_LEVELS 4	    /* of compression */
 #define SERVE_LEVEL_FIRST 1
 
@@ -82,6 +83,7 @@ struct batch {
 	struct offer **v;
 	size_t n, cap;
 	size_t pending;	  /* offers still being fetched */
+	bool bulk;	  /* much came in this round before it */
 	struct batch *next;
 };
 
@@ -262,6 +264,7 @@ struct session {
 	bool deferred_flushed, learning, learned, done_sent, done_received;
 	bool taking; /* our replica counts this round */
 	bool local_changed, progress;
+	uint64_t content_before; /* content_in as it began */
 	uint32_t confirmed_round; /* deletions are confirmed up to this round's end; 0: none */
 	struct hash root, peer_root;	   /* of HELLO */
 	struct hash done_root, peer_done_root;

@@ -80,8 +80,13 @@ static size_t unit_at(uint64_t offset, size_t n)
 	return unit < n ? unit : n;
 }
 
+static int write_bytes(const struct stage *s, const uint8_t *p, size_t n, uint64_t offset)
+{
+	return s->uncached ? file_write_uncached(s->fd, p, n, offset) : file_write(s->fd, p, n, offset);
+}
+
 /* Write but for zeros, into what is a hole. */
-static int write_sparse(int fd, const uint8_t *p, size_t n, uint64_t offset)
+static int write_sparse(const struct stage *s, const uint8_t *p, size_t n, uint64_t offset)
 {
 	size_t from = 0, at = 0;
 	int r;
@@ -90,14 +95,14 @@ static int write_sparse(int fd, const uint8_t *p, size_t n, uint64_t offset)
 		size_t unit = unit_at(offset + at, n - at);
 
 		if (all_zero(p + at, unit)) {
-			r = at > from ? file_write(fd, p + from, at - from, offset + from) : 0;
+			r = at > from ? write_bytes(s, p + from, at - from, offset + from) : 0;
 			if (r < 0)
 				return r;
 			from = at + unit;
 		}
 		at += unit;
 	}
-	return n > from ? file_write(fd, p + from, n - from, offset + from) : 0;
+	return n > from ? write_bytes(s, p + from, n - from, offset + from) : 0;
 }
 
 static int keep_node(const struct hash *hash, uint8_t level, const void *payload, size_t n,
@@ -131,7 +136,7 @@ int stage_verify_object(struct stage *s)
 {
 	cleanup(pool_free_p) struct pool *pool = NULL;
 	struct chunker_file file = {
-		.fd = s->fd, .size = s->content.size, .bits = s->content.chunk_bits, .algorithm = stage_algorithm(s)};
+		.fd = s->fd, .size = s->content.size, .bits = s->content.chunk_bits, .algorithm = stage_algorithm(s), .uncached = stage_large(s)};
 	struct file_stat st;
 	struct content found;
 	int r;
@@ -168,7 +173,7 @@ static bool content_possible(const struct content *c)
 }
 
 int stage_begin(struct stage **ret, struct replica *r, const char *path,
-	const struct content *content, uint16_t mode, unsigned threads)
+	const struct content *content, uint16_t mode, unsigned threads, bool bulk)
 {
 	cleanup(stage_free_p) struct stage *s = NULL;
 	int e;
@@ -186,6 +191,7 @@ int stage_begin(struct stage **ret, struct replica *r, const char *path,
 	s->content = *content;
 	s->mode = mode;
 	s->threads = threads;
+	s->uncached = bulk || stage_large(s);
 	s->path = strdup(path);
 	if (!s->path)
 		return -ENOMEM;
@@ -429,7 +435,7 @@ int stage_place(struct stage *s, const struct hash *hash, const uint8_t *bytes, 
 		const struct stage_chunk *c = &s->chunks[s->order[i]];
 
 		assert(c->length == n && !c->zero && (bytes || c->there));
-		r = c->there ? 0 : write_sparse(s->fd, bytes, n, c->offset);
+		r = c->there ? 0 : write_sparse(s, bytes, n, c->offset);
 		if (r != 0)
 			return r > 0 ? -EIO : r;
 	}

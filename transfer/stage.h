@@ -41,9 +41,10 @@ enum stage_outcome {
  * content was used, or it is empty: stage_finish is all that is left. -EBADMSG: no content that a file can have, or
  * cut finer than a file of that size is; -EINVAL:
  * no path. mode: that it is going to have, for the object to be made with. threads: that may be made, and are ended again, where much of
- * what is here is to be hashed; 0: all is done in turn by who calls. *ret is set also with STAGE_COMPLETE. O(size) if a local file of
+ * what is here is to be hashed; 0: all is done in turn by who calls. bulk: much else comes with it, of which memory should not be
+ * full afterwards (a large content never stays in it). *ret is set also with STAGE_COMPLETE. O(size) if a local file of
  * equal content is there. */
-int stage_begin(struct stage **ret, struct replica *r, const char *path, const struct content *content, uint16_t mode, unsigned threads);
+int stage_begin(struct stage **ret, struct replica *r, const char *path, const struct content *content, uint16_t mode, unsigned threads, bool bulk);
 /* Removes the staged object unless it was taken (stage_taken). What a peer sent of a large content, and is still wanted, is left
  * to the next stage of that content (transfer/partial.h), which hashes it. */
 void stage_free(struct stage *s);

@@ -10,6 +10,7 @@
 #include "transfer/place.h"
 #include "transfer/stage.h"
 
+#define STAGE_LARGE_BYTES (16u << 20) /* what is written and read of such a content leaves memory to others */
 #define STAGE_NOT_OLD UINT64_MAX /* not found in the base */
 
 struct stage_chunk {
@@ -36,6 +37,7 @@ struct stage {
 	uint64_t left_bytes; /* an earlier transfer left so much of it */
 	int fd;	      /* the object; -1 after stage_finish */
 	unsigned threads; /* that may be made to hash much */
+	bool uncached; /* what is written does not stay in memory */
 	bool linked;  /* the object is in staging under `name` */
 	bool whole;   /* complete by a local copy */
 	bool is_ready;
@@ -58,6 +60,11 @@ struct stage {
 static inline enum hash_algorithm stage_algorithm(const struct stage *s)
 {
 	return store_algorithm(s->store);
+}
+
+static inline bool stage_large(const struct stage *s)
+{
+	return s->content.size >= STAGE_LARGE_BYTES;
 }
 
 /* --- stage.c --- */

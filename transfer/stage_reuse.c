@@ -499,7 +499,7 @@ static int copy_recut(struct source *o)
 	const struct stage *s = o->stage;
 	cleanup(pool_free_p) struct pool *pool = stage_pool(s, o->stat.size);
 	const struct chunker_file file = {
-		.fd = o->fd, .size = o->stat.size, .bits = s->content.chunk_bits, .algorithm = stage_algorithm(s), .pool = pool};
+		.fd = o->fd, .size = o->stat.size, .bits = s->content.chunk_bits, .algorithm = stage_algorithm(s), .pool = pool, .uncached = stage_large(s)};
 	int r = chunker_run_file(&file, take_cut, o);
 
 	if (o->error)

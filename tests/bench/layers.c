@@ -502,7 +502,7 @@ static void stage_one(struct replica *r, struct incoming *in, struct apply_item 
 	small_content(bytes, i);
 	hash_bytes(store_algorithm(replica_store(r)), bytes, SMALL_BYTES, &in->record.content.root);
 	entry.hash = in->record.content.root;
-	MUST(stage_begin(&in->stage, r, in->path, &in->record.content, in->record.mode, 0));
+	MUST(stage_begin(&in->stage, r, in->path, &in->record.content, in->record.mode, 0, false));
 	MUST(stage_chunks(in->stage, &entry, 1, NULL));
 	must(stage_write(in->stage, 0, bytes, SMALL_BYTES) == STAGE_COMPLETE ? 0 : -EIO, "stage_write");
 	MUST(stage_finish(in->stage, &in->record, false));

@@ -434,6 +434,12 @@ int file_read(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n)
 	return sim_leave(h->disk, SIM_READ, r);
 }
 
+/* What stays in memory is of no concern here. */
+int file_read_uncached(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n)
+{
+	return file_read(fd, ret, n, offset, ret_n);
+}
+
 /* For writing, truncating, cloning, copying. */
 static int may_write(const struct handle *h, int if_not)
 {
@@ -463,6 +469,11 @@ int file_write(int fd, const void *p, size_t n, uint64_t offset)
 	node_written(h->disk, h->node);
 	sim_trace_add(n);
 	return sim_leave(h->disk, SIM_WRITE, failed ? failed : r);
+}
+
+int file_write_uncached(int fd, const void *p, size_t n, uint64_t offset)
+{
+	return file_write(fd, p, n, offset);
 }
 
 int file_truncate(int fd, uint64_t size)

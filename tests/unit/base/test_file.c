@@ -25,7 +25,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <sys/un.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -866,44 +868,113 @@ static void test_list_something_else(void **state)
 
 /* --- reading and writing --- */
 
-static void test_read_and_write(void **state)
+struct transfers {
+	int (*read)(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n);
+	int (*write)(int fd, const void *p, size_t n, uint64_t offset);
+};
+
+static const struct transfers cached = {file_read, file_write}, uncached = {file_read_uncached, file_write_uncached};
+
+static void read_and_write(int dir, const char *name, const struct transfers *t)
 {
-	int fd = create(dir_of(state), "file", "0123456789");
+	int fd = create(dir, name, "0123456789");
 	char got[16];
 	size_t n = 99;
 
-	assert_int_equal(file_read(fd, got, 4, 3, &n), 0);
+	assert_int_equal(t->read(fd, got, 4, 3, &n), 0);
 	assert_int_equal(n, 4);
 	assert_memory_equal(got, "3456", 4);
-	assert_int_equal(file_read(fd, got, sizeof(got), 6, &n), 0);
+	assert_int_equal(t->read(fd, got, sizeof(got), 6, &n), 0);
 	assert_int_equal(n, 4);
-	assert_int_equal(file_read(fd, got, sizeof(got), 10, &n), 0);
+	assert_int_equal(t->read(fd, got, sizeof(got), 10, &n), 0);
 	assert_int_equal(n, 0);
-	assert_int_equal(file_read(fd, got, 0, 0, &n), 0);
-	assert_int_equal(file_write(fd, "ab", 2, 12), 0);
-	assert_int_equal(file_read(fd, got, sizeof(got), 9, &n), 0);
+	assert_int_equal(t->read(fd, got, 0, 0, &n), 0);
+	assert_int_equal(t->write(fd, "ab", 2, 12), 0);
+	assert_int_equal(t->write(fd, "", 0, 99), 0);
+	assert_int_equal(t->read(fd, got, sizeof(got), 9, &n), 0);
 	assert_int_equal(n, 5);
 	assert_memory_equal(got, "9\0\0ab", 5);
 	assert_int_equal(file_truncate(fd, 3), 0);
-	assert_int_equal(file_read(fd, got, sizeof(got), 0, &n), 0);
+	assert_int_equal(t->read(fd, got, sizeof(got), 0, &n), 0);
 	assert_int_equal(n, 3);
 	assert_int_equal(lseek(fd, 0, SEEK_CUR), 0);
 
 	n = 99;
-	assert_int_equal(file_read(fd, got, 1, UINT64_MAX, &n), -EFBIG);
-	assert_int_equal(file_read(fd, got, 2, INT64_MAX - 1, &n), -EFBIG);
-	assert_int_equal(file_write(fd, got, 1, INT64_MAX), -EFBIG);
+	assert_int_equal(t->read(fd, got, 1, UINT64_MAX, &n), -EFBIG);
+	assert_int_equal(t->read(fd, got, 2, INT64_MAX - 1, &n), -EFBIG);
+	assert_int_equal(t->write(fd, got, 1, INT64_MAX), -EFBIG);
 	assert_int_equal(file_truncate(fd, UINT64_MAX), -EFBIG);
 	assert_int_equal(n, 99);
 	close(fd);
-	assert_int_equal(file_read(-1, got, 1, 0, &n), -EBADF);
-	assert_int_equal(file_read(dir_of(state), got, 1, 0, &n), -EISDIR);
+	assert_int_equal(t->read(-1, got, 1, 0, &n), -EBADF);
+	assert_int_equal(t->write(-1, got, 1, 0), -EBADF);
+	assert_int_equal(t->read(dir, got, 1, 0, &n), -EISDIR);
+}
+
+static void test_read_and_write(void **state)
+{
+	read_and_write(dir_of(state), "file", &cached);
+	read_and_write(dir_of(state), "uncached", &uncached);
+}
+
+/* How many of its pages are in memory. */
+static size_t resident(int fd, size_t bytes)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = bytes / page, n = 0;
+	unsigned char in[4096];
+	void *p = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+
+	assert_true(pages <= sizeof(in) && p != MAP_FAILED);
+	assert_int_equal(mincore(p, bytes, in), 0);
+	for (size_t i = 0; i < pages; i++)
+		n += in[i] & 1;
+	munmap(p, bytes);
+	return n;
+}
+
+/* It is dropped a moment after it is on the disk; a page that somebody uses just then may stay. */
+static bool is_dropped(int fd, size_t bytes)
+{
+	size_t few = bytes / (size_t)sysconf(_SC_PAGESIZE) / 4;
+
+	for (int i = 0; i < 1000 && resident(fd, bytes) > few; i++)
+		usleep(10000);
+	return resident(fd, bytes) <= few;
+}
+
+/* Where the kernel and the file system can. */
+static void test_uncached_leaves_memory_to_others(void **state)
+{
+	static char bytes[4 * 1024 * KIB], got[sizeof(bytes)];
+	struct iovec v = {bytes, 1};
+	int fd = create(dir_of(state), "file", "");
+	struct utsname u;
+	size_t n = 0;
+
+	assert_int_equal(uname(&u), 0);
+	if (strverscmp(u.release, "6.16") < 0 || pwritev2(fd, &v, 1, 0, 0x80 /* RWF_DONTCACHE */) < 0) {
+		close(fd);
+		skip();
+	}
+	memset(bytes, 'u', sizeof(bytes));
+	assert_int_equal(file_write(fd, bytes, sizeof(bytes), 0), 0);
+	assert_int_equal(file_fsync(fd), 0);
+	assert_int_equal(resident(fd, sizeof(bytes)), sizeof(bytes) / (size_t)sysconf(_SC_PAGESIZE));
+	assert_int_equal(file_truncate(fd, 0), 0);
+	assert_int_equal(file_write_uncached(fd, bytes, sizeof(bytes), 0), 0);
+	assert_int_equal(file_fsync(fd), 0);
+	assert_true(is_dropped(fd, sizeof(bytes)));
+	assert_int_equal(file_read_uncached(fd, got, sizeof(got), 0, &n), 0);
+	assert_int_equal(n, sizeof(got));
+	assert_memory_equal(got, bytes, sizeof(got));
+	assert_true(is_dropped(fd, sizeof(bytes)));
+	close(fd);
 }
 
 /* The kernel writes what still fits and tells the rest at the next call. */
-static void test_short_write_goes_on(void **state)
+static void short_write_goes_on(int dir, const char *name, const struct transfers *t)
 {
-	int fd = create(dir_of(state), "file", "");
+	int fd = create(dir, name, "");
 	struct rlimit old, low;
 	char block[10000];
 	struct file_stat st;
@@ -914,7 +985,7 @@ static void test_short_write_goes_on(void **state)
 	low = old;
 	low.rlim_cur = 5000;
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &low), 0);
-	assert_int_equal(file_write(fd, block, sizeof(block), 0), -EFBIG);
+	assert_int_equal(t->write(fd, block, sizeof(block), 0), -EFBIG);
 	assert_int_equal(file_truncate(fd, 6000), -EFBIG);
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
 	assert_int_equal(file_stat_fd(fd, &st), 0);
@@ -923,9 +994,15 @@ static void test_short_write_goes_on(void **state)
 
 	fd = open("/dev/full", O_RDWR | O_CLOEXEC);
 	if (fd >= 0) {
-		assert_int_equal(file_write(fd, block, sizeof(block), 0), -ENOSPC);
+		assert_int_equal(t->write(fd, block, sizeof(block), 0), -ENOSPC);
 		close(fd);
 	}
+}
+
+static void test_short_write_goes_on(void **state)
+{
+	short_write_goes_on(dir_of(state), "file", &cached);
+	short_write_goes_on(dir_of(state), "uncached", &uncached);
 }
 
 static void test_next_data(void **state)
@@ -1418,6 +1495,7 @@ int main(void)
 		test(list_something_else),
 		test(read_and_write),
 		test(short_write_goes_on),
+		test(uncached_leaves_memory_to_others),
 		test(next_data),
 		test(next_data_without_holes),
 		test(copy_keeps_holes),

@@ -28,6 +28,7 @@ struct fixture {
 	struct replica *r;
 	struct stage *s;
 	unsigned threads;
+	bool bulk;
 };
 
 /* A content as a peer would announce it. */
@@ -65,6 +66,15 @@ static int setup(void **state)
 	open_replica(f);
 	*state = f;
 	return 0;
+}
+
+static int setup_bulk(void **state)
+{
+	int r = setup(state);
+	struct fixture *f = *state;
+
+	f->bulk = true;
+	return r;
 }
 
 static int teardown(void **state)
@@ -265,7 +275,7 @@ static void have_file(struct fixture *f, const char *path, const void *p, size_t
 
 static int begin(struct fixture *f, const char *path, const struct announced *a)
 {
-	return stage_begin(&f->s, f->r, path, &a->content, 0640, f->threads);
+	return stage_begin(&f->s, f->r, path, &a->content, 0640, f->threads, f->bulk);
 }
 
 static int chunks(struct fixture *f, const struct announced *a)
@@ -1313,7 +1323,7 @@ static void test_names_and_removal(void **state)
 	char kept[600];
 
 	assert_int_equal(begin(f, "new", &a), 0);
-	assert_int_equal(stage_begin(&other, f->r, "new", &a.content, 0640, f->threads), 0);
+	assert_int_equal(stage_begin(&other, f->r, "new", &a.content, 0640, f->threads, false), 0);
 	assert_string_not_equal(stage_name(f->s), stage_name(other));
 	assert_int_equal(strspn(stage_name(other), "0123456789abcdef"), 16);
 	assert_int_equal(strlen(stage_name(other)), 16);
@@ -1567,6 +1577,7 @@ static void test_full_disk(void **state)
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define BULK(test) {#test ", in bulk", test, setup_bulk, teardown, NULL}
 #define WATCHED(name) cmocka_unit_test_setup_teardown(name, setup, unwatch)
 
 int main(void)
@@ -1580,6 +1591,7 @@ int main(void)
 		T(test_a_source_that_became_a_symlink_is_not_followed),
 		T(test_the_second_source_is_tried),
 		T(test_all_from_the_peer),
+		BULK(test_all_from_the_peer),
 		T(test_a_small_file),
 		T(test_attributes),
 		T(test_wrong_bytes_are_thrown_away),
@@ -1609,6 +1621,7 @@ int main(void)
 		T(test_all_zero_file),
 		T(test_small_file_of_zeros),
 		T(test_zero_runs_inside_a_chunk_stay_holes),
+		BULK(test_zero_runs_inside_a_chunk_stay_holes),
 		T(test_impossible_contents),
 		T(test_lists_that_do_not_fit),
 		T(test_height_that_is_not_the_trees),
@@ -1622,6 +1635,7 @@ int main(void)
 		T(test_two_at_a_time),
 		T(test_expired),
 		T(test_full_disk),
+		BULK(test_full_disk),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
