@@ -914,16 +914,25 @@ int file_set_mtime_at(int dir, const char *name, int64_t mtime_ns)
 	return outcome_of(TEMP_FAILURE_RETRY(utimensat(fd, "", times, AT_EMPTY_PATH)));
 }
 
-int file_set_nodump(int fd)
+static int add_flag(int fd, int flag)
 {
 	int flags;
 
 	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0)
 		return file_outcome(errno);
-	if (flags & FS_NODUMP_FL)
+	if (flags & flag)
 		return 0;
-	flags |= FS_NODUMP_FL;
+	flags |= flag;
 	return outcome_of(ioctl(fd, FS_IOC_SETFLAGS, &flags));
+}
+
+int file_set_hints(int fd)
+{
+	int r = add_flag(fd, FS_NODUMP_FL);
+
+	if (r == 0)
+		(void)add_flag(fd, FS_TOPDIR_FL); /* ext4 alone has it */
+	return r;
 }
 
 /* --- durability and exclusion --- */

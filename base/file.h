@@ -175,8 +175,10 @@ int file_chown_fd(int fd, uint32_t uid, uint32_t gid);
 int file_chown_at(int dir, const char *name, uint32_t uid, uint32_t gid);
 int file_set_mtime_fd(int fd, int64_t mtime_ns); /* atime is left alone */
 int file_set_mtime_at(int dir, const char *name, int64_t mtime_ns); /* of a symlink itself, likewise */
-/* chattr +d; FILE_UNSUPPORTED. */
-int file_set_nodump(int fd);
+/* For the directory of our own state: dump(8) leaves it out (chattr +d), and ext4 makes directories in it where there is most room (+T), not
+ * near it, so that what is made in them is not looked for among inodes that were just deleted (README.md of the benchmarks).
+ * FILE_UNSUPPORTED: not even the first. */
+int file_set_hints(int fd);
 
 /* --- durability and exclusion --- */
 

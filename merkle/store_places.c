@@ -238,7 +238,7 @@ int store_open_syncd(struct store *s, bool create)
 	}
 	if (!made)
 		return 0;
-	r = file_set_nodump(s->syncd);
+	r = file_set_hints(s->syncd);
 	return r < 0 ? store_refused(r) : store_sync_directory(s->root);
 }
 

@@ -758,7 +758,7 @@ int file_set_mtime_at(int dir, const char *name, int64_t mtime_ns)
 	return done(h->disk, SIM_SET_MTIME, r ? r : node_touch(h->disk, e->node, mtime_ns));
 }
 
-int file_set_nodump(int fd)
+int file_set_hints(int fd)
 {
 	struct handle *h = sim_handle(fd);
 	int r = -sim_enter(h->disk, SIM_NODUMP);

@@ -28,6 +28,7 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/utsname.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -777,9 +778,10 @@ static void test_identity(void **state)
 	close(fd);
 }
 
-static void test_nodump(void **state)
+static void test_hints(void **state)
 {
-	int dir = dir_of(state), r = file_set_nodump(dir);
+	int dir = dir_of(state), r = file_set_hints(dir);
+	struct statfs fs;
 	int flags = 0;
 
 	if (r == FILE_UNSUPPORTED)
@@ -787,7 +789,10 @@ static void test_nodump(void **state)
 	assert_int_equal(r, 0);
 	assert_int_equal(ioctl(dir, FS_IOC_GETFLAGS, &flags), 0);
 	assert_true(flags & FS_NODUMP_FL);
-	assert_int_equal(file_set_nodump(dir), 0);
+	assert_int_equal(fstatfs(dir, &fs), 0);
+	if (fs.f_type == 0xef53) /* ext4 */
+		assert_true(flags & FS_TOPDIR_FL);
+	assert_int_equal(file_set_hints(dir), 0);
 }
 
 /* --- listing --- */
@@ -1489,7 +1494,7 @@ int main(void)
 		test(mtime_saturates),
 		test(readlink),
 		test(identity),
-		test(nodump),
+		test(hints),
 		test(list),
 		test(list_removed_directory),
 		test(list_something_else),

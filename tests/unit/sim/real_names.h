@@ -47,7 +47,7 @@
 #define file_rmdir real_file_rmdir
 #define file_set_mtime_at real_file_set_mtime_at
 #define file_set_mtime_fd real_file_set_mtime_fd
-#define file_set_nodump real_file_set_nodump
+#define file_set_hints real_file_set_hints
 #define file_space real_file_space
 #define file_start_writeback real_file_start_writeback
 #define file_stat_at real_file_stat_at
