@@ -58,6 +58,11 @@ class Tools(Lab):
     def tar(self, source, to):
         subprocess.run(f"tar -C {source} --exclude=./.syncd -cf - . | {' '.join(self.ssh())} root@127.0.0.1 tar -C {to} -xf -", shell=True, check=True)
 
+    def tar_as_promised(self, source, to):
+        """The floor of what syncd promises: compressed on the wire, hashed on both sides, on the disk at the end; no index, and no file by itself."""
+        subprocess.run(["bash", "-c", f"set -o pipefail; tar -C {source} --exclude=./.syncd -cf - . | tee >(openssl sha256 >/dev/null) | zstd -q -1 -T1 | {' '.join(self.ssh())} root@127.0.0.1 "
+                        f"\"bash -c 'zstd -qdc | tee >(openssl sha256 >/dev/null) | tar -C {to} -xf - && sync -f {to}'\""], check=True)
+
     def cp(self, source, to):
         run("cp", "-a", source + "/.", to)
 
@@ -205,4 +210,5 @@ def here(lab, tools):
     """Those of which the program is installed, and that are wanted. (name, tool) or pairs."""
     def name(tool):
         return tool[0] if isinstance(tool, tuple) else tool.name
-    return [t for t in tools if name(t) not in lab.without and (name(t) not in ("unison", "syncthing", "lsyncd") or shutil.which(name(t)))]
+    return [t for t in tools if name(t) not in lab.without and (name(t) not in ("unison", "syncthing", "lsyncd") or shutil.which(name(t)))
+            and ("zstd" not in name(t) or shutil.which("zstd"))]

@@ -94,7 +94,7 @@ def copies(lab, more, source, keep=False):
     """more: tools beside those that copy anything. keep: nothing is deleted before all is over; on a disk where something was, who makes
     files next pays for it (README.md)."""
     tools = [("syncd", lab.syncd), ("syncd, OpenSSH's client", lab.syncd_openssh), ("rsync -a", lab.rsync), ("rsync -a, sync", lab.rsync_durable),
-             ("tar over ssh", lab.tar), ("cp -a", lab.cp)]
+             ("tar over ssh", lab.tar), ("tar, SHA-256, zstd, sync", lab.tar_as_promised), ("cp -a", lab.cp)]
     for name, tool in here(lab, [*tools, *more]):
         forget(lab, source)
         to, = lab.fresh(f"to-{time.monotonic_ns()}" if keep else "to")
