@@ -107,7 +107,7 @@ look_points := file_dir_open file_lease_read file_lease_release file_open_read f
 $(BUILD)/unit/tombstones/test_observe: private LDFLAGS += -Wl,--wrap=file_syncfs,--wrap=file_fsync,--wrap=file_dir_next
 $(BUILD)/unit/transfer/test_apply: private LDFLAGS += -Wl,--wrap=file_syncfs,--wrap=file_fsync
 $(BUILD)/unit/transfer/test_recover: private LDFLAGS += $(foreach f,$(crash_points) file_open_seen file_readlink file_stat_at,-Wl,--wrap=$f)
-$(BUILD)/unit/transfer/test_stage: private LDFLAGS += -Wl,--wrap=file_read,--wrap=file_lease_read
+$(BUILD)/unit/transfer/test_stage: private LDFLAGS += -Wl,--wrap=file_read_as,--wrap=file_lease_read
 $(BUILD)/unit/transfer/test_place: private LDFLAGS += $(foreach f,$(crash_points) $(look_points),-Wl,--wrap=$f)
 
 # The simulator's own base/file, base/clock and base/random, and some calls of libc; linked before the archives, which then

@@ -515,7 +515,7 @@ static ssize_t read_some(int fd, void *ret, size_t n, off_t offset, bool uncache
 	return pread(fd, ret, n, offset);
 }
 
-static int read_all(int fd, void *ret, size_t n, uint64_t offset, bool uncached, size_t *ret_n)
+int file_read_as(int fd, void *ret, size_t n, uint64_t offset, bool uncached, size_t *ret_n)
 {
 	char *at = ret;
 	size_t done = 0;
@@ -539,12 +539,7 @@ static int read_all(int fd, void *ret, size_t n, uint64_t offset, bool uncached,
 
 int file_read(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n)
 {
-	return read_all(fd, ret, n, offset, false, ret_n);
-}
-
-int file_read_uncached(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n)
-{
-	return read_all(fd, ret, n, offset, true, ret_n);
+	return file_read_as(fd, ret, n, offset, false, ret_n);
 }
 
 static ssize_t write_some(int fd, const void *p, size_t n, off_t offset, bool uncached)
@@ -559,7 +554,7 @@ static ssize_t write_some(int fd, const void *p, size_t n, off_t offset, bool un
 	return pwrite(fd, p, n, offset);
 }
 
-static int write_all(int fd, const void *p, size_t n, uint64_t offset, bool uncached)
+int file_write_as(int fd, const void *p, size_t n, uint64_t offset, bool uncached)
 {
 	const char *at = p;
 
@@ -583,12 +578,7 @@ static int write_all(int fd, const void *p, size_t n, uint64_t offset, bool unca
 
 int file_write(int fd, const void *p, size_t n, uint64_t offset)
 {
-	return write_all(fd, p, n, offset, false);
-}
-
-int file_write_uncached(int fd, const void *p, size_t n, uint64_t offset)
-{
-	return write_all(fd, p, n, offset, true);
+	return file_write_as(fd, p, n, offset, false);
 }
 
 int file_truncate(int fd, uint64_t size)

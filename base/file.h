@@ -134,10 +134,10 @@ int file_names_read(int dir, struct file_names *ret);
 /* *ret_n < n only at end of file. */
 int file_read(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n);
 int file_write(int fd, const void *p, size_t n, uint64_t offset);
-/* The same for much that nobody looks at again soon: what was not in memory before does not stay there, and what is written is on its way
- * to the disk at once (RWF_DONTCACHE, Linux 6.16). Elsewhere they are just the same. */
-int file_read_uncached(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n);
-int file_write_uncached(int fd, const void *p, size_t n, uint64_t offset);
+/* uncached: it is much that nobody looks at again soon. What was not in memory before does not stay there, and what is written is on its
+ * way to the disk at once (RWF_DONTCACHE, Linux 6.16); where that can't be had it makes no difference. */
+int file_read_as(int fd, void *ret, size_t n, uint64_t offset, bool uncached, size_t *ret_n);
+int file_write_as(int fd, const void *p, size_t n, uint64_t offset, bool uncached);
 int file_truncate(int fd, uint64_t size);
 /* The next data range at or after offset and below size: [*ret_from, *ret_to), never empty. FILE_END if
  * only hole is left; where SEEK_DATA is unsupported, all is data. */

@@ -300,11 +300,6 @@ static int empty_buffer(struct run *u, unsigned buffer)
 	return r;
 }
 
-static int read_file(const struct chunker_file *file, uint8_t *ret, size_t n, uint64_t offset, size_t *ret_n)
-{
-	return file->uncached ? file_read_uncached(file->fd, ret, n, offset, ret_n) : file_read(file->fd, ret, n, offset, ret_n);
-}
-
 /* Make the buffer hold a longest chunk at least, or all that is left. */
 static int fill(struct run *u)
 {
@@ -321,7 +316,7 @@ static int fill(struct run *u)
 	u->at = 0;
 	want = left < u->capacity ? (size_t)left : u->capacity;
 	pace_read(u->file->pace, want - u->filled);
-	r = read_file(u->file, u->buffers[next] + u->filled, want - u->filled, u->offset + u->filled, &got);
+	r = file_read_as(u->file->fd, u->buffers[next] + u->filled, want - u->filled, u->offset + u->filled, u->file->uncached, &got);
 	if (r != 0)
 		return r;
 	if (got < want - u->filled)
@@ -452,7 +447,7 @@ static int run_single(const struct chunker_file *file, chunker_emit *emit, void 
 	if (!bytes)
 		return -ENOMEM;
 	pace_read(file->pace, file->size);
-	r = file->size ? read_file(file, bytes, (size_t)file->size, 0, &got) : 0;
+	r = file->size ? file_read_as(file->fd, bytes, (size_t)file->size, 0, file->uncached, &got) : 0;
 	if (r == 0 && file->size && got < file->size)
 		r = CHUNKER_CHANGED;
 	if (r == 0) {

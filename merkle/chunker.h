@@ -59,7 +59,7 @@ struct chunker_file {
 	uint8_t bits;
 	enum hash_algorithm algorithm;
 	struct pool *pool;	       /* hashes while the caller reads and cuts; NULL: all is done in turn */
-	bool uncached;		       /* what is read does not stay in memory (file_read_uncached) */
+	bool uncached;		       /* what is read does not stay in memory (file_read_as) */
 	struct pace *pace;	       /* of reading and cutting; NULL: no limit */
 	bool (*cancelled)(void *data); /* asked at each chunk: -ECANCELED. NULL: never */
 	void *data;

@@ -80,11 +80,6 @@ static size_t unit_at(uint64_t offset, size_t n)
 	return unit < n ? unit : n;
 }
 
-static int write_bytes(const struct stage *s, const uint8_t *p, size_t n, uint64_t offset)
-{
-	return s->uncached ? file_write_uncached(s->fd, p, n, offset) : file_write(s->fd, p, n, offset);
-}
-
 /* Write but for zeros, into what is a hole. */
 static int write_sparse(const struct stage *s, const uint8_t *p, size_t n, uint64_t offset)
 {
@@ -95,14 +90,14 @@ static int write_sparse(const struct stage *s, const uint8_t *p, size_t n, uint6
 		size_t unit = unit_at(offset + at, n - at);
 
 		if (all_zero(p + at, unit)) {
-			r = at > from ? write_bytes(s, p + from, at - from, offset + from) : 0;
+			r = at > from ? file_write_as(s->fd, p + from, at - from, offset + from, s->uncached) : 0;
 			if (r < 0)
 				return r;
 			from = at + unit;
 		}
 		at += unit;
 	}
-	return n > from ? write_bytes(s, p + from, n - from, offset + from) : 0;
+	return n > from ? file_write_as(s->fd, p + from, n - from, offset + from, s->uncached) : 0;
 }
 
 static int keep_node(const struct hash *hash, uint8_t level, const void *payload, size_t n,

@@ -50,7 +50,7 @@ int stage_read_chunk(const struct stage *s, int fd, const struct stage_chunk *c,
 {
 	struct hash hash;
 	size_t got = 0;
-	int r = stage_large(s) ? file_read_uncached(fd, buffer, c->length, c->offset, &got) : file_read(fd, buffer, c->length, c->offset, &got);
+	int r = file_read_as(fd, buffer, c->length, c->offset, stage_large(s), &got);
 
 	if (r != 0)
 		return r;

@@ -435,8 +435,9 @@ int file_read(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n)
 }
 
 /* What stays in memory is of no concern here. */
-int file_read_uncached(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n)
+int file_read_as(int fd, void *ret, size_t n, uint64_t offset, bool uncached, size_t *ret_n)
 {
+	(void)uncached;
 	return file_read(fd, ret, n, offset, ret_n);
 }
 
@@ -471,8 +472,9 @@ int file_write(int fd, const void *p, size_t n, uint64_t offset)
 	return sim_leave(h->disk, SIM_WRITE, failed ? failed : r);
 }
 
-int file_write_uncached(int fd, const void *p, size_t n, uint64_t offset)
+int file_write_as(int fd, const void *p, size_t n, uint64_t offset, bool uncached)
 {
+	(void)uncached;
 	return file_write(fd, p, n, offset);
 }
 

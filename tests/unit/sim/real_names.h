@@ -40,7 +40,7 @@
 #define file_probe real_file_probe
 #define file_probe_remove real_file_probe_remove
 #define file_read real_file_read
-#define file_read_uncached real_file_read_uncached
+#define file_read_as real_file_read_as
 #define file_readlink real_file_readlink
 #define file_rename_noreplace real_file_rename_noreplace
 #define file_rename_replace real_file_rename_replace
@@ -58,5 +58,5 @@
 #define file_truncate real_file_truncate
 #define file_unlink real_file_unlink
 #define file_write real_file_write
-#define file_write_uncached real_file_write_uncached
+#define file_write_as real_file_write_as
 #define fs_ops_run real_fs_ops_run

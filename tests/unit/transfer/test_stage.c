@@ -708,12 +708,12 @@ static void user_comes(void)
 	spoil(in_root(watched.f, "file"), 1 << 20, 3 << 20);
 }
 
-int __real_file_read(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n);
-int __wrap_file_read(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n);
-int __wrap_file_read(int fd, void *ret, size_t n, uint64_t offset, size_t *ret_n)
+int __real_file_read_as(int fd, void *ret, size_t n, uint64_t offset, bool uncached, size_t *ret_n);
+int __wrap_file_read_as(int fd, void *ret, size_t n, uint64_t offset, bool uncached, size_t *ret_n);
+int __wrap_file_read_as(int fd, void *ret, size_t n, uint64_t offset, bool uncached, size_t *ret_n)
 {
 	struct stat st;
-	int r = __real_file_read(fd, ret, n, offset, ret_n);
+	int r = __real_file_read_as(fd, ret, n, offset, uncached, ret_n);
 
 	if (!watched.base || n < 8192 || fstat(fd, &st) < 0)
 		return r;
